@@ -1,0 +1,141 @@
+"""The engine, the session and the schema: everything between a URL and a database ready for use.
+
+Nothing here reads settings: who calls passes values in. Two applications in one process share nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.requests import Request
+
+from backend import migrations
+from backend.utc import pin_utc
+
+SessionLocal = sessionmaker(autoflush=False)
+"""The session factory, bound to nothing: `SessionLocal(bind=engine)`."""
+
+# Held for the length of a migration's or a reset's transaction, so that of many processes that start together one does
+# the work. A transaction's lock, and not a session's, also holds behind a transaction-mode PgBouncer.
+SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('procore_integrator schema'))")
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """Where a database's schema stands beside the code's."""
+
+    current: str | None
+    """The revision that the database is at, None where no migration has run."""
+    head: str
+    """The newest revision that the code knows."""
+
+    @property
+    def is_at_head(self) -> bool:
+        return self.current == self.head
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the database is at a revision that the code has never heard of, and so is newer than the code."""
+        return self.current is not None and self.current not in migrations.known()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the code can serve it. A newer schema counts, or a rollback would take the service down."""
+        return self.is_at_head or self.is_ahead
+
+
+def connect(url: str | URL, **engine_options: object) -> Engine:
+    """Make an engine, every connection of which is pinned to UTC. Nothing is connected to yet.
+
+    The options are those of SQLAlchemy's `create_engine`.
+    """
+    options: dict[str, object] = {
+        "hide_parameters": True,  # statements end up in logs; what users wrote does not
+        "pool_pre_ping": True,  # a restarted database costs one round trip and not an error
+        "connect_args": {"connect_timeout": 5, "application_name": "procore-integrator"},
+        **engine_options,
+    }
+    return pin_utc(create_engine(url, **options))
+
+
+def get_db(request: Request) -> Iterator[Session]:
+    """Give a request its session and its one transaction, committed before the response is sent.
+
+    That takes `Depends(get_db, scope="function")`; an error on the way rolls everything back.
+    """
+    with SessionLocal(bind=request.app.state.engine) as session, session.begin():
+        yield session
+
+
+def schema_state(connection: Connection) -> SchemaState:
+    return SchemaState(migrations.current(connection), migrations.head())
+
+
+def init_db(engine: Engine) -> SchemaState:
+    """Bring the schema to head, and return where it stood before. The one way in which a schema comes to be.
+
+    All of it is one transaction: a migration that fails leaves the database as it was. Processes that start together wait
+    for the one that does the work. A schema newer than the code is left alone; `SchemaState.is_ahead` tells.
+    """
+    with engine.begin() as connection:
+        before = schema_state(connection)
+        if not before.is_usable:
+            connection.execute(SCHEMA_LOCK)
+            before = schema_state(connection)
+            if not before.is_usable:
+                migrations.upgrade(connection)
+    return before
+
+
+def reset_db(engine: Engine, *, lock_timeout: str = "5s") -> list[str]:
+    """Drop everything in every schema, known to the models or not, and build it anew. Returns what was dropped.
+
+    All of it is one transaction: killed at any point, the database is as it was. A lock that somebody else holds for
+    longer than the timeout is an OperationalError with SQLSTATE 55P03. What belongs to an extension stays.
+    """
+    with engine.begin() as connection:
+        connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": lock_timeout})
+        connection.execute(SCHEMA_LOCK)
+        found = contents(connection)
+        if found:
+            connection.exec_driver_sql(";".join(statement for _, statement in found).replace("%", "%%"))
+        migrations.upgrade(connection)
+    return [name for name, _ in found]
+
+
+def contents(connection: Connection) -> list[tuple[str, str]]:
+    """List what a reset drops, tables first: what each thing is called, and the statement that drops it."""
+    rows = connection.execute(CONTENTS)
+    return [(f"{kind.lower()} {name}", f"DROP {kind} IF EXISTS {name} CASCADE") for kind, name in rows]
+
+
+# Sequences that a column owns and types that a table or an array brings go with their owners.
+CONTENTS = text("""
+WITH ours AS (
+    SELECT oid, nspname FROM pg_namespace
+    WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+), things AS (
+    SELECT 'pg_class'::regclass AS catalog, c.oid,
+           CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                          WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind,
+           format('%I.%I', nspname, relname) AS name
+    FROM pg_class AS c JOIN ours ON ours.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+       OR (relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass
+                                         AND objid = c.oid AND deptype IN ('a', 'i')))
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid, 'ROUTINE',
+           format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
+    FROM pg_proc AS p JOIN ours ON ours.oid = pronamespace
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid, CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
+           format('%I.%I', nspname, typname)
+    FROM pg_type AS t JOIN ours ON ours.oid = typnamespace
+    WHERE typtype IN ('e', 'd', 'r')
+)
+SELECT kind, name FROM things
+WHERE NOT EXISTS (SELECT FROM pg_depend AS d
+                  WHERE d.classid = things.catalog AND d.objid = things.oid AND d.deptype = 'e')
+ORDER BY kind <> 'TABLE', kind, name
+""")

@@ -1,0 +1,44 @@
+"""Whether the process lives, and whether it can serve."""
+
+from typing import Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from backend.database import schema_state
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+class Alive(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Ready(BaseModel):
+    status: Literal["ok"] = "ok"
+    database: Literal["ok"] = "ok"
+    schema_revision: str
+
+
+@router.get("/live", summary="Is the process alive?")
+def live() -> Alive:
+    return Alive()
+
+
+@router.get("/ready", summary="Can it serve?")
+def ready(request: Request) -> Ready:
+    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise."""
+    engine: Engine = request.app.state.engine
+    try:
+        with engine.connect() as connection:
+            state = schema_state(connection)
+    except (OperationalError, PoolTimeoutError) as error:
+        raise HTTPException(503, "The database does not answer.") from error
+    if state.current is None:
+        raise HTTPException(503, "The database has no schema yet: run `nox -s db_init`.")
+    if not state.is_usable:
+        raise HTTPException(503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`.")
+    return Ready(schema_revision=state.current)

@@ -1,0 +1,108 @@
+"""From settings to a database that is there and at head, or to a line that says what is wrong and what cures it."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from psycopg import OperationalError as DriverError
+from sqlalchemy import URL, Engine
+from sqlalchemy.exc import OperationalError
+
+from backend.config import AppEnv, ConfigurationError, Settings
+from backend.database import SchemaState, connect, init_db
+
+logger = logging.getLogger("uvicorn.error")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
+
+
+def start_database(engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.info) -> SchemaState:
+    """Wait for the database, bring its schema to head and return where it stood. Raises ConfigurationError.
+
+    A schema newer than the code stops a start in development, where somebody has switched branches; elsewhere the
+    service must survive a rollback, so it is told and left.
+    """
+    wait_for_database(engine, settings.database_wait_seconds, tell=tell)
+    state = init_db(engine)
+    if state.is_ahead:
+        message = (
+            f"The schema of {describe(engine.url)} is at revision {state.current}, which this code does not know: "
+            f"its own is {state.head}."
+        )
+        if settings.app_env is AppEnv.DEVELOPMENT:
+            raise ConfigurationError(
+                f"{message}\nCheck out the code that made it, or build the database anew with `nox -s db_reset`."
+            )
+        tell(f"{message} Going on, as a rollback would.")
+    return state
+
+
+def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.info) -> None:
+    """Return once the database answers. Raises ConfigurationError when it refuses us, or the time is up."""
+    deadline = time.monotonic() + seconds
+    pause, told = FIRST_PAUSE, False
+    while True:
+        try:
+            with engine.connect():
+                return
+        except OperationalError as error:
+            refusal = explain_refusal(error, engine.url)
+            if refusal is not None:
+                raise ConfigurationError(refusal) from error
+            if time.monotonic() + pause > deadline:
+                raise ConfigurationError(
+                    f"No database answers at {describe(engine.url)} after {seconds:g} s: {last_line(error)}.\n"
+                    "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
+                ) from error
+        if pause == LONGEST_PAUSE and not told:
+            tell(f"Waiting for the database at {describe(engine.url)}, at most {seconds:g} s.")
+            told = True
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def explain_refusal(error: OperationalError, url: URL) -> str | None:
+    """Say why a server that answers will not have us, or None where waiting may help.
+
+    libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does tell
+    is whether a password was asked for: a server that asked has started, and the next attempt will end as this one did.
+    """
+    driver_error = error.orig
+    if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
+        return None
+    if not driver_error.pgconn.used_password:
+        return None
+    if _can_connect(url.set(database="postgres")):
+        return (
+            f"There is no database {url.database!r} at {describe(url)}.\n"
+            f"Create it (`createdb -h {url.host} -p {url.port or 5432} -U {url.username} {url.database}`), "
+            "or set DATABASE_URL or POSTGRES_DB to one that is there."
+        )
+    return (
+        f"The database at {describe(url)} refuses user {url.username!r}: {last_line(error)}.\n"
+        "Set the password that it knows in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that "
+        "it was made with: `docker compose down -v` makes a new one, and deletes its data."
+    )
+
+
+def describe(url: URL) -> str:
+    """Name a database for a person, without user or password: `127.0.0.1:5432/name`."""
+    host = url.query.get("host", url.host) or "the local socket"
+    return f"{host}:{url.port or 5432}/{url.database}"
+
+
+def last_line(error: OperationalError) -> str:
+    """Give the last line of what libpq said, which is the reason for the last address that it tried."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[-1].strip().removesuffix(".") if lines else "no reason given"
+
+
+def _can_connect(url: URL) -> bool:
+    engine = connect(url)
+    try:
+        with engine.connect():
+            return True
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
