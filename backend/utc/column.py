@@ -1,0 +1,37 @@
+"""The column type."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect
+from sqlalchemy.sql.operators import OperatorType
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from backend.utc.instants import ensure_utc
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """TIMESTAMP WITH TIME ZONE that takes instants only and gives them back in `timezone.utc`.
+
+    Binding a naive datetime, a date or a text raises (SQLAlchemy wraps it in StatementError) before anything
+    is sent.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return None if value is None else ensure_utc(value)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        # In a pinned session psycopg gives timezone.utc already, and this test is all that a value costs.
+        if value is None or value.tzinfo is UTC:
+            return value
+        return ensure_utc(value)
+
+    def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:  # noqa: ANN401 - SQLAlchemy's signature
+        # `column - timedelta(...)` is arithmetic with an interval; everything else is compared as an instant,
+        # so that a date or a text is refused rather than cast in the session's zone.
+        if isinstance(value, timedelta):
+            return self.impl_instance.coerce_compared_value(op, value)
+        return self

@@ -1,0 +1,40 @@
+"""The field of requests and responses."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from backend.utc.instants import ensure_utc, format_utc, parse_utc
+
+_JSON_SCHEMA = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$",
+    "examples": ["2024-01-31T12:00:00.000000Z"],
+}
+
+
+def _read(value: object) -> datetime:
+    # Pydantic's own parser would take 1700000000 and "20240101" too, so it is not asked. A datetime comes
+    # from our own objects, never from JSON.
+    try:
+        if isinstance(value, str):
+            return parse_utc(value)
+        if isinstance(value, datetime):
+            return ensure_utc(value)
+    except ValueError as error:
+        raise PydanticCustomError("utc_instant", "{reason}", {"reason": str(error)}) from error
+    raise PydanticCustomError(
+        "utc_instant", "send an RFC 3339 date-time as a string, such as 2024-01-31T12:00:00Z"
+    )
+
+
+UtcField = Annotated[
+    datetime,
+    PlainValidator(_read),
+    PlainSerializer(format_utc, return_type=str, when_used="json"),
+    WithJsonSchema(_JSON_SCHEMA),
+]
+"""An instant: RFC 3339 text with an offset in, exactly `YYYY-MM-DDTHH:MM:SS.ffffffZ` out."""

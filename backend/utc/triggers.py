@@ -1,0 +1,39 @@
+"""`created_at` and `updated_at`, kept by PostgreSQL itself.
+
+An ORM's `onupdate` is skipped by raw SQL and by ON CONFLICT; a trigger is not.
+"""
+
+# The rows are compared as they are stored (`*<>`), so that 1.0 becoming 1.00 is a change and nulls need no
+# care. clock_timestamp() and not now(), which stands still in a transaction; the extra microsecond keeps the
+# order strict when the clock was set back or two changes fall into one of its ticks.
+KEEP_TIMESTAMPS_FUNCTION = """\
+CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NEW.created_at IS DISTINCT FROM OLD.created_at THEN
+        RAISE EXCEPTION 'created_at of table "%" cannot be changed', TG_TABLE_NAME
+            USING ERRCODE = 'check_violation',
+                  SCHEMA = TG_TABLE_SCHEMA,
+                  TABLE = TG_TABLE_NAME,
+                  COLUMN = 'created_at',
+                  CONSTRAINT = format('ck_%s_created_at_unchanged', TG_TABLE_NAME);
+    END IF;
+    NEW.updated_at := OLD.updated_at;
+    IF NEW *<> OLD THEN
+        NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond');
+    END IF;
+    RETURN NEW;
+END
+$$"""
+"""The function behind every trigger: created_at cannot be changed (SQLSTATE 23514, constraint
+`ck_<table>_created_at_unchanged`); updated_at strictly increases when the row changed, and stays when it did
+not."""
+
+
+def keep_timestamps_trigger(table: str) -> str:
+    """Return the DDL that puts the function on `table`, which has both columns; the name is not quoted."""
+    return (
+        f"CREATE TRIGGER keep_timestamps BEFORE UPDATE ON {table}\n"
+        "FOR EACH ROW EXECUTE FUNCTION keep_timestamps()"
+    )
