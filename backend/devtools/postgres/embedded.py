@@ -1,0 +1,243 @@
+"""Servers from binaries on this machine: ephemeral ones that leave nothing, persistent ones that keep their data."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from .binaries import Binaries, find_binaries
+from .identity import Identity, preferred_identity
+from .server import PostgresUnavailable, Server, local_url, server_version
+
+SUPERUSER = "postgres"
+START_SECONDS = 120.0
+_POLL_SECONDS = 0.002
+_STOP_SECONDS = 20.0
+_ROOM_BYTES = 512 * 1024 * 1024
+_KEEPER = Path(__file__).with_name("keeper.py")
+
+_LOCAL_ONLY = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200")
+_NOT_DURABLE = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server keeps what, and which of it is made at the start."""
+
+    directory: Path
+    data: Path
+    log: Path
+    password: str
+    port: int = 0
+    ephemeral: bool = True
+    initialise: bool = True
+    programs: Path | None = None
+    """Where to copy the programs, if the identity cannot reach them where they are."""
+
+
+def start_ephemeral(binaries: Binaries | None = None, identity: Identity | None = None) -> Server:
+    """Start a new server, in memory where there is room, that leaves nothing when it or this process ends.
+
+    Durability is off: what a crash would lose is lost anyway. Raises PostgresUnavailable.
+    """
+    binaries = binaries or find_binaries()
+    identity = identity or preferred_identity()
+    directory = _ephemeral_base(identity) / f"postgres-{secrets.token_hex(8)}"
+    place = Place(
+        directory,
+        data=directory / "data",
+        log=directory / "log",
+        password=secrets.token_urlsafe(24),
+        programs=directory / "programs",
+    )
+    return launch(place, binaries, identity)
+
+
+def launch(place: Place, binaries: Binaries, identity: Identity) -> Server:
+    """Have a keeper initialise and start a server at this place, and wait until it takes connections."""
+    copies: list[tuple[str, str]] = []
+    if not identity.works((binaries.program("postgres"), "--version")):
+        binaries, copies = _copied(binaries, place)
+    keeper = _Keeper(_order(place, binaries, identity, copies))
+    try:
+        url = _wait_until_ready(keeper, place)
+        version = server_version(url)
+    except BaseException:
+        keeper.stop()
+        raise
+    return Server(url, version, "embedded", keeper.stop)
+
+
+def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:
+    """Plan a copy of the programs, with what lies beside them at the same distance."""
+    if place.programs is None:
+        raise PostgresUnavailable(f"The account that PostgreSQL runs as cannot run {binaries.bin}/postgres.")
+    installation = binaries.bin.parent
+    root = installation.parent.parent
+    sources = [installation, *binaries.beside]
+    copies = [(str(source), str(place.programs / source.relative_to(root))) for source in sources]
+    if place.programs.exists():
+        copies = []
+    moved = Binaries(place.programs / binaries.bin.relative_to(root), binaries.version, binaries.origin)
+    return moved, copies
+
+
+def _order(
+    place: Place, binaries: Binaries, identity: Identity, copies: list[tuple[str, str]]
+) -> dict[str, Any]:
+    settings = _LOCAL_ONLY + (_NOT_DURABLE if place.ephemeral else ())
+    return {
+        "directory": str(place.directory),
+        "remove": place.ephemeral,
+        "copies": copies,
+        "data": str(place.data),
+        "making": f"{place.data}.making",
+        "log": str(place.log),
+        "password": place.password,
+        "port": place.port,
+        "prefix": identity.prefix,
+        "account": None if identity.uid is None else (identity.uid, identity.gid),
+        "owner": identity.owner,
+        "environment": _environment(),
+        "initdb": _initdb(binaries, ephemeral=place.ephemeral) if place.initialise else None,
+        "server": [binaries.program("postgres"), *(word for text in settings for word in ("-c", text))],
+    }
+
+
+def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
+    command = [binaries.program("initdb"), f"--username={SUPERUSER}", "--auth=scram-sha-256", "--encoding=UTF8"]
+    if ephemeral:
+        command.append("--no-sync")
+    if binaries.major >= 17:  # noqa: PLR2004 (the first with a provider that is the same everywhere)
+        command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    else:
+        command.append("--locale=C.UTF-8" if sys.platform == "linux" else "--locale=C")
+    if binaries.major >= 16:  # noqa: PLR2004 (the first that knows the setting)
+        # The password is random and long, so that many rounds of hashing protect nothing, yet cost each connection 3 ms.
+        command += ["--set=scram_iterations=1"]
+    return command
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what would change the server: its messages are read, its time zone is UTC."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+def _ephemeral_base(identity: Identity) -> Path:
+    memory = Path("/dev/shm")  # noqa: S108 (the directory made there is of mode 0700 and has a random name)
+    with suppress(OSError):
+        room = os.statvfs(memory)
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        in_memory = any(line.split(" ")[1:3] == [str(memory), "tmpfs"] for line in mounts.splitlines())
+        if in_memory and room.f_bavail * room.f_frsize >= _ROOM_BYTES and os.access(memory, os.W_OK):
+            return memory
+    base = Path(tempfile.gettempdir()).resolve()
+    if not identity.can_enter(base):
+        base = Path("/var/tmp")  # noqa: S108 (as above; a private TMPDIR is no place for another account)
+    return base
+
+
+class _Keeper:
+    """The process that owns the server, seen from its owner; see keeper.py."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_KEEPER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+        )
+        self._unread = b""
+        if self._process.stdin is None or self._process.stdout is None:  # pragma: no cover
+            raise AssertionError
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._input.write(json.dumps(order).encode() + b"\n")
+        self._input.flush()
+
+    def line(self, seconds: float) -> str | None:
+        """Return the next line that the keeper says, or None where it says none for this long."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._output], [], [], left)[0]:
+                return None
+            more = os.read(self._output.fileno(), 4096)
+            if not more:
+                return "ended its keeper was stopped"
+            self._unread += more
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode()
+
+    def stop(self) -> None:
+        """End the input, upon which the keeper stops the server and cleans up, and wait for it."""
+        with suppress(BrokenPipeError):
+            self._input.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+
+def _wait_until_ready(keeper: _Keeper, place: Place) -> str:
+    """Poll by real connections, watching for what the keeper says; return the administrative URL."""
+    deadline = time.monotonic() + START_SECONDS
+    url = None
+    while (left := deadline - time.monotonic()) > 0:
+        line = keeper.line(left if url is None else _POLL_SECONDS)
+        if line is not None:
+            word, _, rest = line.partition(" ")
+            if word == "ended":
+                raise PostgresUnavailable(_death(place, rest))
+            url = local_url(int(rest), SUPERUSER, place.password)
+        if url is not None and answers(url):
+            return url
+    raise PostgresUnavailable(_death(place, f"it took no connection within {START_SECONDS:.0f} s"))
+
+
+def answers(url: str) -> bool:
+    """Tell whether a connection can be made, now."""
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _death(place: Place, reason: str) -> str:
+    try:
+        log = place.log.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        log = ""
+    tail = "\n".join(f"  {line}" for line in log.splitlines()[-20:])
+    return f"The embedded PostgreSQL did not start: {reason}." + (f" Its log ends:\n{tail}" if tail else "")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove what is at the path, a directory, a symbolic link or nothing."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
