@@ -1,0 +1,129 @@
+"""Which database `dev` and the db verbs work on, by a ladder that is announced in one line.
+
+First that holds: the one configured (DATABASE_URL, or POSTGRES_HOST or POSTGRES_PORT); Compose's `db` if it answers on
+DB_PORT; the embedded one in `.dev/postgres-18/`, started if need be. `dev` makes that one where there is none; the db
+verbs go on to an ephemeral server, on which they show what they would do.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from backend.config import ROOT, Settings, load_settings
+from backend.devtools import postgres
+
+DIRECTORY = ROOT / ".dev" / "postgres-18"
+
+VERBS = {
+    "dev": ["backend.scripts.serve", "--reload"],
+    "init": ["backend.scripts.init_db"],
+    "reset": ["backend.scripts.reset_db"],
+    "shell": ["backend.devtools.psql"],
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The database that the ladder found: its URL, and whether it lives only as long as the command."""
+
+    url: str
+    is_ephemeral: bool = False
+
+
+@contextmanager
+def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
+    """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped after."""
+    name = settings.postgres_db
+    configured = settings.url.render_as_string(hide_password=False)
+    if not ephemeral and settings.is_database_configured:
+        tell(f"Database: {place(settings)}, the one configured.")
+        yield Found(configured)
+    elif not ephemeral and answers(configured):
+        tell(f"Database: {place(settings)}, Compose's, which answers on DB_PORT {settings.db_port}.")
+        yield Found(configured)
+    elif not ephemeral and (make or DIRECTORY.exists()):
+        with postgres.start_persistent(DIRECTORY) as server:
+            tell(f"Database: {name} in {os.path.relpath(DIRECTORY)}, PostgreSQL {server.version}, embedded.")
+            yield Found(postgres.ensure_database(server.url, name))
+    else:
+        choice = postgres.choose("auto")
+        why = "asked for" if ephemeral else f"for none is configured, none answers on DB_PORT {settings.db_port}"
+        why += "" if ephemeral else f" and there is none in {os.path.relpath(DIRECTORY)}"
+        tell(f"Database: an ephemeral one, {why}. Nothing of yours is changed. {choice.announcement}.")
+        with choice.start() as server:
+            yield Found(postgres.ensure_database(server.url, name), is_ephemeral=True)
+
+
+def place(settings: Settings) -> str:
+    url = settings.url
+    return f"{url.database} at {url.query.get('host', url.host)}:{url.port or 5432}"
+
+
+def answers(url: str) -> bool:
+    """Whether a PostgreSQL server answers there; one that refuses our password is one."""
+    try:
+        with psycopg.connect(url.replace("postgresql+psycopg", "postgresql", 1), connect_timeout=2):
+            return True
+    except psycopg.OperationalError as error:
+        return error.pgconn is not None and error.pgconn.used_password
+
+
+def tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201  a command's own voice
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend.devtools.database",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, help="what to do on the database that is found")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="--ephemeral, and what the verb itself takes (VERB --help)"
+    )
+    options = parser.parse_args(arguments)
+    rest = [argument for argument in options.rest if argument != "--ephemeral"]
+    if "--help" in rest:
+        return run([*VERBS[options.verb], "--help"], {})
+    settings = load_settings()
+    with find(settings, make=options.verb == "dev", ephemeral=len(rest) < len(options.rest)) as found:
+        if found.is_ephemeral:
+            return show(options.verb, rest, found, settings)
+        return run([*VERBS[options.verb], *rest], {"DATABASE_URL": found.url})
+
+
+def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
+    """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
+    environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
+    commands = [VERBS["init"]]
+    if verb in {"init", "reset"}:
+        # By name, for a container's host is not always this machine's.
+        commands.append([*VERBS["reset"], "--yes-drop", settings.postgres_db])
+    else:
+        commands.append([*VERBS[verb], *rest])
+    for command in commands:
+        if code := run(command, environment):
+            return code
+    tell("It worked on the ephemeral server, which is gone again. Nothing of yours was changed.")
+    return 0
+
+
+def run(command: list[str], environment: dict[str, str]) -> int:
+    """Run a module of ours to its end and return its exit code. Ctrl-C is the module's to answer."""
+    process = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **environment}, cwd=ROOT)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

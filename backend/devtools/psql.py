@@ -1,0 +1,43 @@
+"""Open psql on the configured database: `nox -s db_shell`, which also finds the database."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from backend.config import ConfigurationError, load_settings
+from backend.devtools.postgres import PostgresUnavailable, find_binaries
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Become psql. The password travels in the environment, where no list of processes shows it."""
+    url = load_settings().url
+    host = url.query.get("host", url.host)
+    parts = {
+        "PGHOST": host if isinstance(host, str) else None,
+        "PGPORT": str(url.port) if url.port else None,
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+    }
+    psql = find_psql()
+    environment = os.environ | {name: value for name, value in parts.items() if value}
+    os.execve(psql, [psql, *(sys.argv[1:] if arguments is None else arguments)], environment)
+
+
+def find_psql() -> str:
+    """Find the system's psql, which edits lines, or the one that comes with the embedded server, which does not."""
+    if found := shutil.which("psql"):
+        return found
+    try:
+        bundled = find_binaries().program("psql")
+    except PostgresUnavailable:
+        bundled = ""
+    if not Path(bundled).is_file():
+        raise ConfigurationError("psql is not there: install your system's postgresql-client.")
+    return bundled
+
+
+if __name__ == "__main__":
+    main()

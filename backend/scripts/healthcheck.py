@@ -1,0 +1,26 @@
+"""Exit with 0 where the API on this machine says that it is ready: a container's health check.
+
+Standard library alone, and little of it: while a container starts this runs several times a second.
+"""
+
+import argparse
+import socket
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="healthcheck", description="Ask the API on this machine if it is ready.")
+    parser.add_argument("--port", type=int, default=8000, help="port to ask (%(default)s)")
+    port = parser.parse_args().port
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=4) as connection:
+            connection.sendall(b"GET /health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    except OSError as error:
+        raise SystemExit(f"the API does not answer on port {port}: {error}") from None
+    status, _, body = answer.partition(b"\r\n")
+    if status.split(b" ")[1:2] != [b"200"]:
+        raise SystemExit(body.rpartition(b"\r\n")[2].decode(errors="replace"))
+
+
+if __name__ == "__main__":
+    main()

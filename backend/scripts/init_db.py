@@ -1,0 +1,34 @@
+"""Bring the database's schema to head: `nox -s db_init`, or `python3 backend/scripts/init_db.py`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run by its path
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from backend.scripts.by_path import use_environment
+
+    use_environment()
+
+from backend.config import load_settings
+from backend.scripts.terminal import engine_for, say
+from backend.startup import describe, start_database
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(
+        prog="init_db", description="Bring the schema of the configured database to head, by Alembic's migrations."
+    ).parse_args(arguments)
+    settings = load_settings()
+    with engine_for(settings) as engine:
+        before = start_database(engine, settings, tell=say)
+    name = describe(settings.url)
+    if before.is_at_head:
+        say(f"Database {name} is at {before.head} already: nothing to do.")
+    elif not before.is_ahead:
+        say(f"Database {name} initialised: from {before.current or 'nothing'} to {before.head}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What the scripts share: how they speak, and how a database's refusal becomes a line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from backend.config import ConfigurationError, Settings
+from backend.database import connect
+from backend.startup import describe
+
+
+def say(message: str) -> None:
+    """Print a line for a person; long lines are the terminal's to wrap, names are not marked up."""
+    Console(soft_wrap=True, highlight=False, markup=False).print(message)
+
+
+@contextmanager
+def engine_for(settings: Settings) -> Iterator[Engine]:
+    """Lend an engine on the configured database. What the database refuses ends the script with a plain line."""
+    engine = connect(settings.url)
+    try:
+        yield engine
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise ConfigurationError(f"The database at {describe(engine.url)} refused: {reason}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,107 @@
+"""Every task of this project. `nox -l` lists them; what stands after `--` is passed on.
+
+uv is used where nox finds it; virtualenv and pip serve otherwise.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_external_run = True
+
+DEVELOPMENT = "requirements/development.txt"
+# A server that is asked to stop finishes what it does: nox's own patience is half a second.
+PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
+
+
+def prepare(session: nox.Session) -> None:
+    """Install the locked environment, which every session shares in content."""
+    session.install("--quiet", "--requirement", DEVELOPMENT)
+
+
+def database(session: nox.Session, verb: str) -> None:
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.database", verb, *session.posargs, **PATIENCE)
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """Serve the API with reload on http://127.0.0.1:8000; no Docker needed."""
+    database(session, "dev")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the suite on an ephemeral PostgreSQL (-- --postgres docker|embedded|URL, -n 2)."""
+    prepare(session)
+    session.run("pytest", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def db_init(session: nox.Session) -> None:
+    """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
+    database(session, "init")
+
+
+@nox.session
+def db_reset(session: nox.Session) -> None:
+    """Drop everything in the database and build it anew (-- --yes-drop NAME, --ephemeral)."""
+    database(session, "reset")
+
+
+@nox.session
+def db_shell(session: nox.Session) -> None:
+    """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
+    database(session, "shell")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and the direction of imports with Ruff and import-linter."""
+    prepare(session)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strict."""
+    prepare(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
+    prepare(session)
+    session.run("pytest", "--postgres", "docker", "-p", "no:randomly", "backend/e2e", *session.posargs, **PATIENCE)
+
+
+@nox.session(venv_backend="none")
+def venv(session: nox.Session) -> None:
+    """Make .venv complete, for the editor and for plain pytest."""
+    python = Path(".venv/bin/python")
+    if not python.exists():
+        session.run(sys.executable, "-m", "venv", ".venv", external=True)
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    session.run(*install, "--quiet", "--requirement", DEVELOPMENT, external=True)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the locks in requirements/ from pyproject.toml (-- --upgrade for newer versions)."""
+    prepare(session)
+    compile_lock = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
+    target = ("--python-version", "3.11", "pyproject.toml", *session.posargs)
+    runtime = "requirements/runtime.txt"
+    session.run(*compile_lock, *target, "--output-file", runtime)
+    session.run(*compile_lock, *target, "--group", "development", "-c", runtime, "--output-file", DEVELOPMENT)
