@@ -34,7 +34,7 @@ class Server:
     own word for itself (`18.6`). Leaving the `with` block stops the server if it is ours.
     """
 
-    url: str
+    url: str = field(repr=False)
     version: str
     kind: Kind
     on_stop: Callable[[], None] = field(default=_nothing, repr=False)

@@ -1,0 +1,157 @@
+"""A server in a container that lives as long as its owner, by testcontainers.
+
+Importing this module imports docker and testcontainers, which takes longer than an embedded server takes to start: it is
+imported when a container is about to be started, and not before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import sys
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from docker.errors import DockerException, NotFound
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import Reaper
+
+from .embedded import answers
+from .engine import connect_to_engine, engine_address, have_image
+from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url, server_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USER = "postgres"
+PORT = 5432
+START_SECONDS = 120.0
+RYUK_PULL_SECONDS = 30.0
+_POLL_SECONDS = 0.005
+_LOOK_SECONDS = 0.2
+_STATUS_POLL_SECONDS = 0.05
+_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "timezone=UTC",
+)
+
+
+class EphemeralPostgres(PostgresContainer):
+    """A container whose data lies in memory and whose start is waited for by real connections."""
+
+    def __init__(self, image: str) -> None:
+        # All given, for what is not is read from POSTGRES_* in the environment, which may mean the application's.
+        super().__init__(
+            image,
+            port=PORT,
+            username=USER,
+            password=secrets.token_urlsafe(24),
+            dbname=ADMINISTRATIVE_DATABASE,
+            driver=None,
+        )
+        # A place that suits every version: images differ in where their volume is.
+        self.with_tmpfs_mount("/pgtmp", "rw")
+        self.with_env("PGDATA", "/pgtmp/data")
+        self.with_env("POSTGRES_INITDB_ARGS", "--no-sync --encoding=UTF8")
+        self.with_command(["postgres", *(word for text in _SETTINGS for word in ("-c", text))])
+
+    def administrative_url(self) -> str:
+        """Return the URL by which this machine reaches the server."""
+        port = self.get_exposed_port(PORT)
+        return local_url(port, self.username, self.password, host=self.get_container_host_ip())
+
+    def _connect(self) -> None:
+        """Wait for a connection over TCP, which the socket-only server of the first start does not take."""
+        deadline = time.monotonic() + START_SECONDS
+        next_look = time.monotonic() + _LOOK_SECONDS
+        url = None
+        while time.monotonic() < deadline:
+            if time.monotonic() >= next_look:
+                self._look_whether_it_died()
+                next_look = time.monotonic() + _LOOK_SECONDS
+            url = url or self._url_if_mapped()
+            if url is not None and answers(url):
+                return
+            time.sleep(_POLL_SECONDS)
+        raise PostgresUnavailable(self._death(f"took no connection within {START_SECONDS:.0f} s"))
+
+    def _url_if_mapped(self) -> str | None:
+        # The port is at times not mapped yet when the container runs already.
+        with suppress(ConnectionError):
+            return self.administrative_url()
+        return None
+
+    def _look_whether_it_died(self) -> None:
+        try:
+            self.reload()
+        except NotFound:
+            raise PostgresUnavailable(f"The container of {self.image} was removed while it started.") from None
+        if self.status in ("exited", "dead"):
+            raise PostgresUnavailable(self._death("stopped while it started"))
+
+    def _death(self, what: str) -> str:
+        log = self.get_wrapped_container().logs(tail=20).decode(errors="replace").strip()
+        tail = "\n".join(f"  {line}" for line in log.splitlines())
+        return f"The container of {self.image} {what}." + (f" Its log ends:\n{tail}" if tail else "")
+
+
+def start_container(image: str, pull_seconds: float) -> Server:
+    """Start a new server from the image, with its data in memory and durability off. Raises PostgresUnavailable."""
+    with _reaper_configured(min(pull_seconds, RYUK_PULL_SECONDS)) as notes:
+        container = None
+        try:
+            container = EphemeralPostgres(image)
+            atexit.register(_remove, container)
+            container.start()
+            url = container.administrative_url()
+            version = server_version(url)
+        except BaseException as error:
+            if container is not None:
+                _remove(container)
+            if isinstance(error, DockerException | OSError):
+                raise PostgresUnavailable(f"The container of {image} did not start: {error}") from None
+            raise
+    return Server(url, version, "docker", lambda: _remove(container), notes)
+
+
+def _remove(container: EphemeralPostgres) -> None:
+    """Remove the container and its reaper; what is gone already is as it should be."""
+    atexit.unregister(_remove)
+    for removal in (container.stop, Reaper.delete_instance):
+        # An engine that went away took its containers with it, and a reaper removes itself as well.
+        with suppress(DockerException, OSError):
+            removal()
+
+
+@contextmanager
+def _reaper_configured(pull_seconds: float) -> Iterator[tuple[str, ...]]:
+    """Let testcontainers use its reaper if its image can be had, and else do without, and say so."""
+    config = testcontainers_config
+    before = config.ryuk_disabled, config.sleep_time, config.max_tries
+    address = engine_address()
+    if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
+        # Asked for it, testcontainers makes a client that nobody closes.
+        config.ryuk_docker_socket = address.removeprefix("unix://")
+    notes: tuple[str, ...] = ()
+    if not config.ryuk_disabled:
+        client = connect_to_engine()
+        try:
+            have_image(client, config.ryuk_image, pull_seconds)
+        except PostgresUnavailable as error:
+            config.ryuk_disabled = True
+            notes = (f"No reaper for containers ({error}): a run that is killed leaves its container.",)
+            print(notes[0], file=sys.stderr, flush=True)  # noqa: T201
+        finally:
+            client.close()
+    seconds = config.timeout
+    config.sleep_time, config.max_tries = _STATUS_POLL_SECONDS, int(seconds / _STATUS_POLL_SECONDS)
+    try:
+        yield notes
+    finally:
+        config.ryuk_disabled, config.sleep_time, config.max_tries = before
