@@ -1,1 +1,78 @@
-"""The pytest plugin: one PostgreSQL server for the whole run, databases made from a template."""
+"""The pytest plugin: one PostgreSQL server for the whole run, chosen once and started at first use.
+
+Under xdist the controller starts it, before the workers, and hands them its URL. Nothing is probed, pulled or started where
+no test will run (`--collect-only`, `--help`, `--fixtures` and their like).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .choose import DEFAULT_IMAGE
+from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
+from .server import PostgresUnavailable
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+pytest_plugins = [f"{__package__}.fixtures"]
+
+_NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
+
+
+def _tests_will_run(config: pytest.Config) -> bool:
+    return not any(config.getoption(name, False) for name in _NO_TEST_RUNS)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("postgres", "PostgreSQL")
+    group.addoption(
+        "--postgres",
+        metavar="auto|docker|embedded|URL",
+        help=f"the server to test on; auto, the default, is Docker, else binaries on this machine (${URL_VARIABLE}, "
+        "where it is set, is the default instead)",
+    )
+    group.addoption(
+        "--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help="Docker image (default: %(default)s)"
+    )
+    group.addoption(
+        "--postgres-pull-seconds",
+        metavar="SECONDS",
+        type=float,
+        help="how long pulling that image may take (default: $POSTGRES_PULL_SECONDS, else 120)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RUN] = Run(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    if _tests_will_run(config) and not hasattr(config, "workerinput"):
+        # A server that cannot be had ends the run here, before the header.
+        _ = config.stash[RUN].choice
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return config.stash[RUN].choice.announcement if _tests_will_run(config) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    if not _tests_will_run(node.config):
+        return
+    try:
+        handed = node.config.stash[RUN].for_worker(node.gateway.id)
+    except PostgresUnavailable as error:
+        raise pytest.UsageError(str(error)) from None
+    node.workerinput[WORKER_INPUT] = handed
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.end()

@@ -1,0 +1,85 @@
+"""What one run of pytest knows of its server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+
+from .choose import Choice, choose
+from .databases import Databases, new_run_id
+from .server import Kind, PostgresUnavailable, Server
+
+URL_VARIABLE = "TEST_DATABASE_URL"
+WORKER_INPUT = "postgres"
+
+
+class Run:
+    """What one run of pytest knows of its server, in the process that starts it or in a worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._choice: Choice | None = None
+        self._server: Server | None = None
+        self.run_id = new_run_id()
+        self.worker = "main"
+        handed: dict[str, Any] | None = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+        if handed is not None:
+            kind: Kind = handed["kind"]
+            self._server = Server(handed["url"], handed["version"], kind)
+            self.run_id, self.worker = handed["run_id"], handed["worker"]
+
+    @property
+    def choice(self) -> Choice:
+        """The choice, made at the first look; UsageError where no server can be had."""
+        if self._choice is None:
+            option = self._config.getoption
+            request = option("--postgres") or os.environ.get(URL_VARIABLE) or "auto"
+            try:
+                self._choice = choose(
+                    request, image=option("--postgres-image"), pull_seconds=option("--postgres-pull-seconds")
+                )
+            except PostgresUnavailable as error:
+                raise pytest.UsageError(str(error)) from None
+        return self._choice
+
+    @property
+    def server(self) -> Server:
+        """The server, started at the first look; PostgresUnavailable where it does not start."""
+        if self._server is None:
+            self._server = self.choice.start()
+        return self._server
+
+    def for_worker(self, worker: str) -> dict[str, str]:
+        """Return what a worker has to be handed."""
+        server = self.server
+        described = {"url": server.url, "kind": server.kind, "version": server.version}
+        return described | {"run_id": self.run_id, "worker": worker}
+
+    def end(self) -> None:
+        """Drop what the run made on a server that stays, or stop the one that does not."""
+        server, self._server = self._server, None
+        if server is None or hasattr(self._config, "workerinput"):
+            return
+        try:
+            if server.kind == "given":
+                _drop_all(Databases(server.url, self.run_id))
+        finally:
+            server.stop()
+
+
+RUN = pytest.StashKey[Run]()
+
+
+def _drop_all(databases: Databases) -> None:
+    try:
+        left = databases.drop_all()
+    except psycopg.Error as error:
+        left = [f"all that begin with {databases.prefix} ({error})"]
+    finally:
+        databases.close()
+    if left:
+        print(f"Databases of this run that could not be dropped: {', '.join(left)}", file=sys.stderr)  # noqa: T201
