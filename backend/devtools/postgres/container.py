@@ -14,7 +14,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from docker.errors import DockerException, NotFound
+import psycopg
+from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import Reaper
@@ -91,7 +92,9 @@ class EphemeralPostgres(PostgresContainer):
         try:
             self.reload()
         except NotFound:
-            raise PostgresUnavailable(f"The container of {self.image} was removed while it started.") from None
+            raise PostgresUnavailable(
+                f"The container of {self.image} was removed while it started."
+            ) from None
         if self.status in ("exited", "dead"):
             raise PostgresUnavailable(self._death("stopped while it started"))
 
@@ -102,31 +105,32 @@ class EphemeralPostgres(PostgresContainer):
 
 
 def start_container(image: str, pull_seconds: float) -> Server:
-    """Start a new server from the image, with its data in memory and durability off. Raises PostgresUnavailable."""
+    """Start a new server from the image, its data in memory, durability off. Raises PostgresUnavailable."""
     with _reaper_configured(min(pull_seconds, RYUK_PULL_SECONDS)) as notes:
-        container = None
         try:
             container = EphemeralPostgres(image)
-            atexit.register(_remove, container)
+        except (DockerException, OSError) as error:
+            raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
+
+        def remove() -> None:
+            atexit.unregister(remove)
+            for removal in (container.stop, Reaper.delete_instance):
+                # An engine that went away took its containers with it, and a reaper removes itself as well.
+                with suppress(DockerException, OSError):
+                    removal()
+
+        atexit.register(remove)
+        try:
             container.start()
             url = container.administrative_url()
             version = server_version(url)
-        except BaseException as error:
-            if container is not None:
-                _remove(container)
-            if isinstance(error, DockerException | OSError):
-                raise PostgresUnavailable(f"The container of {image} did not start: {error}") from None
+        except (DockerException, OSError, psycopg.OperationalError) as error:
+            remove()
+            raise PostgresUnavailable(f"The container of {image} did not start: {error}") from None
+        except BaseException:
+            remove()
             raise
-    return Server(url, version, "docker", lambda: _remove(container), notes)
-
-
-def _remove(container: EphemeralPostgres) -> None:
-    """Remove the container and its reaper; what is gone already is as it should be."""
-    atexit.unregister(_remove)
-    for removal in (container.stop, Reaper.delete_instance):
-        # An engine that went away took its containers with it, and a reaper removes itself as well.
-        with suppress(DockerException, OSError):
-            removal()
+    return Server(url, version, "docker", remove, notes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ within the rights of an ordinary role that may create databases.
 from __future__ import annotations
 
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -53,6 +53,16 @@ def new_run_id() -> str:
     return secrets.token_hex(5)
 
 
+def ensure_database(url: str, name: str) -> str:
+    """Create the database on the server of this administrative URL if it is not there; return its URL."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+        # Asked first, for a role without the right to create databases may use one that exists.
+        if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    return database_url(url, name)
+
+
 class Databases:
     """Makes, clones and drops the databases of one run on one server."""
 
@@ -78,7 +88,9 @@ class Databases:
     def drop(self, names: Iterable[str]) -> None:
         """Drop databases, and end the connections that are still open to them."""
         for name in names:
-            self._run(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name))))
+            self._run(
+                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name)))
+            )
 
     def drop_all(self) -> list[str]:
         """Drop every database of this run, whichever process made it; return the names of those that would not go."""
@@ -162,17 +174,20 @@ class Reset:
         if not self._tables:
             return
         statement = sql.SQL("truncate {} restart identity cascade").format(
-            sql.SQL(", ").join(map(sql.SQL, self._tables))  # type: ignore[arg-type]
+            sql.SQL(", ").join(map(sql.SQL, self._tables))
         )
         try:
             self._execute(statement)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             holders = self._connection.execute(_HOLDERS, [self._tables]).fetchall()
             self._connection.execute(
-                "select pg_terminate_backend(pid, 2000) from unnest(%s::int[]) pid", [[row[0] for row in holders]]
+                "select pg_terminate_backend(pid, 2000) from unnest(%s::int[]) pid",
+                [[row[0] for row in holders]],
             )
             self._execute(statement)
-            told = "\n".join(f"  pid {pid} ({state}), last statement: {query}" for pid, state, query in holders)
+            told = "\n".join(
+                f"  pid {pid} ({state}), last statement: {query}" for pid, state, query in holders
+            )
             raise TablesStayLocked(
                 f"The tables were still locked {self._milliseconds / 1000:g} s after the test, by:\n{told}\n"
                 "These connections were ended. Commit, roll back or close what the test opens."

@@ -124,7 +124,12 @@ def _order(
 
 
 def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
-    command = [binaries.program("initdb"), f"--username={SUPERUSER}", "--auth=scram-sha-256", "--encoding=UTF8"]
+    command = [
+        binaries.program("initdb"),
+        f"--username={SUPERUSER}",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+    ]
     if ephemeral:
         command.append("--no-sync")
     if binaries.major >= 17:  # noqa: PLR2004 (the first with a provider that is the same everywhere)

@@ -17,7 +17,7 @@ from .server import PostgresUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from docker import DockerClient
+    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 ANSWER_SECONDS = 3.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"

@@ -96,7 +96,9 @@ class Keeper:
         port = self.order["port"]
         for _ in range(PORT_ATTEMPTS):
             port = free_port(port)
-            code = self.run([*self.order["server"], "-D", self.order["data"], "-p", str(port)], f"serving {port}")
+            code = self.run(
+                [*self.order["server"], "-D", self.order["data"], "-p", str(port)], f"serving {port}"
+            )
             if not self.port_was_taken():
                 break
             port = 0
@@ -183,7 +185,7 @@ def free_port(wanted: int) -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return probe.getsockname()[1]
+            return int(probe.getsockname()[1])
     raise OSError("no port is free on 127.0.0.1")
 
 
@@ -195,7 +197,8 @@ def read_order() -> dict[str, Any]:
         if not byte:
             sys.exit(0)
         line += byte
-    return json.loads(line)
+    order: dict[str, Any] = json.loads(line)
+    return order
 
 
 if __name__ == "__main__":

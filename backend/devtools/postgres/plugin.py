@@ -15,7 +15,7 @@ from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
-    from xdist.workermanage import WorkerController
+    from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
 pytest_plugins = [f"{__package__}.fixtures"]
 
