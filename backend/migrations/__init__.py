@@ -54,7 +54,12 @@ def head() -> str:
 
 def current(connection: Connection) -> str | None:
     """Return the revision that the database is at, None where no migration has run."""
-    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+    # Not to_regclass(): it looks into a cache that is not refreshed between two statements of a transaction, and would
+    # not see the table that another process made while this one waited for its turn.
+    is_there = text(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'alembic_version' AND pg_table_is_visible(oid))"
+    )
+    if not connection.scalar(is_there):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 

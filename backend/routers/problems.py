@@ -1,0 +1,155 @@
+"""Every error as `application/problem+json` (RFC 9457), from the tables below."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+import psycopg
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from backend.errors import (
+    ConflictError,
+    DomainError,
+    EmailTakenError,
+    NotFoundError,
+    RefusedValueError,
+    SettingsExistError,
+    StaleVersionError,
+)
+from backend.routers.documentation import MEDIA_TYPE, document_problems
+from backend.schemas.problems import FieldProblem, Problem
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem. Its slug and title never change once given out; the detail is of the occasion."""
+
+    status: int
+    slug: str
+    title: str
+    pointer: str | None = None
+    """The member of the body that is at fault, where it is always the same."""
+
+
+KINDS: dict[type[DomainError], Kind] = {
+    NotFoundError: Kind(404, "not-found", "Not found"),
+    EmailTakenError: Kind(409, "email-taken", "Email taken", pointer="/email"),
+    SettingsExistError: Kind(409, "settings-exist", "Settings exist"),
+    StaleVersionError: Kind(409, "stale-version", "Stale version", pointer="/version"),
+    ConflictError: Kind(409, "conflict", "Conflict"),
+    RefusedValueError: Kind(422, "refused-value", "Refused value"),
+}
+INVALID = Kind(422, "invalid-request", "Invalid request")
+UNAVAILABLE = Kind(503, "database-unavailable", "Database unavailable")
+
+# What it means that a constraint refused a row. Which statement sent it, or whether the commit did, is all
+# one.
+CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
+    "uq_users_email_lower": EmailTakenError,
+    "fk_users_company_id_companies": lambda: NotFoundError("company"),
+    "pk_user_settings": SettingsExistError,
+    "fk_user_settings_user_id_users": lambda: NotFoundError("user"),
+}
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer every error of this application with a problem document, and say so in its OpenAPI schema."""
+    app.add_exception_handler(DomainError, _on_domain_error)
+    app.add_exception_handler(IntegrityError, _on_integrity_error)
+    app.add_exception_handler(OperationalError, _on_unavailable)
+    app.add_exception_handler(PoolTimeoutError, _on_unavailable)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    # Starlette raises it again once this has answered, and the server logs it with its traceback.
+    app.add_exception_handler(Exception, _on_unforeseen)
+    document_problems(app)
+
+
+def _on_domain_error(request: Request, error: Exception) -> Response:
+    # The nearest class that has a row, so that a subclass may do without one of its own.
+    kind = next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
+    errors = None
+    if kind.pointer is not None:
+        errors = [FieldProblem(location="body", pointer=kind.pointer, message=str(error))]
+    return _respond(request, kind, str(error), errors=errors)
+
+
+def _on_integrity_error(request: Request, error: Exception) -> Response:
+    driver_error = getattr(error, "orig", None)
+    if isinstance(driver_error, psycopg.Error):
+        name = driver_error.diag.constraint_name
+        if name in CONSTRAINTS:
+            return _on_domain_error(request, CONSTRAINTS[name]())
+        if isinstance(driver_error, psycopg.errors.CheckViolation):
+            return _on_domain_error(request, RefusedValueError(name))
+    # A rule that nobody has thought of here is our mistake and not the caller's: a 500, which is logged.
+    raise error
+
+
+def _on_unavailable(request: Request, error: Exception) -> Response:
+    logger.warning("%s %s: %s", request.method, quote(request.scope["path"]), getattr(error, "orig", error))
+    detail = "The database does not answer just now; try again in a moment."
+    return _respond(request, UNAVAILABLE, detail, headers={"Retry-After": "1"})
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    problems = [_field_problem(item) for item in getattr(error, "errors", list)()]
+    return _respond(request, INVALID, "Part of the request is not as it must be.", errors=problems)
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    kind = Kind(error.status_code, "", HTTPStatus(error.status_code).phrase)
+    detail = error.detail if error.detail != kind.title else None
+    return _respond(request, kind, detail, headers=error.headers)
+
+
+def _on_unforeseen(request: Request, _error: Exception) -> Response:
+    return _respond(request, Kind(500, "", "Internal Server Error"), "The mistake is ours, and is logged.")
+
+
+def _field_problem(item: Mapping[str, object]) -> FieldProblem:
+    location, *path = item["loc"] if isinstance(item["loc"], tuple | list) else [item["loc"]]
+    message = str(item["msg"])
+    if item["type"] == "json_invalid":
+        # The path is then a position in the text, and no member of anything.
+        message, path = f"This is not JSON at character {path[0] if path else 0}", []
+    pointer = "".join(f"/{_escape(part)}" for part in path)
+    return FieldProblem.model_validate({"location": location, "pointer": pointer, "message": message})
+
+
+def _escape(part: object) -> str:
+    # A name that the caller made up may be of any length, and hold what has no UTF-8.
+    name = str(part)[:100].encode(errors="replace").decode()
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _respond(
+    request: Request,
+    kind: Kind,
+    detail: str | None,
+    *,
+    errors: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    problem = Problem(
+        type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        instance=quote(request.scope["path"], safe="/:@!$&'()*+,;=~"),
+        errors=errors,
+    )
+    content = problem.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)

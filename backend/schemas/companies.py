@@ -1,0 +1,26 @@
+"""Companies, as they are sent and shown."""
+
+from pydantic import Field
+
+from backend.schemas.fields import Line, RequestBody, ResponseBody, optional
+from backend.utc import UtcField
+
+
+class CompanyCreate(RequestBody):
+    name: Line
+    is_active: bool = True
+
+
+class CompanyChange(RequestBody):
+    """What is left out stays as it is; an empty object changes nothing."""
+
+    name: Line = optional()
+    is_active: bool = optional()
+
+
+class CompanyRead(ResponseBody):
+    id: int
+    name: str
+    is_active: bool
+    created_at: UtcField = Field(description="When the row was made.")
+    updated_at: UtcField = Field(description="When the row last changed.")

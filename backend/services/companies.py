@@ -1,0 +1,38 @@
+"""Companies, the tenants."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.errors import NotFoundError
+from backend.models.models import Company
+from backend.services.pages import Page, read_page
+
+
+def create_company(session: Session, *, name: str, is_active: bool) -> Company:
+    company = Company(name=name, is_active=is_active)
+    session.add(company)
+    session.flush()
+    return company
+
+
+def read_company(session: Session, company_id: int) -> Company:
+    """Raise NotFoundError where there is none."""
+    company = session.get(Company, company_id)
+    if company is None:
+        raise NotFoundError("company", company_id)
+    return company
+
+
+def list_companies(session: Session, *, limit: int, after: int | None) -> Page[Company]:
+    return read_page(session, select(Company), Company.id, limit=limit, after=after)
+
+
+def change_company(session: Session, company_id: int, changes: Mapping[str, object]) -> Company:
+    """Set what `changes` names and leave the rest; raise NotFoundError where there is no such company."""
+    company = read_company(session, company_id)
+    for name, value in changes.items():
+        setattr(company, name, value)
+    session.flush()
+    return company

@@ -1,0 +1,79 @@
+"""What a user prefers. The row has no company of its own, so every query goes by its user's."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+
+from backend.errors import NotFoundError, SettingsExistError, StaleVersionError
+from backend.models.models import User, UserSettings
+from backend.models.types import JsonObject
+from backend.services.companies import read_company
+from backend.services.pages import Page, read_page
+from backend.services.users import read_user
+
+
+def create_settings(
+    session: Session,
+    company_id: int,
+    user_id: int,
+    *,
+    timezone: str,
+    email_notifications: bool,
+    preferences: JsonObject,
+) -> UserSettings:
+    """Raise NotFoundError where the company has no such user, SettingsExistError where the user has some."""
+    read_user(session, company_id, user_id)
+    if session.get(UserSettings, user_id) is not None:
+        raise SettingsExistError
+    settings = UserSettings(
+        user_id=user_id,
+        timezone=timezone,
+        email_notifications=email_notifications,
+        preferences=preferences,
+    )
+    session.add(settings)
+    session.flush()
+    return settings
+
+
+def read_settings(session: Session, company_id: int, user_id: int) -> UserSettings:
+    """Raise NotFoundError where the company has no such user, or the user no settings."""
+    settings = session.scalar(_of_company(company_id).where(UserSettings.user_id == user_id))
+    if settings is None:
+        read_user(session, company_id, user_id)
+        raise NotFoundError("settings for user", user_id)
+    return settings
+
+
+def list_settings(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[UserSettings]:
+    """Raise NotFoundError where there is no such company."""
+    read_company(session, company_id)
+    return read_page(session, _of_company(company_id), UserSettings.user_id, limit=limit, after=after)
+
+
+def change_settings(
+    session: Session, company_id: int, user_id: int, version: int, changes: Mapping[str, object]
+) -> UserSettings:
+    """Set what `changes` names and leave the rest, provided that the row is at `version`.
+
+    Raises StaleVersionError where it is not, also when somebody else's change commits while this one waits.
+    The version rises with each real change; setting what is set already is none.
+    """
+    settings = read_settings(session, company_id, user_id)
+    if settings.version != version:
+        raise StaleVersionError
+    for name, value in changes.items():
+        setattr(settings, name, value)
+    try:
+        session.flush()
+    except StaleDataError as error:
+        raise StaleVersionError from error
+    return settings
+
+
+def _of_company(company_id: int) -> Select[UserSettings]:
+    return (
+        select(UserSettings).join(User, User.id == UserSettings.user_id).where(User.company_id == company_id)
+    )

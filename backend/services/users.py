@@ -1,0 +1,47 @@
+"""The people of a company. Every query carries the company: another one's user is not found."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.errors import NotFoundError
+from backend.models.models import User
+from backend.services.companies import read_company
+from backend.services.pages import Page, read_page
+
+
+def create_user(session: Session, company_id: int, *, email: str, role: str, is_active: bool) -> User:
+    """Raise NotFoundError where there is no such company.
+
+    That the email is free, only the unique index can promise: its IntegrityError is the caller's to tell.
+    """
+    read_company(session, company_id)
+    user = User(company_id=company_id, email=email, role=Role(role), is_active=is_active)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def read_user(session: Session, company_id: int, user_id: int) -> User:
+    """Raise NotFoundError where the company has none."""
+    user = session.scalar(select(User).where(User.company_id == company_id, User.id == user_id))
+    if user is None:
+        raise NotFoundError("user", user_id)
+    return user
+
+
+def list_users(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[User]:
+    """Raise NotFoundError where there is no such company, which is not the same as one with no users."""
+    read_company(session, company_id)
+    statement = select(User).where(User.company_id == company_id)
+    return read_page(session, statement, User.id, limit=limit, after=after)
+
+
+def change_user(session: Session, company_id: int, user_id: int, changes: Mapping[str, object]) -> User:
+    """Set what `changes` names and leave the rest; raise NotFoundError where the company has no such user."""
+    user = read_user(session, company_id, user_id)
+    for name, value in changes.items():
+        setattr(user, name, value)
+    session.flush()
+    return user
