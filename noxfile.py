@@ -82,7 +82,9 @@ def types(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
     prepare(session)
-    session.run("pytest", "--postgres", "docker", "-p", "no:randomly", "backend/e2e", *session.posargs, **PATIENCE)
+    session.run(
+        "pytest", "--postgres", "docker", "-p", "no:randomly", "backend/e2e", *session.posargs, **PATIENCE
+    )
 
 
 @nox.session(venv_backend="none")
@@ -91,7 +93,9 @@ def venv(session: nox.Session) -> None:
     python = Path(".venv/bin/python")
     if not python.exists():
         session.run(sys.executable, "-m", "venv", ".venv", external=True)
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    uv = shutil.which(
+        "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
     install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
     session.run(*install, "--quiet", "--requirement", DEVELOPMENT, external=True)
 

@@ -13,7 +13,12 @@ from typing import Annotated, Any, Self
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -21,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Read in this order, so that the file at the root wins.
 ENV_FILES = (ROOT / "backend" / ".env", ROOT / ".env")
 
-URL_SHAPE = "postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with @ : / % # ? in the password percent-encoded"
+URL_SHAPE = (
+    "postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with @ : / % # ? in the password percent-encoded"
+)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -92,7 +99,7 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         env_file = getattr(dotenv_settings, "env_file", None)  # what `Settings(_env_file=...)` asked for
         return init_settings, env_settings, LiteralDotEnv(settings_cls, env_file=env_file)
@@ -124,7 +131,9 @@ class Settings(BaseSettings):
             if len(token) < 32:  # noqa: PLR2004  what the message says
                 raise ValueError("is shorter than 32 characters; make one with `openssl rand -hex 32`")
             if not (token.isascii() and token.isprintable()) or " " in token:
-                raise ValueError("must be printable ASCII without spaces; make one with `openssl rand -hex 32`")
+                raise ValueError(
+                    "must be printable ASCII without spaces; make one with `openssl rand -hex 32`"
+                )
         return value
 
     @model_validator(mode="after")
@@ -135,7 +144,9 @@ class Settings(BaseSettings):
                     "API_TOKEN is required in production; make one with `openssl rand -hex 32` and set it"
                 )
             if not self.is_database_configured:
-                raise ValueError("DATABASE_URL (or POSTGRES_HOST and its like) is required in production; set it")
+                raise ValueError(
+                    "DATABASE_URL (or POSTGRES_HOST and its like) is required in production; set it"
+                )
         return self
 
     @property

@@ -75,8 +75,8 @@ def schema_state(connection: Connection) -> SchemaState:
 def init_db(engine: Engine) -> SchemaState:
     """Bring the schema to head, and return where it stood before. The one way in which a schema comes to be.
 
-    All of it is one transaction: a migration that fails leaves the database as it was. Processes that start together wait
-    for the one that does the work. A schema newer than the code is left alone; `SchemaState.is_ahead` tells.
+    All of it is one transaction: a migration that fails leaves the database as it was. Processes that start together
+    wait for the one that does the work. A schema newer than the code is left alone; `SchemaState.is_ahead` tells.
     """
     with engine.begin() as connection:
         before = schema_state(connection)
@@ -95,11 +95,15 @@ def reset_db(engine: Engine, *, lock_timeout: str = "5s") -> list[str]:
     longer than the timeout is an OperationalError with SQLSTATE 55P03. What belongs to an extension stays.
     """
     with engine.begin() as connection:
-        connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": lock_timeout})
+        connection.execute(
+            text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": lock_timeout}
+        )
         connection.execute(SCHEMA_LOCK)
         found = contents(connection)
         if found:
-            connection.exec_driver_sql(";".join(statement for _, statement in found).replace("%", "%%"))
+            # Without parameters psycopg sends many statements at once, and takes a % in a name as it is.
+            statements = ";".join(statement for _, statement in found)
+            connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
         migrations.upgrade(connection)
     return [name for name, _ in found]
 
@@ -110,7 +114,8 @@ def contents(connection: Connection) -> list[tuple[str, str]]:
     return [(f"{kind.lower()} {name}", f"DROP {kind} IF EXISTS {name} CASCADE") for kind, name in rows]
 
 
-# Sequences that a column owns and types that a table or an array brings go with their owners.
+# What belongs to an extension stays; what belongs to another thing, as a serial's sequence or a range's constructor
+# does, goes with it.
 CONTENTS = text("""
 WITH ours AS (
     SELECT oid, nspname FROM pg_namespace
@@ -136,6 +141,7 @@ WITH ours AS (
 )
 SELECT kind, name FROM things
 WHERE NOT EXISTS (SELECT FROM pg_depend AS d
-                  WHERE d.classid = things.catalog AND d.objid = things.oid AND d.deptype = 'e')
+                  WHERE d.classid = things.catalog AND d.objid = things.oid
+                    AND (d.deptype = 'e' OR d.deptype = 'i' AND d.classid <> 'pg_class'::regclass))
 ORDER BY kind <> 'TABLE', kind, name
 """)

@@ -16,7 +16,9 @@ logger = logging.getLogger("uvicorn.error")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
 
 
-def start_database(engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.info) -> SchemaState:
+def start_database(
+    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.info
+) -> SchemaState:
     """Wait for the database, bring its schema to head and return where it stood. Raises ConfigurationError.
 
     A schema newer than the code stops a start in development, where somebody has switched branches; elsewhere the
@@ -51,7 +53,7 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
                 raise ConfigurationError(refusal) from error
             if time.monotonic() + pause > deadline:
                 raise ConfigurationError(
-                    f"No database answers at {describe(engine.url)} after {seconds:g} s: {last_line(error)}.\n"
+                    f"No database answers at {describe(engine.url)} after {seconds:g} s: {reason(error)}.\n"
                     "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
                 ) from error
         if pause == LONGEST_PAUSE and not told:
@@ -64,8 +66,8 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
 def explain_refusal(error: OperationalError, url: URL) -> str | None:
     """Say why a server that answers will not have us, or None where waiting may help.
 
-    libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does tell
-    is whether a password was asked for: a server that asked has started, and the next attempt will end as this one did.
+    libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does
+    tell is whether a password was asked for: a server that asked has started, and would say the same again.
     """
     driver_error = error.orig
     if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
@@ -79,7 +81,7 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
             "or set DATABASE_URL or POSTGRES_DB to one that is there."
         )
     return (
-        f"The database at {describe(url)} refuses user {url.username!r}: {last_line(error)}.\n"
+        f"The database at {describe(url)} refuses user {url.username!r}: {reason(error)}.\n"
         "Set the password that it knows in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that "
         "it was made with: `docker compose down -v` makes a new one, and deletes its data."
     )
@@ -91,10 +93,13 @@ def describe(url: URL) -> str:
     return f"{host}:{url.port or 5432}/{url.database}"
 
 
-def last_line(error: OperationalError) -> str:
-    """Give the last line of what libpq said, which is the reason for the last address that it tried."""
-    lines = str(error.orig).strip().splitlines()
-    return lines[-1].strip().removesuffix(".") if lines else "no reason given"
+def reason(error: OperationalError) -> str:
+    """Give what libpq said of the last address that it tried, without the address and without its advice."""
+    lines = [
+        line for line in str(error.orig).splitlines() if line.strip() and not line.startswith(("\t", " "))
+    ]
+    words = lines[-1].rpartition("failed: ")[2] if lines else "no reason given"
+    return " ".join(words.split()).removesuffix(".")
 
 
 def _can_connect(url: URL) -> bool:

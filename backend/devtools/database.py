@@ -38,7 +38,7 @@ class Found:
 
 @contextmanager
 def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
-    """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped after."""
+    """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped."""
     name = settings.postgres_db
     configured = settings.url.render_as_string(hide_password=False)
     if not ephemeral and settings.is_database_configured:
@@ -53,7 +53,11 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
             yield Found(postgres.ensure_database(server.url, name))
     else:
         choice = postgres.choose("auto")
-        why = "asked for" if ephemeral else f"for none is configured, none answers on DB_PORT {settings.db_port}"
+        why = (
+            "asked for"
+            if ephemeral
+            else f"for none is configured, none answers on DB_PORT {settings.db_port}"
+        )
         why += "" if ephemeral else f" and there is none in {os.path.relpath(DIRECTORY)}"
         tell(f"Database: an ephemeral one, {why}. Nothing of yours is changed. {choice.announcement}.")
         with choice.start() as server:

@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     psql = find_psql()
     environment = os.environ | {name: value for name, value in parts.items() if value}
-    os.execve(psql, [psql, *(sys.argv[1:] if arguments is None else arguments)], environment)
+    command = [psql, *(sys.argv[1:] if arguments is None else arguments)]
+    os.execve(psql, command, environment)  # noqa: S606  a list of arguments, and no shell
 
 
 def find_psql() -> str:

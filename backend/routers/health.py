@@ -40,5 +40,7 @@ def ready(request: Request) -> Ready:
     if state.current is None:
         raise HTTPException(503, "The database has no schema yet: run `nox -s db_init`.")
     if not state.is_usable:
-        raise HTTPException(503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`.")
+        raise HTTPException(
+            503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`."
+        )
     return Ready(schema_revision=state.current)

@@ -8,7 +8,9 @@ import socket
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="healthcheck", description="Ask the API on this machine if it is ready.")
+    parser = argparse.ArgumentParser(
+        prog="healthcheck", description="Ask the API on this machine if it is ready."
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to ask (%(default)s)")
     port = parser.parse_args().port
     try:

@@ -18,7 +18,8 @@ from backend.startup import describe, start_database
 
 def main(arguments: Sequence[str] | None = None) -> None:
     argparse.ArgumentParser(
-        prog="init_db", description="Bring the schema of the configured database to head, by Alembic's migrations."
+        prog="init_db",
+        description="Bring the schema of the configured database to head, by Alembic's migrations.",
     ).parse_args(arguments)
     settings = load_settings()
     with engine_for(settings) as engine:

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     settings = load_settings()
     if settings.app_env is AppEnv.PRODUCTION:
-        raise ConfigurationError("APP_ENV is production: a production database is never reset. Nothing was dropped.")
+        raise ConfigurationError(
+            "APP_ENV is production: a production database is never reset. Nothing was dropped."
+        )
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, typed_name=options.yes_drop)

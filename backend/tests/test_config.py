@@ -1,0 +1,158 @@
+"""The settings: where they come from, which wins, and what a mistake in them says."""
+
+from pathlib import Path
+
+import pytest
+
+from backend.config import ENV_FILES, ROOT, AppEnv, ConfigurationError, Settings, load_settings
+
+HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
+SECRET = "do-not-print-this"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def settings_from(*files: Path) -> Settings:
+    return load_settings(_env_file=files)
+
+
+def test_defaults_are_composes_database_on_loopback() -> None:
+    settings = settings_from()
+
+    assert settings.url.render_as_string(hide_password=False) == (
+        "postgresql+psycopg://postgres:postgres@127.0.0.1:54320/procore_integrator"
+    )
+    assert not settings.is_database_configured
+
+
+def test_files_are_found_by_their_place_and_the_one_at_the_root_wins() -> None:
+    assert ENV_FILES == (ROOT / "backend" / ".env", ROOT / ".env")
+
+
+def test_environment_beats_a_later_file_which_beats_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "low").write_text("API_PORT=1\nDB_PORT=1\nPOSTGRES_DB=low\n")
+    (tmp_path / "high").write_text("API_PORT=2\nDB_PORT=2\n")
+    monkeypatch.setenv("API_PORT", "3")
+
+    settings = settings_from(tmp_path / "low", tmp_path / "high")
+
+    assert (settings.api_port, settings.db_port, settings.postgres_db) == (3, 2, "low")
+
+
+def test_empty_value_in_the_environment_hides_a_file_and_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compose sets DATABASE_URL so for the API, or a URL meant for the host would win inside the container."""
+    (tmp_path / ".env").write_text("DATABASE_URL=postgresql://u:p@127.0.0.1/host_database\nAPI_TOKEN=\n")
+    monkeypatch.setenv("DATABASE_URL", "")
+    monkeypatch.setenv("POSTGRES_HOST", "db")
+
+    settings = settings_from(tmp_path / ".env")
+
+    assert (settings.url.host, settings.url.port, settings.url.database) == ("db", 5432, "procore_integrator")
+    assert settings.api_token is None
+
+
+def test_single_quoted_value_is_taken_as_it_is(tmp_path: Path) -> None:
+    written = HOSTILE.replace("'", "\\'")
+    (tmp_path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\n")
+
+    assert settings_from(tmp_path / ".env").url.password == HOSTILE
+
+
+def test_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"API_PORT=1\nPOSTGRES_PASSWORD='{SECRET}'x'\n")
+
+    with pytest.raises(ConfigurationError) as caught:
+        settings_from(tmp_path / ".env")
+
+    assert f"{tmp_path / '.env'}, line 2, cannot be read" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_file_with_windows_line_endings_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAPI_PORT='8001'\r\nDB_PORT='5000'\r\n")
+
+    settings = settings_from(tmp_path / ".env")
+
+    assert (settings.api_port, settings.db_port) == (8001, 5000)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
+    settings = load_settings(_env_file=None, database_url=f"{scheme}://u:p%40ss@h:1/d")
+
+    assert settings.url.drivername == "postgresql+psycopg"
+    assert settings.url.password == "p@ss"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        SECRET,
+        f"mysql://u:{SECRET}@h/d",
+        f"postgresql+asyncpg://u:{SECRET}@h/d",
+        f"postgresql://u:{SECRET}@h:port/d",
+        f"postgresql://u:{SECRET}@h",
+        f"postgresql://u:{SECRET}@{SECRET}@h/d",
+        f"postgresql://u:x@{SECRET}:y@h/d",
+        f"postgresql://u:{SECRET}@h:5432",
+    ],
+)
+def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(_env_file=None, database_url=url)
+
+    assert str(caught.value).startswith("DATABASE_URL is not ")
+    assert "postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME" in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("values", "beginning"),
+    [
+        ({"app_env": "prod"}, "APP_ENV is 'prod'; it must be development, test or production"),
+        ({"api_token": "x" * 31}, "API_TOKEN is shorter than 32 characters"),
+        ({"api_token": "x" * 32 + " "}, "API_TOKEN must be printable ASCII without spaces"),
+        ({"api_token": "ü" * 32}, "API_TOKEN must be printable ASCII without spaces"),
+        ({"api_port": "http"}, "API_PORT is not right: input should be a valid integer"),
+        ({"api_port": "65536"}, "API_PORT is not right: input should be less than or equal to 65535"),
+        ({"database_wait_seconds": "-1"}, "DATABASE_WAIT_SECONDS is not right"),
+        ({"app_env": "production", "postgres_host": "h"}, "API_TOKEN is required in production"),
+        ({"app_env": "production", "api_token": "x" * 32}, "DATABASE_URL (or POSTGRES_HOST"),
+    ],
+)
+def test_mistake_is_one_line_that_names_the_setting(values: dict[str, str], beginning: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(_env_file=None, **values)
+
+    assert str(caught.value).startswith(beginning)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_production_with_a_token_and_a_database_is_accepted() -> None:
+    settings = load_settings(_env_file=None, app_env="production", api_token="x" * 32, postgres_host="h")
+
+    assert settings.app_env is AppEnv.PRODUCTION
+
+
+def test_secrets_are_not_in_the_settings_representation() -> None:
+    settings = load_settings(_env_file=None, api_token=SECRET * 3, postgres_password=SECRET)
+
+    assert SECRET not in repr(settings)
+    assert SECRET not in repr(settings.url)
+
+
+def test_env_example_names_every_setting_and_reads_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = ROOT / ".env.example"
+    text = example.read_text()
+
+    assert [name for name in Settings.model_fields if f"\n{name.upper()}=" not in text] == []
+    assert settings_from(example) == settings_from()
