@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFoundError
-from backend.models.models import User
+from backend.models.models import Role, User
 from backend.services.companies import read_company
 from backend.services.pages import Page, read_page
 
