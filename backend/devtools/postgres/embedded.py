@@ -6,13 +6,12 @@ import json
 import os
 import secrets
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +45,12 @@ class Place:
     directory: Path
     data: Path
     log: Path
+    programs: Path
+    """Where to copy the programs, if the identity cannot reach them where they are."""
     password: str
     port: int = 0
     ephemeral: bool = True
     initialise: bool = True
-    programs: Path | None = None
-    """Where to copy the programs, if the identity cannot reach them where they are."""
 
 
 def start_ephemeral(binaries: Binaries | None = None, identity: Identity | None = None) -> Server:
@@ -61,13 +60,15 @@ def start_ephemeral(binaries: Binaries | None = None, identity: Identity | None 
     """
     binaries = binaries or find_binaries()
     identity = identity or preferred_identity()
-    directory = _ephemeral_base(identity) / f"postgres-{secrets.token_hex(8)}"
+    name = f"postgres-{secrets.token_hex(8)}"
+    directory = _ephemeral_base(identity) / name
     place = Place(
         directory,
         data=directory / "data",
         log=directory / "log",
         password=secrets.token_urlsafe(24),
-        programs=directory / "programs",
+        # Not beside the data, for where those are in memory programs often may not run.
+        programs=Path("/var/tmp") / f"{name}-programs",  # noqa: S108 (its name is random, and it must not exist)
     )
     return launch(place, binaries, identity)
 
@@ -89,16 +90,15 @@ def launch(place: Place, binaries: Binaries, identity: Identity) -> Server:
 
 def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:
     """Plan a copy of the programs, with what lies beside them at the same distance."""
-    if place.programs is None:
+    if not binaries.may_be_copied:
         raise PostgresUnavailable(f"The account that PostgreSQL runs as cannot run {binaries.bin}/postgres.")
+    target = place.programs / binaries.version
     installation = binaries.bin.parent
     root = installation.parent.parent
-    sources = [installation, *binaries.beside]
-    copies = [(str(source), str(place.programs / source.relative_to(root))) for source in sources]
-    if place.programs.exists():
-        copies = []
-    moved = Binaries(place.programs / binaries.bin.relative_to(root), binaries.version, binaries.origin)
-    return moved, copies
+    copies = []
+    if not target.exists():
+        copies = [(str(source), str(source.relative_to(root))) for source in (installation, *binaries.beside)]
+    return replace(binaries, bin=target / binaries.bin.relative_to(root)), copies
 
 
 def _order(
@@ -106,9 +106,10 @@ def _order(
 ) -> dict[str, Any]:
     settings = _LOCAL_ONLY + (_NOT_DURABLE if place.ephemeral else ())
     return {
-        "directory": str(place.directory),
-        "remove": place.ephemeral,
+        "make": [str(place.directory)] if place.ephemeral else [],
+        "remove": [str(place.directory), str(place.programs)] if place.ephemeral else [],
         "copies": copies,
+        "programs": str(place.programs / binaries.version),
         "data": str(place.data),
         "making": f"{place.data}.making",
         "log": str(place.log),
@@ -238,11 +239,3 @@ def _death(place: Place, reason: str) -> str:
         log = ""
     tail = "\n".join(f"  {line}" for line in log.splitlines()[-20:])
     return f"The embedded PostgreSQL did not start: {reason}." + (f" Its log ends:\n{tail}" if tail else "")
-
-
-def remove_tree(path: Path) -> None:
-    """Remove what is at the path, a directory, a symbolic link or nothing."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)

@@ -56,7 +56,7 @@ def engine_address() -> str:
         return named
     config = os.path.expanduser(os.environ.get("DOCKER_CONFIG", "~/.docker"))  # noqa: PTH111 (as docker does)
     if os.environ.get("DOCKER_CONTEXT") or os.path.exists(os.path.join(config, "contexts")):  # noqa: PTH110, PTH118
-        from docker.context import ContextAPI  # noqa: PLC0415 (slow, and rarely needed)
+        from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow, rarely needed)
 
         context = ContextAPI.get_current_context()
         if context is not None and context.Name != "default" and context.Host:
@@ -74,7 +74,7 @@ def connect_to_engine() -> DockerClient:
         _look_at_socket(address)
     try:
         import docker  # noqa: PLC0415 (see above)
-        from docker.errors import DockerException  # noqa: PLC0415
+        from docker.errors import DockerException  # type: ignore[import-untyped] # noqa: PLC0415
     except ImportError:
         raise PostgresUnavailable("the Python package testcontainers is not installed") from None
 

@@ -55,26 +55,42 @@ class Keeper:
             pass
         finally:
             self.stop_child()
-            if self.order["remove"]:
-                self.remove(self.order["directory"])
+            for directory in self.order["remove"]:
+                self.remove(directory)
 
     def prepare(self) -> None:
+        """Make what is not there yet: directories, a copy of the programs, the data."""
         order = self.order
-        if order["remove"]:
-            os.mkdir(order["directory"], 0o700)
-            os.chown(order["directory"], *order["owner"])
-        for source, target in order["copies"]:
-            shutil.copytree(source, target, symlinks=True)
-            for place, _, files in os.walk(target):
-                for name in (place, *(os.path.join(place, file) for file in files)):
-                    os.chown(name, *order["owner"], follow_symlinks=False)
-        if not order["initdb"]:
-            return
-        # A directory that a killed run left half-made never has the final name.
+        for directory in order["make"]:
+            self.make(directory)
+        if order["copies"]:
+            self.copy_programs()
+        if order["initdb"]:
+            self.initialise()
+
+    def make(self, directory: str) -> None:
+        os.mkdir(directory, 0o700)
+        os.chown(directory, *self.order["owner"])
+
+    def copy_programs(self) -> None:
+        """Copy the programs for an account that cannot reach them, in place of those of another version."""
+        final: str = self.order["programs"]
+        shelf, making = os.path.dirname(final), f"{final}.making"
+        self.remove(shelf)
+        self.make(shelf)
+        for source, name in self.order["copies"]:
+            shutil.copytree(source, os.path.join(making, name), symlinks=True)
+        for place, _, files in os.walk(making):
+            for name in (place, *(os.path.join(place, file) for file in files)):
+                os.chown(name, *self.order["owner"], follow_symlinks=False)
+        os.rename(making, final)
+
+    def initialise(self) -> None:
+        """Run initdb under another name: data that a killed run left half-made never have the final one."""
+        order = self.order
         making, final = order["making"], order["data"]
         self.remove(making)
-        os.mkdir(making, 0o700)
-        os.chown(making, *order["owner"])
+        self.make(making)
         password_file = making + ".password"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(password_file)
