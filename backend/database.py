@@ -88,15 +88,16 @@ def init_db(engine: Engine) -> SchemaState:
     return before
 
 
-def reset_db(engine: Engine, *, lock_timeout: str = "5s") -> list[str]:
+def reset_db(engine: Engine, *, lock_timeout: float = 5) -> list[str]:
     """Drop everything in every schema, known to the models or not, and build it anew. Returns what was dropped.
 
     All of it is one transaction: killed at any point, the database is as it was. A lock that somebody else holds for
-    longer than the timeout is an OperationalError with SQLSTATE 55P03. What belongs to an extension stays.
+    longer than the timeout, in seconds, is an OperationalError with SQLSTATE 55P03. What belongs to an extension stays.
     """
     with engine.begin() as connection:
         connection.execute(
-            text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": lock_timeout}
+            text("SELECT set_config('lock_timeout', :timeout, true)"),
+            {"timeout": f"{round(lock_timeout * 1000)}ms"},
         )
         connection.execute(SCHEMA_LOCK)
         found = contents(connection)

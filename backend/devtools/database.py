@@ -7,7 +7,6 @@ verbs go on to an ephemeral server, on which they show what they would do.
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import psycopg
 
 from backend.config import ROOT, Settings, load_settings
 from backend.devtools import postgres
+from backend.devtools.postgres.run import supervise, tell
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 
@@ -50,6 +50,8 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
     elif not ephemeral and (make or DIRECTORY.exists()):
         with postgres.start_persistent(DIRECTORY) as server:
             tell(f"Database: {name} in {os.path.relpath(DIRECTORY)}, PostgreSQL {server.version}, embedded.")
+            for note in server.notes:
+                tell(note)
             yield Found(postgres.ensure_database(server.url, name))
     else:
         choice = postgres.choose("auto")
@@ -78,10 +80,6 @@ def answers(url: str) -> bool:
         return error.pgconn is not None and error.pgconn.used_password
 
 
-def tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  a command's own voice
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m backend.devtools.database",
@@ -95,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
     if "--help" in rest:
-        return run([*VERBS[options.verb], "--help"], {})
+        code = run([*VERBS[options.verb], "--help"], {})
+        if options.verb != "dev":
+            tell("And --ephemeral, to do it on a server that lives only as long as the command.")
+        return code
     settings = load_settings()
     with find(settings, make=options.verb == "dev", ephemeral=len(rest) < len(options.rest)) as found:
         if found.is_ephemeral:
@@ -121,13 +122,11 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
 
 def run(command: list[str], environment: dict[str, str]) -> int:
     """Run a module of ours to its end and return its exit code. Ctrl-C is the module's to answer."""
-    process = subprocess.Popen([sys.executable, "-m", *command], env={**os.environ, **environment}, cwd=ROOT)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    return supervise([sys.executable, "-m", *command], environment)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except postgres.PostgresUnavailable as error:
+        sys.exit(str(error))

@@ -12,14 +12,18 @@ if not __package__:  # run by its path
     use_environment()
 
 from ipaddress import ip_address
+from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from backend.config import AppEnv, ConfigurationError, Settings, load_settings
 from backend.database import contents, reset_db
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
+
+if TYPE_CHECKING:
+    import psycopg
 
 LOCK_NOT_AVAILABLE = "55P03"
 
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, typed_name=options.yes_drop)
-        dropped = reset(engine)
+        dropped = reset(engine, options.lock_timeout)
     for name in dropped:
         say(f"  dropped {name}")
     say(f"Database {describe(settings.url)} reset: {len(dropped)} things dropped, and built anew.")
@@ -47,15 +51,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "Only a development or test database on this machine, or Compose's, is dropped without more ado.",
     )
     parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to drop it wherever it is")
+    parser.add_argument(
+        "--lock-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=5,
+        help="how long to wait for others' locks (%(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
 def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | None) -> None:
     """Raise ConfigurationError, which lists what would have gone, unless the database is near or its name was typed."""
     name = settings.url.database
-    if typed_name == name or (typed_name is None and is_near(settings.url)):
-        return
     with engine.connect() as connection:
+        # What the connection says of itself: a URL leaves it to libpq's PGHOSTADDR and its like where it leads.
+        info = cast("psycopg.Connection", connection.connection.driver_connection).info
+        if typed_name == name or (typed_name is None and is_near(info.host, info.hostaddr)):
+            return
         found = [thing for thing, _ in contents(connection)]
     reason = (
         f"The name typed is {typed_name!r} and the database's is {name!r}."
@@ -68,29 +81,25 @@ def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | 
     )
 
 
-def is_near(url: URL) -> bool:
-    """Whether the database is on loopback, on a socket, or Compose's `db`."""
-    hosts = url.query.get("host", url.host) or ""
-    for host in (hosts,) if isinstance(hosts, str) else hosts:
-        if host in {"", "localhost", "db"} or host.startswith("/"):
-            continue
-        try:
-            if not ip_address(host).is_loopback:
-                return False
-        except ValueError:
-            return False
-    return True
-
-
-def reset(engine: Engine) -> list[str]:
+def is_near(host: str, address: str) -> bool:
+    """Whether a connection to this host, which had this address, is on a socket, on loopback, or to Compose's `db`."""
+    if host == "db" or host.startswith(("/", "@")):
+        return True
     try:
-        return reset_db(engine)
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def reset(engine: Engine, lock_timeout: float) -> list[str]:
+    try:
+        return reset_db(engine, lock_timeout=lock_timeout)
     except OperationalError as error:
         if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise
         raise ConfigurationError(
-            "Nothing was dropped: another connection has held a lock on a table for 5 s.\n"
-            "End its transaction; `SELECT pid, state, query FROM pg_stat_activity` in `nox -s db_shell` shows it."
+            f"Nothing was dropped: another connection has held a lock on a table for {lock_timeout:g} s.\n"
+            "End its transaction: `nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows who it is."
         ) from error
 
 

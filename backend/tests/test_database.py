@@ -1,6 +1,5 @@
 """The schema comes to be in one way, many processes at once or not, and a reset drops whatever is there."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,17 +7,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, OperationalError
 
 from backend import migrations
-from backend.database import connect, init_db, reset_db, schema_state
+from backend.database import init_db, reset_db, schema_state
 from backend.models.models import Base
 
 TABLES = {*Base.metadata.tables, "alembic_version"}
-
-
-@pytest.fixture
-def empty(postgres_empty: str) -> Iterator[Engine]:
-    engine = connect(postgres_empty)
-    yield engine
-    engine.dispose()
 
 
 def tables(engine: Engine) -> set[str]:
@@ -92,7 +84,7 @@ def test_reset_that_cannot_have_a_lock_leaves_everything_as_it_was(empty: Engine
         holder.execute(text("LOCK TABLE precious IN ACCESS SHARE MODE"))
 
         with pytest.raises(OperationalError) as caught:
-            reset_db(empty, lock_timeout="50ms")
+            reset_db(empty, lock_timeout=0.05)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     with empty.connect() as connection:

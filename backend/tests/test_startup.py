@@ -1,0 +1,88 @@
+"""What a start says of a database that is not there, will not have us, or is newer than the code."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from backend.config import ConfigurationError, Settings, load_settings
+from backend.database import connect, init_db
+from backend.startup import start_database, wait_for_database
+
+SECRET = "do-not-print-this"
+
+
+def settings_for(url: str, **values: object) -> Settings:
+    return load_settings(_env_file=None, database_url=url, database_wait_seconds=0.2, **values)
+
+
+@pytest.fixture
+def newer(postgres_empty: str) -> Iterator[Engine]:
+    engine = connect(postgres_empty)
+    init_db(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
+    engine = connect(f"postgresql+psycopg://u:{SECRET}@127.0.0.1:{unused_port}/absent")
+
+    with pytest.raises(ConfigurationError) as caught:
+        wait_for_database(engine, 0.2)
+
+    assert str(caught.value) == (
+        f"No database answers at 127.0.0.1:{unused_port}/absent after 0.2 s: Connection refused.\n"
+        "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
+    )
+
+
+def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
+    engine = connect(make_url(postgres_database).set(database="not_there"))
+
+    with pytest.raises(
+        ConfigurationError, match=r"There is no database 'not_there' at .*\nCreate it \(`createdb "
+    ):
+        wait_for_database(engine, 60)
+
+
+def test_refused_password_is_not_waited_for_and_never_shown(postgres_database: str) -> None:
+    engine = connect(make_url(postgres_database).set(password=SECRET))
+
+    with pytest.raises(ConfigurationError) as caught:
+        wait_for_database(engine, 60)
+
+    assert f"refuses user {engine.url.username!r}: FATAL: " in str(caught.value)
+    assert "DATABASE_URL or POSTGRES_PASSWORD" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
+    settings = settings_for(newer.url.render_as_string(hide_password=False))
+
+    with pytest.raises(ConfigurationError) as caught:
+        start_database(newer, settings)
+
+    assert "is at revision from_the_future, which this code does not know" in str(caught.value)
+    assert "`nox -s db_reset`" in str(caught.value)
+
+
+def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_service(newer: Engine) -> None:
+    url = newer.url.render_as_string(hide_password=False)
+    settings = settings_for(url, app_env="production", api_token="x" * 32)
+    told: list[str] = []
+
+    state = start_database(newer, settings, tell=told.append)
+
+    assert state.is_ahead
+    assert ["Going on" in line for line in told] == [True]
