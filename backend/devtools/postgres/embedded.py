@@ -224,10 +224,20 @@ def _wait_until_ready(keeper: _Keeper, place: Place) -> str:
 
 
 def answers(url: str) -> bool:
-    """Tell whether a connection can be made, now."""
+    """Tell whether a connection can be made, now.
+
+    Raises PostgresUnavailable where the server is up and refuses for a reason that waiting does not change.
+    """
     try:
         psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError:
+    except psycopg.OperationalError as error:
+        text = str(error)
+        # Somebody else's server may have taken the port just before ours, and knows another password.
+        passing = ("starting up", "shutting down", "not yet accepting", "password authentication failed")
+        if "FATAL" in text and not any(words in text for words in passing):
+            raise PostgresUnavailable(
+                f"The new server refuses the connection: {text.splitlines()[0]}"
+            ) from None
         return False
     return True
 

@@ -95,7 +95,7 @@ def administrative_url(url: str) -> str:
         psycopg.conninfo.conninfo_to_dict(plain)
     except (ValueError, psycopg.Error):
         raise PostgresUnavailable(f"The URL given for PostgreSQL is malformed; {hint}.") from None
-    if parts.netloc.count("@") > 1 or "@" in parts.path or parts.fragment:
+    if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or parts.fragment:
         raise PostgresUnavailable(f"The URL given for PostgreSQL is malformed; {hint}.")
     if parts.path in ("", "/") and "dbname=" not in parts.query:
         plain = database_url(plain, ADMINISTRATIVE_DATABASE)

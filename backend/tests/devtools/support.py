@@ -1,0 +1,73 @@
+"""What the tests of this room share: waiting with a deadline, and other processes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psycopg
+
+ROOT = Path(__file__).parents[3]
+NO_DOCKER = {"DOCKER_HOST": "unix:///nonexistent"}
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that only waits to be reaped does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return state.stdout.strip() != "" and "Z" not in state.stdout
+
+
+def query(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)  # type: ignore[call-overload]
+        return cursor.fetchall() if cursor.description else []
+
+
+def data_directory(url: str) -> Path:
+    return Path(str(query(url, "show data_directory")[0][0]))
+
+
+def postmaster(data: Path) -> int:
+    return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment with Docker out of reach and nothing that chooses a server."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG"))
+    }
+    return inherited | {"PYTHONPATH": str(ROOT)} | NO_DOCKER | variables
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def finished(
+    command: Sequence[str], *, cwd: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with Docker out of reach."""
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
