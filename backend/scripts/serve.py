@@ -7,8 +7,14 @@ would be a process that never ends.
 import argparse
 import errno
 import logging.config
+import signal
 import socket
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from backend.scripts import reload
 
@@ -18,38 +24,50 @@ GRACE_SECONDS = 20
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    if options.reload:
-        reload.warm_up()
-    # Imported only now, so that the two processes import side by side: it saves a second of every start.
-    import uvicorn  # noqa: PLC0415
-    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415
+    # The first process of a container ignores what it does not handle, and uvicorn's handlers come later.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        serve(options)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
-    from backend.config import ROOT, load_settings  # noqa: PLC0415
-    from backend.scripts.terminal import engine_for  # noqa: PLC0415
-    from backend.startup import start_database  # noqa: PLC0415
 
-    settings = load_settings()
-    port = options.port or settings.api_port
-    logging.config.dictConfig(LOGGING_CONFIG)
-    refuse_taken_port(options.host, port)
-    with engine_for(settings) as engine:
-        start_database(engine, settings)
+def serve(options: argparse.Namespace) -> None:
+    port = (
+        reload.ask(prepare, options.host, options.port)
+        if options.reload
+        else prepare(options.host, options.port)
+    )
     config = uvicorn.Config(
         "backend.main:create_app",
         factory=True,
         host=options.host,
         port=port,
         reload=options.reload,
-        reload_dirs=[str(ROOT / "backend")] if options.reload else None,
+        reload_dirs=[str(Path(__file__).parents[1])] if options.reload else None,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    try:
-        if options.reload:
-            reload.serve(config)
-        else:
-            uvicorn.Server(config).run()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    if options.reload:
+        reload.serve(config)
+    else:
+        uvicorn.Server(config).run()
+
+
+def prepare(host: str, port: int | None) -> int:
+    """Make sure that the API can be served, and return the port. Raises ConfigurationError, which says why not."""
+    # Not at the top: with reload this runs in a process that has imported all this before, and the supervisor,
+    # which has not, would spend a second on it at every start.
+    from backend.config import load_settings  # noqa: PLC0415
+    from backend.scripts.terminal import engine_for  # noqa: PLC0415
+    from backend.startup import start_database  # noqa: PLC0415
+
+    logging.config.dictConfig(LOGGING_CONFIG)
+    settings = load_settings()
+    port = port or settings.api_port
+    refuse_taken_port(host, port)
+    with engine_for(settings) as engine:
+        start_database(engine, settings)
+    return port
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,7 +84,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def refuse_taken_port(host: str, port: int) -> None:
     """Raise ConfigurationError where nobody could listen, before anything else is started."""
-    from backend.config import ConfigurationError  # noqa: PLC0415  see main
+    from backend.config import ConfigurationError  # noqa: PLC0415  see prepare
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
