@@ -1,7 +1,6 @@
 """The kinds of field that requests are made of: each takes only what PostgreSQL can store as it was sent."""
 
 import json
-import math
 import re
 import zoneinfo
 from functools import cache
@@ -101,7 +100,8 @@ def _parts(item: object) -> list[object]:
 def _check_scalar(item: object) -> None:
     if isinstance(item, str) and _NOT_IN_JSON.search(item):
         raise _refused("NUL characters and lone surrogates are not accepted")
-    if isinstance(item, int | float) and not (math.isfinite(item) and abs(item) <= LARGEST_NUMBER):
+    # NaN is at most nothing, so it is refused with the rest.
+    if isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
         raise _refused(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
 
 

@@ -1,0 +1,94 @@
+"""What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from backend.config import AppEnv, Settings
+from backend.database import SessionLocal, connect, init_db
+from backend.main import create_app
+
+TOKEN = "a token of more than thirty-two characters".replace(" ", "-")
+
+
+def bring_to_head(url: str) -> None:
+    engine = connect(url)
+    try:
+        init_db(engine)
+    finally:
+        engine.dispose()
+
+
+def make_app(engine: Engine, *, api_token: str | None = None) -> FastAPI:
+    """Make an application on this engine that takes nothing from the machine's `.env`."""
+    url = engine.url.render_as_string(hide_password=False)
+    settings = Settings(
+        _env_file=None,
+        app_env=AppEnv.TEST,
+        database_url=SecretStr(url),
+        api_token=SecretStr(api_token) if api_token else None,
+    )
+    return create_app(settings, engine=engine)
+
+
+@pytest.fixture(scope="session")
+def postgres_prepare() -> Callable[[str], None]:
+    return bring_to_head
+
+
+@pytest.fixture(scope="session")
+def engine(postgres_database: str) -> Iterator[Engine]:
+    engine = connect(postgres_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def database(postgres_reset: str, engine: Engine) -> Engine:
+    """Give the engine; whatever is committed is gone after the test."""
+    return engine
+
+
+@pytest.fixture
+def session(database: Engine) -> Iterator[Session]:
+    with SessionLocal(bind=database) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def _client(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(make_app(engine)) as client:
+        yield client
+
+
+@pytest.fixture
+def client(_client: TestClient, database: Engine) -> TestClient:
+    """Give a client of the application without a token; what goes wrong inside is raised in the test."""
+    return _client
+
+
+@pytest.fixture
+def guarded(database: Engine) -> TestClient:
+    """Give a client, itself without credentials, of an application that wants `TOKEN`."""
+    return TestClient(make_app(database, api_token=TOKEN))
+
+
+@pytest.fixture
+def clone(postgres_clone: str) -> Iterator[Engine]:
+    """Give the engine of a database that is this test's own."""
+    engine = connect(postgres_clone)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def empty(postgres_empty: str) -> Iterator[Engine]:
+    """Give the engine of a database with nothing in it."""
+    engine = connect(postgres_empty)
+    yield engine
+    engine.dispose()

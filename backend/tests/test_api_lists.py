@@ -1,0 +1,150 @@
+"""Lists over HTTP: walked page by page they show every row once, whatever happens meanwhile."""
+
+import base64
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, text
+
+from backend.database import SessionLocal
+from backend.schemas.pages import encode_cursor
+from backend.tests import factories
+
+COMPANIES = "/api/v1/companies"
+RESOURCES = ["companies", "users", "user-settings"]
+ROWS = 7
+
+
+@pytest.fixture(params=RESOURCES)
+def path(request: pytest.FixtureRequest, database: Engine) -> str:
+    """Return the path of a list of seven rows, all of one instant, with another company's among them."""
+    with SessionLocal(bind=database) as session, session.begin():
+        if request.param == "companies":
+            for _ in range(ROWS):
+                factories.make_company(session)
+            return COMPANIES
+        company, other = factories.make_company(session), factories.make_company(session)
+        for _ in range(ROWS):
+            for owner in (company, other):
+                user = factories.make_user(session, company_id=owner.id)
+                factories.make_user_settings(session, user_id=user.id)
+        return f"{COMPANIES}/{company.id}/{request.param}"
+
+
+def key(item: dict[str, Any]) -> int:
+    return int(item["id"] if "id" in item else item["user_id"])
+
+
+def walk(client: TestClient, path: str, limit: int) -> list[list[int]]:
+    pages, cursor = [], None
+    while True:
+        params: dict[str, str | int] = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+        response = client.get(path, params=params)
+        assert response.status_code == 200, response.text
+        page = response.json()
+        assert set(page) == {"items", "next_cursor"}
+        pages.append([key(item) for item in page["items"]])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return pages
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (200, [7])]
+)
+def test_walk_shows_every_row_once_in_order(
+    client: TestClient, path: str, limit: int, sizes: list[int]
+) -> None:
+    pages = walk(client, path, limit)
+    keys = [key for page in pages for key in page]
+
+    assert [len(page) for page in pages] == sizes
+    assert keys == sorted(set(keys))
+    assert len(keys) == ROWS
+
+
+def test_walk_goes_on_when_the_row_of_the_cursor_is_gone(client: TestClient, database: Engine) -> None:
+    with SessionLocal(bind=database) as session, session.begin():
+        ids = [factories.make_company(session).id for _ in range(4)]
+    first = client.get(COMPANIES, params={"limit": 2}).json()
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM companies WHERE id = :id"), {"id": ids[1]})
+    second = client.get(COMPANIES, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+
+    assert [key(item) for item in second["items"]] == ids[2:]
+
+
+def test_fifty_are_shown_where_no_limit_is_given(client: TestClient, database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO companies (name) SELECT 'x' FROM generate_series(1, 51)"))
+    page = client.get(COMPANIES).json()
+
+    assert len(page["items"]) == 50
+    assert page["next_cursor"]
+
+
+def test_empty_list_has_no_next_page(client: TestClient) -> None:
+    assert client.get(COMPANIES).json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("resource", RESOURCES[1:])
+def test_list_of_a_company_that_is_not_there_is_not_found(client: TestClient, resource: str) -> None:
+    assert client.get(f"{COMPANIES}/999999/{resource}").status_code == 404
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "1.5", "many", "", "99999999999999999999"])
+def test_limit_out_of_bounds_is_refused(client: TestClient, limit: str) -> None:
+    response = client.get(COMPANIES, params={"limit": limit})
+
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/limit"]
+
+
+def encode(plain: str) -> str:
+    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "7",
+        "!!!!",
+        "\u00fc",
+        "\x00",
+        "\u0661",
+        encode("7"),
+        encode("after:"),
+        encode("after:0"),
+        encode("after:-1"),
+        encode("after:+7"),
+        encode("after: 7"),
+        encode("after:07"),
+        encode("after:1_0"),
+        encode("after:\u0667"),
+        encode("after:9223372036854775808"),
+        encode("after:" + "9" * 5000),
+        encode("after:7") + "=",
+        encode("after:7") + "\n",
+        encode("after:7 OR 1=1"),
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_cursor_that_was_never_given_out_is_refused(client: TestClient, cursor: str) -> None:
+    response = client.get(COMPANIES, params={"cursor": cursor})
+
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/cursor"]
+
+
+def test_misspelt_parameter_is_refused_and_not_overlooked(client: TestClient) -> None:
+    response = client.get(COMPANIES, params={"limt": 5})
+
+    assert response.status_code == 422
+    assert [error["pointer"] for error in response.json()["errors"]] == ["/limt"]
+
+
+def test_cursor_needs_no_escaping_in_a_url() -> None:
+    assert all(encode_cursor(n).replace("-", "").replace("_", "").isalnum() for n in (1, 12, 123, 2**63 - 1))

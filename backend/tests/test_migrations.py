@@ -1,0 +1,150 @@
+"""The migrations and the models describe one schema, and the way there and back is whole."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from backend import migrations
+from backend.models.models import Base
+from backend.utc import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
+
+KEPT = ("companies", "users", "procore_connections", "user_settings")
+
+CATALOG = {
+    "columns": """
+        SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
+               pg_get_expr(adbin, adrelid)
+        FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        WHERE attnum > 0 AND NOT attisdropped AND attrelid IN (SELECT oid FROM ours)""",
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, contype, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE conrelid IN (SELECT oid FROM ours)""",
+    "indexes": "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid IN (SELECT oid FROM ours)",
+    "storage": "SELECT relname, relkind, reloptions FROM ours",
+    "triggers": """
+        SELECT pg_get_triggerdef(oid) FROM pg_trigger
+        WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM ours)""",
+    "functions": "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "sequences": "SELECT sequencename, data_type::text, start_value, increment_by, cycle FROM pg_sequences",
+}
+OURS = """
+    WITH ours AS (
+        SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+        AND relname <> 'alembic_version'
+    )"""
+
+
+def describe(connection: Connection) -> dict[str, list[str]]:
+    """Describe the schema as PostgreSQL tells it, checks, storage parameters and triggers included."""
+    return {
+        name: sorted(repr(tuple(row)) for row in connection.execute(text(OURS + query)))
+        for name, query in CATALOG.items()
+    }
+
+
+def test_models_and_migrations_make_the_same_schema(clone: Engine, empty: Engine) -> None:
+    with clone.connect() as connection:
+        migrated = describe(connection)
+        assert migrations.compare(connection) == []
+    with empty.begin() as connection:
+        Base.metadata.create_all(connection)
+        connection.execute(text(KEEP_TIMESTAMPS_FUNCTION))
+        for table in KEPT:
+            connection.execute(text(keep_timestamps_trigger(table)))
+        modelled = describe(connection)
+
+    assert modelled == migrated
+    assert all(migrated.values())
+
+
+def test_way_down_leaves_nothing_and_the_way_up_is_the_same_again(clone: Engine) -> None:
+    with clone.begin() as connection:
+        before = describe(connection)
+        migrations.downgrade(connection, "base")
+        bare = describe(connection)
+        assert migrations.current(connection) is None
+        migrations.upgrade(connection)
+
+        assert not any(bare.values())
+        assert describe(connection) == before
+        assert migrations.current(connection) == migrations.head()
+
+
+def test_database_without_a_schema_is_at_no_revision(empty: Engine) -> None:
+    with empty.connect() as connection:
+        assert migrations.current(connection) is None
+
+
+def test_upgrade_belongs_to_the_callers_transaction(empty: Engine) -> None:
+    with empty.connect() as connection:
+        transaction = connection.begin()
+        migrations.upgrade(connection)
+        transaction.rollback()
+
+        assert migrations.current(connection) is None
+        assert not describe(connection)["storage"]
+
+
+def test_upgrade_prints_nothing_and_leaves_logging_alone(
+    empty: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with empty.begin() as connection:
+        migrations.upgrade(connection)
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_revisions_read_from_the_files_are_alembics_own() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory.from_config(config)
+
+    assert migrations.head() == scripts.get_current_head()
+    assert migrations.known() == {script.revision for script in scripts.walk_revisions()}
+
+
+def test_migrations_run_under_utc(empty: Engine) -> None:
+    """Alembic's change from timestamp to timestamptz has no USING: in another zone it would move every instant."""
+    name = empty.url.database
+    with empty.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
+    empty.dispose()
+    with empty.begin() as connection:
+        migrations.upgrade(connection)
+
+        assert connection.scalar(text("SHOW timezone")) == "UTC"
+
+
+def test_migration_files_begin_with_their_date() -> None:
+    versions = Path(migrations.__file__).parent / "versions"
+    names = [path.name for path in versions.glob("[!_]*.py")]
+
+    assert names
+    assert all(re.fullmatch(r"\d{4}_\d{2}_\d{2}_[a-z0-9_]+\.py", name) for name in names)
+
+
+def test_reading_the_head_does_not_import_alembic() -> None:
+    """It costs 0.2 s, which every reload of the application would pay."""
+    code = "import sys; from backend import migrations; migrations.head(); print('alembic' in sys.modules)"
+    root = Path(migrations.__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "False\n"
+
+
+def test_alembic_without_a_connection_ends_in_a_plain_sentence() -> None:
+    code = (
+        "from alembic import command, config; from backend import migrations;"
+        "command.upgrade(migrations._config(None), 'head')"
+    )
+    root = Path(migrations.__file__).parents[2]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 1
+    assert ran.stderr == "Migrations run on a connection that is handed to them: use `nox -s db_init`.\n"
