@@ -50,6 +50,8 @@ def serve(options: argparse.Namespace) -> None:
     if options.reload:
         reload.serve(config)
     else:
+        # uvicorn raises again, once all is finished, the signal that stopped it: that is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         uvicorn.Server(config).run()
 
 

@@ -1,0 +1,179 @@
+"""`docker compose up` in a fresh clone: what a new user gets, and what must survive."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .conftest import Checkout, answers, request, wait_until
+
+HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
+
+
+@pytest.fixture
+def up(checkout: Checkout) -> Checkout:
+    checkout.compose("up", "--detach", "--wait")
+    return checkout
+
+
+def create_company(checkout: Checkout, name: str) -> int:
+    answer = request(f"{checkout.url}/api/v1/companies", data={"name": name})
+    assert answer.status == 201, answer
+    identifier: int = answer.body["id"]
+    return identifier
+
+
+def test_wait_returns_when_the_api_is_ready_and_data_survives_down_and_up(up: Checkout) -> None:
+    assert request(f"{up.url}/health/ready").status == 200
+    company = create_company(up, "Survivor")
+
+    up.compose("down")
+    assert not answers(f"{up.url}/health/live")
+    up.compose("up", "--detach", "--wait")
+
+    assert request(f"{up.url}/api/v1/companies/{company}").body["name"] == "Survivor"
+
+
+def test_docs_need_no_network_beyond_the_api(up: Checkout) -> None:
+    page = request(f"{up.url}/docs").body
+
+    assert "https://" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        assert f"/docs/assets/{asset}" in page
+    assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").body
+
+
+def test_saved_file_answers_anew(up: Checkout) -> None:
+    health = up.path / "backend" / "routers" / "health.py"
+    health.write_text(health.read_text().replace('prefix="/health"', 'prefix="/well"'))
+
+    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=10, what="the saved file's answer")
+
+
+def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
+    main = up.path / "backend" / "main.py"
+    text = main.read_text()
+
+    main.write_text(text + "\nthis is no Python\n")
+    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=10, what="the mistake taking effect")
+    main.write_text(text)
+
+    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=10, what="the cure taking effect")
+
+
+def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> None:
+    """A lock holds the request until the API has been told to stop."""
+    with ThreadPoolExecutor(2) as pool:
+        hold = "BEGIN; LOCK TABLE companies; SELECT pg_sleep(4); COMMIT"
+        holder = pool.submit(up.psql, hold)
+        locked = "SELECT count(*) FROM pg_locks WHERE relation = 'companies'::regclass AND granted"
+        wait_until(lambda: up.psql(locked) != "0", seconds=3, what="the lock")
+        in_flight = pool.submit(request, f"{up.url}/api/v1/companies", data={"name": "In flight"})
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_until(lambda: up.psql(waiting) == "1", seconds=3, what="the request waiting for the lock")
+
+        up.compose("stop", "api")
+
+        assert in_flight.result().status == 201
+        holder.result()
+    assert up.psql("SELECT name FROM companies") == "In flight"
+
+
+def test_idle_services_stop_without_being_killed(up: Checkout) -> None:
+    began = time.monotonic()
+    up.compose("stop")
+    took = time.monotonic() - began
+
+    states = up.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
+    assert set(filter(None, states)) == {"api 0", "db 0"}
+    assert took < 15, "Compose kills after stop_grace_period, which is 30 s: nothing came near it"
+
+
+def test_hostile_password_in_env_file_works_for_both_services_and_the_host(checkout: Checkout) -> None:
+    written = HOSTILE.replace("'", "\\'")
+    (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\nPOSTGRES_HOST=''\n")
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert create_company(checkout, "Hostile") > 0
+    assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
+
+
+def test_url_for_the_host_in_env_file_does_not_win_inside(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("DATABASE_URL='postgresql://nobody@127.0.0.1:1/nothing'\n")
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/health/ready").status == 200
+
+
+def test_env_example_as_env_file_changes_nothing(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text((checkout.path / ".env.example").read_text())
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/health/ready").status == 200
+
+
+def test_mistake_in_env_file_is_in_the_log_as_a_line(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("APP_ENV='prod'\n")
+
+    checkout.compose("up", "--detach", "--wait", check=False)
+
+    log = checkout.compose("logs", "api")
+    assert "APP_ENV is 'prod'; it must be development, test or production" in log
+    assert "Traceback" not in log
+
+
+def test_two_checkouts_run_side_by_side(make_checkout: Callable[[], Checkout]) -> None:
+    first, second = make_checkout(), make_checkout()
+    for checkout in (first, second):
+        checkout.compose("up", "--detach", "--wait")
+
+    create_company(first, "Only here")
+
+    assert len(request(f"{first.url}/api/v1/companies").body["items"]) == 1
+    assert request(f"{second.url}/api/v1/companies").body["items"] == []
+
+
+def test_ports_are_open_on_loopback_alone(up: Checkout) -> None:
+    published = up.compose("ps", "--format", "{{.Ports}}")
+
+    assert f"127.0.0.1:{up.api_port}->8000/tcp" in published
+    assert f"127.0.0.1:{up.db_port}->5432/tcp" in published
+    assert "0.0.0.0" not in published  # noqa: S104  that is what must not be there
+
+
+def test_production_image_is_unprivileged_and_serves_with_a_read_only_root(up: Checkout) -> None:
+    image = f"{up.environment['COMPOSE_PROJECT_NAME']}-prod"
+    up.run(
+        "docker", "build", "--quiet", "--file", "backend/Dockerfile", "--target", "prod", "--tag", image, "."
+    )
+    network = f"{up.environment['COMPOSE_PROJECT_NAME']}_default"
+    name = f"{image}-1"
+    flags = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", network]
+    try:
+        database = "DATABASE_URL=postgresql://postgres:postgres@db/procore_integrator"
+        variables = ["--env", database, "--env", "API_TOKEN=" + "t" * 32]
+        up.run("docker", "run", "--detach", "--name", name, *flags, *variables, image)
+        health = ("docker", "inspect", "--format", "{{.State.Health.Status}}", name)
+        wait_until(lambda: up.run(*health).strip() == "healthy", seconds=30, what="the health check")
+
+        assert up.run("docker", "exec", name, "id", "-u").strip() == "10001"
+        packages = up.run("docker", "exec", name, "ls", "/app/backend")
+        assert not {"devtools", "tests", "e2e", "benchmarks"} & set(packages.split())
+        up.run("docker", "stop", name)
+        assert up.run("docker", "inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"
+    finally:
+        up.run("docker", "rm", "--force", name, check=False)
+        up.run("docker", "rmi", "--force", image, check=False)
+
+
+def test_changed_lock_is_not_ignored_by_up(up: Checkout) -> None:
+    lock = up.path / "requirements" / "runtime.txt"
+    lock.write_text(lock.read_text() + "nonsense==1\n")
+
+    said = up.compose("up", "--detach", "--wait", check=False)
+
+    assert "nonsense" in said
