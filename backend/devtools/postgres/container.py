@@ -1,7 +1,7 @@
 """A server in a container that lives as long as its owner, by testcontainers.
 
-Importing this module imports docker and testcontainers, which takes longer than an embedded server takes to start: it is
-imported when a container is about to be started, and not before.
+Importing this module imports docker and testcontainers, which takes about as long as an embedded server takes to
+start: it is imported when a container is about to be started, and not before.
 """
 
 from __future__ import annotations

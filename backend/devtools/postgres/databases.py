@@ -110,8 +110,8 @@ class Databases:
     def template(self, prepare: Callable[[str], None]) -> str:
         """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
 
-        Processes that ask at the same time wait for the first. The template only gets its name when it is whole, and then
-        takes no connections, so that a copy is never held up.
+        Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
+        and then takes no connections, so that a copy is never held up.
         """
         template, making = f"{self.prefix}template", f"{self.prefix}making"
         with self._alone():
@@ -168,8 +168,8 @@ class Reset:
     def __call__(self) -> None:
         """Empty the tables.
 
-        Raises TablesStayLocked, which names the connections that held them, once those were ended and the tables emptied:
-        the test that left them open fails, and not the ones after it.
+        Raises TablesStayLocked, which names the connections that held them, once those were ended and the tables
+        emptied: the test that left them open fails, and not the ones after it.
         """
         if not self._tables:
             return

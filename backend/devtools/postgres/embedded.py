@@ -138,7 +138,7 @@ def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
     else:
         command.append("--locale=C.UTF-8" if sys.platform == "linux" else "--locale=C")
     if binaries.major >= 16:  # noqa: PLR2004 (the first that knows the setting)
-        # The password is random and long, so that many rounds of hashing protect nothing, yet cost each connection 3 ms.
+        # The password is long and random: many rounds of hashing protect nothing, and cost a connection 3 ms.
         command += ["--set=scram_iterations=1"]
     return command
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .databases import Databases, Reset
+from .databases import LOCK_SECONDS, Databases, Reset
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
 
@@ -81,7 +81,16 @@ def postgres_keep_tables() -> Iterable[str]:
 
 
 @pytest.fixture(scope="session")
-def _postgres_shelf(postgres_server: ServerInfo, pytestconfig: pytest.Config) -> Iterator[Shelf]:
+def postgres_lock_seconds() -> float:
+    """Override this: how long `postgres_reset` waits for a transaction that a test left open."""
+    return LOCK_SECONDS
+
+
+@pytest.fixture(scope="session")
+def _postgres_shelf(
+    postgres_server: ServerInfo,  # noqa: ARG001 (asked for, so that a failed start ends the run)
+    pytestconfig: pytest.Config,
+) -> Iterator[Shelf]:
     run = pytestconfig.stash[RUN]
     shelf = Shelf(Databases(run.server.url, run.run_id), run.worker)
     yield shelf
@@ -102,9 +111,10 @@ def postgres_database(_postgres_shelf: Shelf, _postgres_template: str) -> str:
 
 @pytest.fixture(scope="session")
 def _postgres_emptying(
-    _postgres_shelf: Shelf, postgres_database: str, postgres_keep_tables: Iterable[str]
+    postgres_database: str, postgres_keep_tables: Iterable[str], postgres_lock_seconds: float
 ) -> Iterator[Reset]:
-    reset = Reset(postgres_database.replace("+psycopg", "", 1), postgres_keep_tables)
+    url = postgres_database.replace("+psycopg", "", 1)
+    reset = Reset(url, postgres_keep_tables, lock_seconds=postgres_lock_seconds)
     yield reset
     reset.close()
 
@@ -113,8 +123,8 @@ def _postgres_emptying(
 def postgres_reset(postgres_database: str, _postgres_emptying: Reset) -> Iterator[str]:
     """Give the URL of the shared database, and empty its tables after the test: what it commits, no other test sees.
 
-    The tables are those of the template. A table that `postgres_keep_tables` names is emptied all the same if it refers to
-    one that is not (TRUNCATE ... CASCADE).
+    The tables are those of the template. A table that `postgres_keep_tables` names is emptied all the same if it
+    refers to one that is not (TRUNCATE ... CASCADE).
     """
     yield postgres_database
     _postgres_emptying()

@@ -1,10 +1,13 @@
 """A process that owns one PostgreSQL server and outlives its owner by just long enough to stop it.
 
 It runs by path, with nothing but the standard library, in a session of its own, so that Ctrl-C in a terminal reaches
-the application first. Its first line of input is the order (JSON, see `Order`); the input's end means that the owner has
-stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. On its output it says,
-a line each, `serving PORT` and `ended REASON`.
+the application first. Its first line of input is the order, in JSON; the input's end means that the owner has
+stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. On its output
+it says, a line each, `serving PORT` and `ended REASON`.
 """
+
+# Importing pathlib would double this process's start, which every server's start waits for.
+# ruff: noqa: PTH102, PTH104, PTH108, PTH118, PTH120, PTH123
 
 import contextlib
 import json

@@ -108,7 +108,7 @@ class _Home:
 
     def place(self, *, initialise: bool) -> Place:
         # Where the data are elsewhere, so is their half-made form: a rename cannot cross file systems.
-        data = Path(os.readlink(self.data)) if self.data.is_symlink() else self.data
+        data = self.data.readlink() if self.data.is_symlink() else self.data
         return Place(
             self.directory,
             data=data,
@@ -124,7 +124,7 @@ class _Home:
         """Make sure that the data are there, or can be made, where the identity reaches them; return what to tell."""
         notes = []
         if self.data.is_symlink() and not self.data.exists():
-            notes.append(f"{self.data} led to {os.readlink(self.data)}, which is gone: it is made anew.")
+            notes.append(f"{self.data} led to {self.data.readlink()}, which is gone: it is made anew.")
             self.data.unlink()
         if self.data.exists():
             self._check_version(binaries)
@@ -146,7 +146,8 @@ class _Home:
         major = _text(self.data / "PG_VERSION").strip()
         if major and major != str(binaries.major):
             raise PostgresUnavailable(
-                f"{self.directory} holds the data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
+                f"{self.directory} holds the data of PostgreSQL {major}, and the programs here are "
+                f"{binaries.version}.\n"
                 f"Install PostgreSQL {major}'s programs to use or dump them, or remove {self.directory} to begin anew."
             )
         if not self.password():

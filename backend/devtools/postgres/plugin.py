@@ -1,7 +1,7 @@
 """The pytest plugin: one PostgreSQL server for the whole run, chosen once and started at first use.
 
-Under xdist the controller starts it, before the workers, and hands them its URL. Nothing is probed, pulled or started where
-no test will run (`--collect-only`, `--help`, `--fixtures` and their like).
+Under xdist the controller starts it, before the workers, and hands them its URL. Nothing is probed, pulled or started
+where no test will run (`--collect-only`, `--help`, `--fixtures` and their like).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cache
 
 
 def _tests_will_run(config: pytest.Config) -> bool:
-    return not any(config.getoption(name, False) for name in _NO_TEST_RUNS)
+    return not any(config.getoption(name, default=False) for name in _NO_TEST_RUNS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .choose import Choice
 from .databases import ensure_database
 from .persistent import start_persistent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .choose import Choice
     from .server import Server
 
 _CONTRADICTING = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")

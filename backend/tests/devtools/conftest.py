@@ -18,7 +18,7 @@ def embedded() -> Iterator[Server]:
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """Return a directory that every account can enter, in memory where there is some: tmp_path is this user's alone."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 (what is made there has a random name)
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)

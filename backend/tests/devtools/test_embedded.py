@@ -52,13 +52,13 @@ def test_stopping_twice_does_nothing_more() -> None:
         psycopg.connect(server.url, connect_timeout=2)
 
 
-@pytest.mark.parametrize("name", ["", "postgres", "wrong"])
-def test_a_server_is_open_to_nobody_without_its_password(name: str) -> None:
+@pytest.mark.parametrize("password", ["", "postgres", "wrong"])
+def test_a_server_is_open_to_nobody_without_its_password(password: str) -> None:
     with start_ephemeral() as server:
-        parts = psycopg.conninfo.conninfo_to_dict(server.url, password=name)
+        other = psycopg.conninfo.make_conninfo(server.url, password=password)
 
         with pytest.raises(psycopg.OperationalError, match="password"):
-            psycopg.connect(**parts)
+            psycopg.connect(other)
 
 
 def test_the_url_stays_out_of_what_a_traceback_shows() -> None:
@@ -128,14 +128,14 @@ def test_a_server_that_dies_at_the_start_is_reported_with_its_log(tmp_path: Path
     binaries = _with_postgres(tmp_path, 'echo "disk on fire" >&2; exit 3')
 
     with pytest.raises(PostgresUnavailable, match=r"status 3\. Its log ends:\n  disk on fire$"):
-        start_ephemeral(binaries, _reaching(tmp_path))
+        start_ephemeral(binaries, possible_identities()[0])
 
 
 def test_an_initdb_that_fails_is_reported_with_its_log(tmp_path: Path) -> None:
     binaries = _with_postgres(tmp_path, "exit 0", initdb='echo "no room" >&2; exit 1')
 
     with pytest.raises(PostgresUnavailable, match=r"initdb failed with status 1\. Its log ends:\n  no room$"):
-        start_ephemeral(binaries, _reaching(tmp_path))
+        start_ephemeral(binaries, possible_identities()[0])
 
 
 def test_a_port_lost_in_a_race_is_replaced(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_port_lost_in_a_race_is_replaced(tmp_path: Path) -> None:
     )
     tmp_path.chmod(0o777)
 
-    with start_ephemeral(replace(binaries, version=real.version), _reaching(tmp_path)) as server:
+    with start_ephemeral(replace(binaries, version=real.version), possible_identities()[0]) as server:
         assert query(server.url, "select 1") == [(1,)]
     assert first.is_dir()
 
@@ -196,7 +196,3 @@ def _with_postgres(place: Path, script: str, *, initdb: str = "exit 0") -> Binar
         (programs / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         (programs / name).chmod(0o755)
     return Binaries(programs, "18.0", "a test")
-
-
-def _reaching(_place: Path) -> Identity:
-    return possible_identities()[0]
