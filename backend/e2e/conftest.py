@@ -118,22 +118,25 @@ class Checkout:
         return self.compose("exec", "-T", "db", *command).strip()
 
 
+def copy_checkout(path: Path) -> Path:
+    """Copy what Git knows of the checkout, and what it would add, as it stands now."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    return path
+
+
 @pytest.fixture
 def make_checkout(tmp_path: Path) -> Iterator[Callable[[], Checkout]]:
     """Make fresh checkouts; what they started with Compose is gone afterwards, volumes and images included."""
     made: list[Checkout] = []
 
     def make() -> Checkout:
-        path = tmp_path / f"checkout {len(made)}"  # with a space, as people have it
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, path / name)
-        made.append(Checkout(path))
+        # With a space in its name, as people have it.
+        made.append(Checkout(copy_checkout(tmp_path / f"checkout {len(made)}")))
         return made[-1]
 
     yield make
