@@ -73,18 +73,18 @@ class EphemeralPostgres(PostgresContainer):
         next_look = time.monotonic() + _LOOK_SECONDS
         url = None
         while time.monotonic() < deadline:
-            if time.monotonic() >= next_look:
+            url = url or self._url_if_mapped()
+            if url is None or time.monotonic() >= next_look:
                 self._look_whether_it_died()
                 next_look = time.monotonic() + _LOOK_SECONDS
-            url = url or self._url_if_mapped()
             if url is not None and answers(url):
                 return
             time.sleep(_POLL_SECONDS)
         raise PostgresUnavailable(self._death(f"took no connection within {START_SECONDS:.0f} s"))
 
     def _url_if_mapped(self) -> str | None:
-        # The port is at times not mapped yet when the container runs already.
-        with suppress(ConnectionError):
+        # The port is at times not mapped yet when the container runs already, and a container that died has none.
+        with suppress(ConnectionError, TimeoutError):
             return self.administrative_url()
         return None
 

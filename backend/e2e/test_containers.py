@@ -1,0 +1,190 @@
+"""Servers in containers, on a real engine: what they promise when all goes well, and when it does not."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from backend.devtools.postgres import PostgresUnavailable, choose
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "postgres:18"
+
+PLUGIN = ("-p", "backend.devtools.postgres.plugin", "-p", "no:cacheprovider")
+
+
+def containers(*filters: str) -> set[str]:
+    command = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
+    for each in filters or ("label=org.testcontainers=true",):
+        command += ["--filter", each]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def wait_until_gone(made: set[str], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := made & containers():
+        assert time.monotonic() < deadline, f"still there after {seconds} s: {left}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def dying_image(tmp_path: Path) -> Iterator[str]:
+    """Return an image whose server dies at once, with a word in its log."""
+    name = "procore-e2e-dying:1"
+    script = 'RUN printf "#!/bin/sh\\necho disk on fire >&2\\nexit 3\\n" >/entry && chmod +x /entry'
+    (tmp_path / "Dockerfile").write_text(f'FROM {IMAGE}\n{script}\nENTRYPOINT ["/entry"]\n', encoding="utf-8")
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", name, tmp_path], check=True, stdout=subprocess.DEVNULL
+    )
+    yield name
+    subprocess.run(["docker", "rmi", "--force", name], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("image", ["postgres:15", "postgres:17", "postgres:18"])
+def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
+    image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment names another database, as the application's does, and must not be followed."""
+    for name in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
+        monkeypatch.setenv(name, "theirs")
+    before = containers()
+    choice = choose("docker", image=image)
+    assert choice.version.partition(".")[0] == image.partition(":")[2]
+    assert choice.why == "as --postgres docker asks"
+
+    with choice.start() as server, psycopg.connect(server.url) as connection:
+        made = containers() - before
+        settings = [
+            connection.execute(f"show {name}").fetchall()[0][0]
+            for name in ("server_version_num", "fsync", "data_directory", "timezone")
+        ]
+        user = connection.execute("select current_user").fetchone()
+        commands = [["docker", "exec", each, "df", "/pgtmp"] for each in made]
+        filesystems = [
+            subprocess.run(each, capture_output=True, text=True, check=False).stdout for each in commands
+        ]
+
+    assert settings[0][:2] == image.partition(":")[2]
+    assert settings[1:] == ["off", "/pgtmp/data", "UTC"]
+    assert user == ("postgres",)
+    assert len(made) == 2
+    assert any("tmpfs" in filesystem for filesystem in filesystems)
+    assert made & containers() == set()
+
+
+def test_a_container_that_dies_is_reported_at_once_with_its_log(dying_image: str) -> None:
+    before = containers()
+    choice = choose("docker", image=dying_image)
+    started = time.monotonic()
+
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choice.start()
+
+    assert str(refusal.value) == (
+        f"The container of {dying_image} stopped while it started. Its log ends:\n  disk on fire"
+    )
+    assert time.monotonic() - started < 10
+    assert containers() == before
+
+
+def test_an_image_that_cannot_be_had_is_refused_when_docker_is_pinned(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choose("docker", image="postgres.invalid/none:1", pull_seconds=20)
+
+    assert "cannot be had: " in str(refusal.value)
+    assert "postgres.invalid/none:1" in str(refusal.value)
+    assert capfd.readouterr().err.startswith("Pulling postgres.invalid/none:1 (at most 20 s) ...\n")
+
+
+def test_a_pull_that_takes_too_long_is_given_up_and_binaries_serve() -> None:
+    started = time.monotonic()
+    choice = choose("auto", image="postgres.invalid/none:1", pull_seconds=0.001)
+
+    assert choice.kind == "embedded"
+    assert "postgres.invalid/none:1" in choice.why
+    assert time.monotonic() - started < 5
+
+
+def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the_same() -> None:
+    script = (
+        "from backend.devtools.postgres import choose\n"
+        "server = choose('docker', pull_seconds=2).start()\n"
+        "print(*server.notes)\n"
+        "raise SystemExit(3)\n"
+    )
+    before = containers()
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"RYUK_CONTAINER_IMAGE": "postgres.invalid/ryuk:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 3, result.stderr
+    assert result.stdout.startswith("No reaper for containers (")
+    assert "a run that is killed leaves its container" in result.stderr
+    assert containers() == before
+
+
+def test_a_killed_owner_leaves_no_container() -> None:
+    script = (
+        "import sys\n"
+        "from backend.devtools.postgres import choose\n"
+        "server = choose('docker').start()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    before = containers()
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        made = containers() - before
+        assert len(made) == 2
+        owner.kill()
+
+    wait_until_gone(made, 30)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_the_plugin_runs_a_suite_in_a_container_and_removes_it(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    (tmp_path / "test_suite.py").write_text(
+        "import psycopg, pytest\n"
+        "@pytest.mark.parametrize('number', range(4))\n"
+        "def test_clone(postgres_clone, postgres_server, number):\n"
+        "    assert postgres_server.kind == 'docker'\n"
+        "    psycopg.connect(postgres_clone.replace('+psycopg', '')).close()\n",
+        encoding="utf-8",
+    )
+    before = containers()
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *PLUGIN, "--postgres", "docker", *workers],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 passed" in result.stdout
+    assert re.search(
+        r"^PostgreSQL 18\S*, in Docker \(postgres:18\), as --postgres docker asks$",
+        result.stdout,
+        re.MULTILINE,
+    )
+    assert containers() == before
