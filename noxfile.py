@@ -34,7 +34,8 @@ def database(session: nox.Session, verb: str) -> None:
 @nox.session
 def dev(session: nox.Session) -> None:
     """Serve the API with reload on http://127.0.0.1:8000; no Docker needed."""
-    database(session, "dev")
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.dev", *session.posargs, **PATIENCE)
 
 
 @nox.session

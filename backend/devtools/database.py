@@ -1,4 +1,4 @@
-"""Which database `dev` and the db verbs work on, by a ladder that is announced in one line.
+"""Which database `dev` and the db verbs work on, by a ladder that is announced in one line; and the db verbs.
 
 First that holds: the one configured (DATABASE_URL, or POSTGRES_HOST or POSTGRES_PORT); Compose's `db` if it answers on
 DB_PORT; the embedded one in `.dev/postgres-18/`, started if need be. `dev` makes that one where there is none; the db
@@ -21,7 +21,6 @@ from backend.devtools.postgres.run import supervise, tell
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 
 VERBS = {
-    "dev": ["backend.scripts.serve", "--reload"],
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
@@ -94,11 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
     if "--help" in rest:
         code = run([*VERBS[options.verb], "--help"], {})
-        if options.verb != "dev":
-            tell("And --ephemeral, to do it on a server that lives only as long as the command.")
+        tell("And --ephemeral, to do it on a server that lives only as long as the command.")
         return code
     settings = load_settings()
-    with find(settings, make=options.verb == "dev", ephemeral=len(rest) < len(options.rest)) as found:
+    with find(settings, ephemeral=len(rest) < len(options.rest)) as found:
         if found.is_ephemeral:
             return show(options.verb, rest, found, settings)
         return run([*VERBS[options.verb], *rest], {"DATABASE_URL": found.url})

@@ -5,27 +5,25 @@ process from it, which imports nothing but this project. Only uvicorn's way of s
 """
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerProcess
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from uvicorn import Config, Server
-from uvicorn._subprocess import subprocess_started
-from uvicorn.supervisors.basereload import HANDLED_SIGNALS
-from uvicorn.supervisors.watchfilesreload import WatchFilesReload
-
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from uvicorn import Config
 
 PACKAGES = [
-    "fastapi",
     "fastapi.openapi.docs",
     "fastapi.staticfiles",
     "httptools",
     "psycopg",
     "pydantic_settings",
+    "rich.console",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.orm",
     "uvicorn.lifespan.on",
@@ -35,59 +33,67 @@ PACKAGES = [
 ]
 
 
-def ask(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function of this project in a process of its own, the first that the fork server makes; return its answer.
+def warm_up() -> None:
+    """Start the fork server, which imports while this process goes on. More than once is once."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PACKAGES)
+    forkserver.ensure_running()
 
-    Where it fails it has said why, and this process ends with its exit code.
+
+def serve(config: "Config", prepare: Callable[[], None]) -> int:
+    """Serve, and start anew when a Python file below the package is saved, until SIGINT or SIGTERM.
+
+    `prepare` is called in each new process before it serves. Returns an exit code: that of the first process if it
+    ended by itself, for then the mistake is not in what was saved, and nobody would look for a terminal that waits.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PACKAGES)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=answer, args=(sender, function, arguments), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        result: T = receiver.recv()
-    except EOFError:
-        process.join()
-        sys.exit(process.exitcode or 1)
-    process.join()
-    return result
+    # Not at the top: what is imported there is imported before the fork server can be started.
+    from uvicorn import Server  # noqa: PLC0415
+    from uvicorn.supervisors.basereload import HANDLED_SIGNALS  # noqa: PLC0415
+    from uvicorn.supervisors.watchfilesreload import WatchFilesReload  # noqa: PLC0415
+
+    class WarmReload(WatchFilesReload):
+        process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned
+        first: ForkServerProcess | None = None
+        exit_code = 0
+
+        def startup(self) -> None:
+            for number in HANDLED_SIGNALS:
+                signal.signal(number, self.signal_handler)
+            self.start_process()
+            self.first = self.process
+            threading.Thread(target=self.follow, args=(self.first,), daemon=True).start()
+
+        def restart(self) -> None:
+            self.first = None
+            self.process.terminate()
+            self.process.join()
+            self.start_process()
+
+        def start_process(self) -> None:
+            self.process = multiprocessing.get_context("forkserver").Process(
+                target=serve_once, args=(dict(os.environ), prepare, self.config, self.sockets)
+            )
+            self.process.start()
+
+        def follow(self, first: ForkServerProcess) -> None:
+            connection.wait([first.sentinel])
+            if self.first is first and not self.should_exit.is_set():
+                self.exit_code = 1
+                self.should_exit.set()
+
+    supervisor = WarmReload(config, target=Server(config).run, sockets=[config.bind_socket()])
+    supervisor.run()
+    return supervisor.exit_code
 
 
-def answer(sender: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def serve_once(
+    environment: dict[str, str], prepare: Callable[[], None], config: "Config", sockets: list[object]
+) -> None:
+    """Prepare and serve, in a process that the fork server made before the environment was what it is now."""
+    from uvicorn import Server  # noqa: PLC0415  see serve
+
+    os.environ.update(environment)
     try:
-        sender.send(function(*arguments))
+        prepare()
+        Server(config).run(sockets=sockets)  # type: ignore[arg-type]  # they are sockets; pickled on the way
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def serve(config: Config) -> None:
-    """Serve, and start anew when a Python file below the package is saved; returns on SIGINT or SIGTERM."""
-    WarmReload(config, target=Server(config).run, sockets=[config.bind_socket()]).run()
-
-
-class WarmReload(WatchFilesReload):
-    process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned
-
-    def startup(self) -> None:
-        for number in HANDLED_SIGNALS:
-            signal.signal(number, self.signal_handler)
-        self.start_process()
-
-    def restart(self) -> None:
-        self.process.terminate()
-        self.process.join()
-        self.start_process()
-
-    def start_process(self) -> None:
-        self.process = multiprocessing.get_context("forkserver").Process(
-            target=subprocess_started,
-            kwargs={
-                "config": self.config,
-                "target": self.target,
-                "sockets": self.sockets,
-                "stdin_fileno": None,
-            },
-        )
-        self.process.start()

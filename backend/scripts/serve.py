@@ -13,9 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
-from uvicorn.config import LOGGING_CONFIG
-
 from backend.scripts import reload
 
 # How long a request in flight may take to finish. Compose's stop_grace_period is longer.
@@ -26,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     # The first process of a container ignores what it does not handle, and uvicorn's handlers come later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if options.reload:
+        reload.warm_up()
     try:
         serve(options)
     except KeyboardInterrupt:
@@ -33,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def serve(options: argparse.Namespace) -> None:
-    port = (
-        reload.ask(prepare, options.host, options.port)
-        if options.reload
-        else prepare(options.host, options.port)
-    )
+    # Not at the top, so that with reload two processes import side by side: this one, and the one that was warmed up.
+    import uvicorn  # noqa: PLC0415
+
+    from backend.config import load_settings  # noqa: PLC0415
+
+    port = options.port or load_settings().api_port
+    refuse_taken_port(options.host, port)
     config = uvicorn.Config(
         "backend.main:create_app",
         factory=True,
@@ -48,28 +49,28 @@ def serve(options: argparse.Namespace) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     if options.reload:
-        reload.serve(config)
-    else:
-        # uvicorn raises again, once all is finished, the signal that stopped it: that is no failure.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        uvicorn.Server(config).run()
+        sys.exit(reload.serve(config, prepare))
+    prepare()
+    # uvicorn raises again, once all is finished, the signal that stopped it: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        sys.exit(1)
 
 
-def prepare(host: str, port: int | None) -> int:
-    """Make sure that the API can be served, and return the port. Raises ConfigurationError, which says why not."""
-    # Not at the top: with reload this runs in a process that has imported all this before, and the supervisor,
-    # which has not, would spend a second on it at every start.
+def prepare() -> None:
+    """Bring the database that the settings name to head. Raises ConfigurationError, which says why it cannot be."""
+    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415  see serve
+
     from backend.config import load_settings  # noqa: PLC0415
     from backend.scripts.terminal import engine_for  # noqa: PLC0415
     from backend.startup import start_database  # noqa: PLC0415
 
     logging.config.dictConfig(LOGGING_CONFIG)
     settings = load_settings()
-    port = port or settings.api_port
-    refuse_taken_port(host, port)
     with engine_for(settings) as engine:
         start_database(engine, settings)
-    return port
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def refuse_taken_port(host: str, port: int) -> None:
     """Raise ConfigurationError where nobody could listen, before anything else is started."""
-    from backend.config import ConfigurationError  # noqa: PLC0415  see prepare
+    from backend.config import ConfigurationError  # noqa: PLC0415  see serve
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,0 +1,29 @@
+"""Serve the API with reload on the database that the ladder finds: `nox -s dev`."""
+
+import os
+import sys
+
+from backend.scripts import reload, serve
+
+
+def main() -> None:
+    """Serve until Ctrl-C; what was started for it is stopped after it. The arguments are those of `serve`."""
+    options = serve.parse(["--reload", *sys.argv[1:]])
+    # First of all, for it is what takes longest; the rest is imported meanwhile.
+    reload.warm_up()
+    from backend.config import load_settings  # noqa: PLC0415
+    from backend.devtools.database import find  # noqa: PLC0415
+    from backend.devtools.postgres import PostgresUnavailable  # noqa: PLC0415
+
+    settings = load_settings()
+    serve.refuse_taken_port(options.host, options.port or settings.api_port)
+    try:
+        with find(settings, make=True) as found:
+            os.environ["DATABASE_URL"] = found.url
+            serve.main(["--reload", *sys.argv[1:]])
+    except PostgresUnavailable as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
