@@ -6,6 +6,7 @@ session and run in the caller's transaction. Alembic is imported inside the func
 """
 
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -107,9 +108,8 @@ def revise(connection: Connection, message: str, *, autogenerate: bool = True) -
 def _config(connection: Connection) -> "Config":
     from alembic.config import Config  # noqa: PLC0415 - see the module's docstring
 
-    # Without a file, Alembic reconfigures no logging. It says what it does on stdout only for its own
-    # commands.
-    config = Config(attributes={"connection": connection})
+    # Without a file, Alembic leaves logging alone.
+    config = Config(attributes={"connection": connection}, cmd_opts=Namespace(quiet=True))
     for name, value in {
         "script_location": str(_PLACE),
         # The place's own name may hold a space or a colon.

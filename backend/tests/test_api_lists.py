@@ -37,8 +37,9 @@ def key(item: dict[str, Any]) -> int:
 
 
 def walk(client: TestClient, path: str, limit: int) -> list[list[int]]:
-    pages, cursor = [], None
-    while True:
+    pages: list[list[int]] = []
+    cursor = None
+    while len(pages) <= ROWS:
         params: dict[str, str | int] = {"limit": limit} | ({"cursor": cursor} if cursor else {})
         response = client.get(path, params=params)
         assert response.status_code == 200, response.text
@@ -48,6 +49,7 @@ def walk(client: TestClient, path: str, limit: int) -> list[list[int]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return pages
+    raise AssertionError(f"the walk does not end: {pages}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The migrations and the models describe one schema, and the way there and back is whole."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,38 @@ def test_migrations_run_under_utc(empty: Engine) -> None:
         migrations.upgrade(connection)
 
         assert connection.scalar(text("SHOW timezone")) == "UTC"
+
+
+def test_drafted_revision_brings_changed_models_about_and_stands_alone(clone: Engine, tmp_path: Path) -> None:
+    """On a copy of the project whose models have two columns more."""
+    source = Path(migrations.__file__).parents[1]
+    project = tmp_path / "a project: 100%"
+    for name in ("utc", "models", "migrations"):
+        shutil.copytree(source / name, project / "backend" / name)
+    shutil.copy(source / "__init__.py", project / "backend")
+    models = project / "backend/models/models.py"
+    columns = "    nickname: Mapped[str | None]\n    seen_at: Mapped[datetime | None]\n"
+    text_before, marker, text_after = models.read_text().partition("    is_active: Mapped[bool]")
+    models.write_text(text_before + columns + marker + text_after)
+    code = f"""
+from sqlalchemy import create_engine
+from backend import migrations
+engine = create_engine({clone.url.render_as_string(hide_password=False)!r})
+with engine.begin() as connection:
+    [path] = migrations.revise(connection, "Add a nickname")
+    assert path.read_text().find("backend") == -1, path.read_text()
+    assert "sa.DateTime(timezone=True)" in path.read_text()
+    assert len(migrations.known()) == 2
+    migrations.upgrade(connection)
+    assert migrations.current(connection) == migrations.head()
+    assert migrations.compare(connection) == []
+    print(path.name[10:])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
+    )
+
+    assert (ran.stdout, ran.stderr) == ("_add_a_nickname.py\n", "")
 
 
 def test_migration_files_begin_with_their_date() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, func, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.pool import NullPool
 
@@ -53,6 +53,24 @@ def test_engine_is_handed_back(connect_pinned: Connect, postgres_database: str) 
     engine = create_engine(postgres_database)
 
     assert pin_utc(engine) is engine
+
+
+def test_who_listens_for_new_connections_finds_them_pinned(connect_pinned: Connect) -> None:
+    engine = connect_pinned(connect_args={"options": "-c timezone=America/New_York"})
+    seen: list[bytes | None] = []
+    event.listen(engine, "connect", lambda raw, _: seen.append(raw.pgconn.parameter_status(b"TimeZone")))
+    engine.connect().close()
+
+    assert seen == [b"UTC"]
+
+
+def test_transactions_are_transactions_all_the_same(connect_pinned: Connect) -> None:
+    """The pin is set outside any transaction, and what comes after it must not stay there."""
+    with connect_pinned().connect() as connection:
+        connection.execute(text("CREATE TABLE gone ()"))
+        connection.rollback()
+
+        assert connection.scalar(text("SELECT to_regclass('gone')")) is None
 
 
 def test_zone_of_the_connection_options_loses(connect_pinned: Connect) -> None:
