@@ -88,6 +88,13 @@ def e2e(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what is promised of speed, as ratios in one run (-- environment)."""
+    prepare(session)
+    session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
+
+
 @nox.session(venv_backend="none")
 def venv(session: nox.Session) -> None:
     """Make .venv complete, for the editor and for plain pytest."""

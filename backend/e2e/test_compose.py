@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .conftest import Checkout, answers, request, wait_until
+from .checkout import Checkout, answers, request, wait_until
 
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 

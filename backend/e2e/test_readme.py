@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Checkout, answers, copy_checkout, wait_until
+from .checkout import ROOT, Checkout, answers, copy_checkout, wait_until
 
 NOBODY = 65534
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -1,0 +1,127 @@
+"""Fresh copies of the checkout, with Compose projects and ports of their own, and what one asks of them."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a developer's shell could bring in, and a fresh clone must do without.
+OURS = (
+    "APP_ENV",
+    "API_TOKEN",
+    "DATABASE_URL",
+    "TEST_DATABASE_URL",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "COMPOSE_FILE",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
+    """Return once the condition holds; fail the test when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+def request(url: str, *, data: object = None, timeout: float = 30) -> Answer:
+    """Make an HTTP request; an error's answer is an answer."""
+    body = None if data is None else json.dumps(data).encode()
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  always http
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as response:  # noqa: S310  as above
+            status, text, headers = response.status, response.read(), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            status, text, headers = error.code, error.read(), dict(error.headers)
+    is_json = "json" in headers.get("content-type", "")
+    return Answer(status, json.loads(text) if is_json else text.decode(), headers)
+
+
+def answers(url: str) -> bool:
+    try:
+        return request(url, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@dataclass
+class Checkout:
+    """A copy of the checkout as Git would hand it out, with the ports and the project name that keep it apart."""
+
+    path: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    api_port: int = field(default_factory=free_port)
+    db_port: int = field(default_factory=free_port)
+
+    def __post_init__(self) -> None:
+        kept = {name: value for name, value in os.environ.items() if name not in OURS}
+        kept |= {"API_PORT": str(self.api_port), "DB_PORT": str(self.db_port)}
+        kept["COMPOSE_PROJECT_NAME"] = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.environment = {name: value for name, value in kept.items() if not name.startswith("POSTGRES_")}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    def run(self, *command: str, check: bool = True, seconds: float = 300, **environment: str) -> str:
+        """Run a command in the checkout and return what it said; fail the test if it fails, unless told not to."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert not check or done.returncode == 0, (
+            f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}"
+        )
+        return done.stdout
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        return self.run("docker", "compose", *arguments, check=check)
+
+    def psql(self, statement: str) -> str:
+        """Run SQL in Compose's database, beside the API."""
+        command = ("psql", "-U", "postgres", "-d", "procore_integrator", "-qAtc", statement)
+        return self.compose("exec", "-T", "db", *command).strip()
+
+
+def copy_checkout(path: Path) -> Path:
+    """Copy what Git knows of the checkout, and what it would add, as it stands now."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, path / name)
+    return path
