@@ -35,6 +35,8 @@ _NOT_DURABLE = (
     "full_page_writes=off",
     "wal_level=minimal",
     "max_wal_senders=0",
+    # Among the data, which go with the server: segments of a server that is killed would stay in /dev/shm for ever.
+    "dynamic_shared_memory_type=mmap",
 )
 
 

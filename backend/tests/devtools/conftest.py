@@ -1,4 +1,4 @@
-import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +17,19 @@ def embedded() -> Iterator[Server]:
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """Return a directory that every account can enter, in memory where there is some: tmp_path is this user's alone."""
+    """Return a directory that every account can enter, in which programs may run: tmp_path is this user's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def kept(reachable: Path) -> Iterator[Path]:
+    """Return such a directory for data, in memory where there is room, for durable servers are slow on disks."""
     memory = Path("/dev/shm")  # noqa: S108 (what is made there has a random name)
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+    if not memory.is_dir() or shutil.disk_usage(memory).free < 512 * 1024 * 1024:
+        yield reachable
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as name:
         Path(name).chmod(0o755)
         yield Path(name)

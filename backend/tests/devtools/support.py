@@ -22,10 +22,12 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> N
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that only waits to be reaped does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+    if sys.platform == "linux":
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return status.rpartition(") ")[2][0] not in "ZX"
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return state.stdout.strip() != "" and "Z" not in state.stdout
 
@@ -51,7 +53,7 @@ def environment(**variables: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG"))
     }
-    return inherited | {"PYTHONPATH": str(ROOT)} | NO_DOCKER | variables
+    return inherited | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | NO_DOCKER | variables
 
 
 def python(*arguments: str) -> list[str]:

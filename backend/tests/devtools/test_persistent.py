@@ -28,8 +28,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def directory(reachable: Path) -> Path:
-    return reachable / ".dev" / "postgres-18"
+def directory(kept: Path) -> Path:
+    return kept / ".dev" / "postgres-18"
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
@@ -126,12 +126,10 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(directory: Path) -> None:
             assert query(server.url, "select 1") == [(1,)]
 
 
-def test_another_server_on_the_remembered_port_is_not_taken_for_ours(
-    directory: Path, reachable: Path
-) -> None:
+def test_another_server_on_the_remembered_port_is_not_taken_for_ours(directory: Path, kept: Path) -> None:
     with start_persistent(directory) as server:
         port = _port(server.url)
-    other = reachable / "other"
+    other = kept / "other"
     other.mkdir()
     (other / "port.json").write_text(f'{{"port": {port}}}', encoding="utf-8")
     with start_persistent(other):

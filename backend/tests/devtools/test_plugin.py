@@ -213,16 +213,16 @@ def test_a_server_that_cannot_be_had_is_one_plain_error(
 
 @pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])
 def test_a_server_that_does_not_start_is_one_plain_error(
-    project: Project, tmp_path: Path, workers: tuple[str, ...]
+    project: Project, reachable: Path, workers: tuple[str, ...]
 ) -> None:
     """The binaries look whole when they are chosen, and initdb then fails, as on a full disk."""
     place = project()
-    programs = tmp_path / "programs"
+    programs = reachable / "programs"
     programs.mkdir()
     for name, script in (("postgres", "echo postgres 18.0"), ("initdb", "echo no room; exit 1")):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         (programs / name).chmod(0o755)
-    (tmp_path / "conftest.py").write_text(
+    (place / "conftest.py").write_text(
         CONFTEST + "\nfrom backend.devtools.postgres import binaries\n"
         f"found = binaries.Binaries(binaries.Path({str(programs)!r}), '18.0', 'broken')\n"
         "binaries._from_wheel = lambda: found\n",
@@ -239,8 +239,8 @@ def test_a_server_that_does_not_start_is_one_plain_error(
     assert " failed" not in told.replace("initdb failed", "")
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--help", "--version", "--setup-plan"])
-def test_where_no_test_runs_nothing_is_looked_for(project: Project, tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--help"])
+def test_where_no_test_runs_nothing_is_looked_for(project: Project, option: str) -> None:
     """The server given would take the connection and never answer, and so any attempt would show."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)

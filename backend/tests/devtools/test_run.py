@@ -37,19 +37,19 @@ def test_the_command_gets_a_database_and_its_exit_code_is_returned() -> None:
     assert result.stderr.startswith("PostgreSQL ")
 
 
-def test_a_directory_keeps_its_data_between_commands(reachable: Path) -> None:
-    options = ["--directory", str(reachable / "kept"), "--database", "odd name"]
+def test_a_directory_keeps_its_data_between_commands(kept: Path) -> None:
+    options = ["--directory", str(kept / "kept"), "--database", "odd name"]
 
     made = finished([*RUN, *options, "--", *python("-c", _executing("create table kept ()"))])
     found = finished([*RUN, *options, "--", *python("-c", _executing("table kept"))])
 
     assert made.returncode == 0, made.stderr
     assert found.returncode == 0, found.stderr
-    assert found.stderr.endswith(f", embedded, in {reachable / 'kept'}\n")
+    assert found.stderr.endswith(f", embedded, in {kept / 'kept'}\n")
 
 
 def test_a_command_that_is_not_there_is_one_line_and_127() -> None:
-    result = finished([*RUN, "--postgres", "embedded", "--", "no-such-command"])
+    result = finished([*RUN, "--postgres", "embedded", "--", "no-such-command"], PATH="/usr/bin:/bin")
 
     assert result.returncode == 127
     assert result.stderr.splitlines()[1:] == ["no-such-command: No such file or directory"]
