@@ -22,9 +22,9 @@ LARGEST_PREFERENCES = 16_384  # bytes of compact JSON
 DEEPEST_PREFERENCES = 32  # levels of nesting
 LARGEST_NUMBER = 2**53 - 1  # beyond it JavaScript rounds (RFC 7493, section 2.2)
 
-# PostgreSQL stores no NUL, a lone surrogate has no UTF-8, and other controls have no business in a line of
-# text.
-_NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# PostgreSQL stores no NUL, a lone surrogate has no UTF-8 (in a field of text Pydantic refuses it), and the other
+# controls have no business in a line.
+_NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_JSON = re.compile(r"[\x00\ud800-\udfff]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
@@ -42,17 +42,16 @@ class ResponseBody(BaseModel):
 
 
 def optional() -> Any:  # noqa: ANN401 - it stands in for a field of any type
-    """Make the default of a field that a change may leave out.
+    """Make the default of a field that a change may leave out, and that cannot be null.
 
-    A plain `None` would show in the OpenAPI schema as a value that may be sent. Nobody reads it: what was
-    left out is known by `model_fields_set`.
+    Nobody reads the None, and no schema shows it: what was left out is known by `model_fields_set`.
     """
-    return Field(default_factory=lambda: None)
+    return Field(default=None)
 
 
 def _line(value: str) -> str:
     if _NOT_IN_A_LINE.search(value):
-        raise PydanticCustomError("line", "Control characters and lone surrogates are not accepted")
+        raise PydanticCustomError("line", "Control characters are not accepted")
     return value
 
 

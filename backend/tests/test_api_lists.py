@@ -20,16 +20,27 @@ ROWS = 7
 def path(request: pytest.FixtureRequest, database: Engine) -> str:
     """Return the path of a list of seven rows, all of one instant, with another company's among them."""
     with SessionLocal(bind=database) as session, session.begin():
-        if request.param == "companies":
-            for _ in range(ROWS):
-                factories.make_company(session)
-            return COMPANIES
         company, other = factories.make_company(session), factories.make_company(session)
-        for _ in range(ROWS):
-            for owner in (company, other):
-                user = factories.make_user(session, company_id=owner.id)
-                factories.make_user_settings(session, user_id=user.id)
-        return f"{COMPANIES}/{company.id}/{request.param}"
+        if request.param == "companies":
+            for _ in range(ROWS - 2):
+                factories.make_company(session)
+            path = COMPANIES
+        else:
+            for _ in range(ROWS):
+                for owner in (company, other):
+                    user = factories.make_user(session, company_id=owner.id)
+                    factories.make_user_settings(session, user_id=user.id)
+            path = f"{COMPANIES}/{company.id}/{request.param}"
+        # A changed row moves to the end of its table: the order of the keys is no longer the order they lie in.
+        session.execute(text("UPDATE companies SET is_active = false WHERE id = :id"), {"id": company.id})
+        session.execute(text("UPDATE users SET is_active = false WHERE id = (SELECT min(id) FROM users)"))
+        session.execute(
+            text(
+                "UPDATE user_settings SET email_notifications = false"
+                " WHERE user_id = (SELECT min(user_id) FROM user_settings)"
+            )
+        )
+    return path
 
 
 def key(item: dict[str, Any]) -> int:
