@@ -130,9 +130,8 @@ def _field_problem(item: Mapping[str, object]) -> FieldProblem:
 
 
 def _escape(part: object) -> str:
-    # A name that the caller made up may be of any length, and hold what has no UTF-8.
-    name = str(part)[:100].encode(errors="replace").decode()
-    return name.replace("~", "~0").replace("/", "~1")
+    # A name that the caller made up may be of any length.
+    return str(part)[:100].replace("~", "~0").replace("/", "~1")
 
 
 def _respond(

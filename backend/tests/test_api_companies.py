@@ -159,6 +159,12 @@ def test_unknown_name_without_utf8_is_refused_and_can_be_shown(client: TestClien
     assert response.status_code == 422
 
 
+def test_unknown_name_is_not_repeated_at_length(client: TestClient) -> None:
+    assert pointers(client, "POST", COMPANIES, f'{{"name": "Acme", "{"x" * 5000}": 1}}') == {
+        f"body/{'x' * 100}"
+    }
+
+
 def test_body_that_does_not_say_it_is_json_is_refused(client: TestClient) -> None:
     response = client.post(COMPANIES, content=b'{"name": "Acme"}', headers={"content-type": "text/plain"})
 

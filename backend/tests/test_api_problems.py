@@ -10,8 +10,9 @@ from httpx2 import Response
 from sqlalchemy import Engine, text
 
 from backend import errors
-from backend.database import connect
+from backend.database import SessionLocal, connect
 from backend.routers.problems import CONSTRAINTS, KINDS
+from backend.tests import factories
 from backend.tests.conftest import TOKEN, make_app
 
 COMPANIES = "/api/v1/companies"
@@ -163,20 +164,27 @@ def test_check_of_the_database_that_fails_at_the_commit_is_a_422(clone: Engine) 
     assert "location" not in response.headers
 
 
-def test_company_that_vanishes_under_a_new_user_is_not_found(clone: Engine) -> None:
-    """The foreign key has the last word, after the service has seen the company."""
-    with clone.begin() as connection:
-        connection.execute(text("INSERT INTO companies (name) VALUES ('Acme')"))
-        connection.execute(
-            text(
-                "CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-                " DELETE FROM companies; RETURN NEW; END $$"
-            )
+@pytest.mark.parametrize(
+    ("parent", "child", "path", "body"),
+    [
+        ("companies", "users", "users", {"email": "two@example.com"}),
+        ("users", "user_settings", "users/{user}/settings", {}),
+    ],
+)
+def test_row_that_vanishes_under_a_new_one_is_not_found(
+    clone: Engine, parent: str, child: str, path: str, body: dict[str, str]
+) -> None:
+    """The foreign key has the last word, after the service has seen the row that it refers to."""
+    with SessionLocal(bind=clone) as session, session.begin():
+        company = factories.make_company(session).id
+        user = None if parent == "companies" else factories.make_user(session, company_id=company).id
+        function = f"BEGIN DELETE FROM {parent}; RETURN NEW; END"  # noqa: S608 - the names are of this test
+        session.execute(text(f"CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS $${function}$$"))
+        session.execute(
+            text(f"CREATE TRIGGER vanish BEFORE INSERT ON {child} FOR EACH ROW EXECUTE FUNCTION vanish()")
         )
-        connection.execute(
-            text("CREATE TRIGGER vanish BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION vanish()")
-        )
-    response = TestClient(make_app(clone)).post(f"{COMPANIES}/1/users", json={"email": "one@example.com"})
+    path = f"{COMPANIES}/{company}/{path.format(user=user)}"
+    response = TestClient(make_app(clone)).post(path, json=body)
 
     assert_problem(response, 404, "/problems/not-found")
 
