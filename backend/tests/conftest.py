@@ -36,6 +36,13 @@ def make_app(engine: Engine, *, api_token: str | None = None) -> FastAPI:
     return create_app(settings, engine=engine)
 
 
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the developer's own settings: an empty value in the environment also hides what `.env` says."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
+
+
 @pytest.fixture(scope="session")
 def postgres_prepare() -> Callable[[str], None]:
     return bring_to_head

@@ -10,6 +10,13 @@ HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 SECRET = "do-not-print-this"
 
 
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the files are what is tested, so the environment must not hide them."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 def settings_from(*files: Path) -> Settings:
     return load_settings(_env_file=files)
 
