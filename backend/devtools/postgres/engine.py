@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 ANSWER_SECONDS = 3.0
+LOOK_SECONDS = 15.0
+"""For an engine that answered already, and may be busy."""
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 _T = TypeVar("_T")
@@ -108,14 +110,15 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
     """
     from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415 (the client exists, so it is loaded)
 
+    # Each read has its own deadline, which so far was the one for a first answer.
+    client.api.timeout = max(seconds, LOOK_SECONDS)
+
     def look() -> dict[str, str]:
         attributes: dict[str, Any] = client.images.get(image).attrs
         entries = attributes["Config"].get("Env") or []
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
     def pull() -> None:
-        # The low-level call streams; the deadline for each read would otherwise be the one for an answer.
-        client.api.timeout = seconds
         repository, tag = _split(image)
         for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
             if "error" in event:
@@ -123,14 +126,14 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
 
     try:
         try:
-            return within(ANSWER_SECONDS, look, f"looking for the image {image}")
+            return within(LOOK_SECONDS, look, f"looking for the image {image}")
         except ImageNotFound:
             print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
         started = time.monotonic()
         within(seconds, pull, f"pulling {image}")
         spent = time.monotonic() - started
         print(f"Pulled {image} in {spent:.0f} s.", file=sys.stderr, flush=True)  # noqa: T201
-        return within(ANSWER_SECONDS, look, f"looking for the image {image}")
+        return within(LOOK_SECONDS, look, f"looking for the image {image}")
     except TimeoutError as error:
         raise PostgresUnavailable(f"{error}") from None
     except (DockerException, OSError) as error:

@@ -17,7 +17,7 @@ import psycopg
 
 from .binaries import Binaries, find_binaries
 from .embedded import SUPERUSER, Place, launch
-from .identity import Identity, preferred_identity
+from .identity import Identity, possible_identities, preferred_identity
 from .server import PostgresUnavailable, Server, local_url, server_version
 
 if TYPE_CHECKING:
@@ -38,22 +38,30 @@ def start_persistent(
     Raises PostgresUnavailable.
     """
     directory = directory.absolute()
-    if not directory.parent.exists():
-        directory.parent.mkdir(parents=True)
-        # The parent is ours alone then, and nothing below it is for anybody's commit.
-        (directory.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-    directory.mkdir(exist_ok=True)
+    _make(directory)
     home = _Home(directory)
     with home.locked():
         if (server := running(directory)) is not None:
             return server
         binaries = binaries or find_binaries()
-        identity = identity or preferred_identity()
+        identity = identity or home.owner() or preferred_identity()
         notes = home.settle(binaries, identity)
         server = _launch(home, binaries, identity)
         server.notes = notes
         home.remember_port(server)
+        home.give_files_back()
         return server
+
+
+def _make(directory: Path) -> None:
+    try:
+        if not directory.parent.exists():
+            directory.parent.mkdir(parents=True)
+            # The parent is ours alone then, and nothing below it is for anybody's commit.
+            (directory.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise PostgresUnavailable(f"{directory} cannot be made: {error.strerror}.") from None
 
 
 def running(directory: Path) -> Server | None:
@@ -105,6 +113,22 @@ class _Home:
     def remember_port(self, server: Server) -> None:
         port = int(psycopg.conninfo.conninfo_to_dict(server.url)["port"] or 0)
         _write(self._port, json.dumps({"port": port}))
+
+    def owner(self) -> Identity | None:
+        """Return the ordinary user whose data these are, if root is asked to serve them: they stay that user's."""
+        if os.geteuid() != 0 or not self.data.exists():
+            return None
+        found = self.data.stat()
+        if found.st_uid in (identity.owner[0] for identity in possible_identities()):
+            return None
+        return Identity("owner", uid=found.st_uid, gid=found.st_gid)
+
+    def give_files_back(self) -> None:
+        """Leave the files that root made here to the directory's owner, who has to read them next time."""
+        if os.geteuid() == 0:
+            found = self.directory.stat()
+            for file in (self.log, self._password, self._port, self.directory / "lock"):
+                os.chown(file, found.st_uid, found.st_gid)
 
     def place(self, *, initialise: bool) -> Place:
         # Where the data are elsewhere, so is their half-made form: a rename cannot cross file systems.

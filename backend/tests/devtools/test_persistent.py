@@ -4,6 +4,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ from backend.devtools.postgres import PostgresUnavailable, running, start_persis
 from backend.devtools.postgres.binaries import find_binaries
 from backend.devtools.postgres.identity import Identity, possible_identities
 
-from .support import data_directory, environment, is_alive, postmaster, python, query, wait_until
+from .support import data_directory, environment, is_alive, postmaster, python, query
 
 IDENTITIES = [pytest.param(identity, id=identity.name) for identity in possible_identities()]
 
@@ -57,6 +58,27 @@ def test_identities_may_take_turns_on_the_same_data(directory: Path) -> None:
             assert query(server.url, "table kept") == [(42,)]
 
 
+def test_the_data_of_an_ordinary_user_stay_that_users_when_root_serves_them(directory: Path) -> None:
+    with start_persistent(directory) as server:
+        query(server.url, "create table kept as select 42 as answer")
+    user = 4321 if os.geteuid() == 0 else os.geteuid()
+    if os.geteuid() == 0:
+        for path in (directory, *directory.rglob("*")):
+            os.chown(path, user, user, follow_symlinks=False)
+
+    with start_persistent(directory) as server:
+        assert query(server.url, "table kept") == [(42,)]
+
+    assert {path.lstat().st_uid for path in (directory, *directory.rglob("*"))} == {user}
+
+
+def test_a_directory_that_cannot_be_made_is_one_plain_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(PostgresUnavailable, match=r"^.*/file/kept cannot be made: Not a directory\.$"):
+        start_persistent(tmp_path / "file" / "kept")
+
+
 def test_a_server_that_runs_is_shared_and_not_stopped_by_its_guest(directory: Path) -> None:
     assert running(directory) is None
     with start_persistent(directory) as owner:
@@ -96,13 +118,19 @@ def test_a_killed_owner_takes_its_server_along_and_the_data_stay(directory: Path
         url = owner.stdout.readline().strip()
         query(url, "create table kept as select 42 as answer")
         pid = postmaster(data_directory(url))
+        # Held still, so that it is on its way out for as long as the next start needs to meet it there.
+        os.kill(pid, signal.SIGSTOP)
         owner.send_signal(signal.SIGKILL)
         owner.wait(10)
+    (directory / "port.json").unlink()
+    release = threading.Timer(0.5, os.kill, [pid, signal.SIGCONT])
+    release.start()
 
-        # At once, while the old server is on its way out: the start has to wait for it.
-        with start_persistent(directory) as server:
-            assert query(server.url, "table kept") == [(42,)]
-    wait_until(lambda: not is_alive(pid), "the old server is gone")
+    with start_persistent(directory) as server:
+        assert query(server.url, "table kept") == [(42,)]
+
+    release.join()
+    assert not is_alive(pid)
 
 
 def test_a_server_that_was_killed_recovers(directory: Path) -> None:
@@ -126,14 +154,17 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(directory: Path) -> None:
             assert query(server.url, "select 1") == [(1,)]
 
 
-def test_another_server_on_the_remembered_port_is_not_taken_for_ours(directory: Path, kept: Path) -> None:
+def test_the_server_of_the_directory_that_this_is_a_copy_of_is_not_taken_for_ours(directory: Path) -> None:
+    """A checkout that was copied whole has the other's port and password."""
     with start_persistent(directory) as server:
-        port = _port(server.url)
-    other = kept / "other"
-    other.mkdir()
-    (other / "port.json").write_text(f'{{"port": {port}}}', encoding="utf-8")
-    with start_persistent(other):
-        assert running(directory) is None
+        copy = directory.with_name("copy")
+        copy.mkdir()
+        for name in ("password", "port.json"):
+            shutil.copy(directory / name, copy)
+
+        assert running(copy) is None
+        with start_persistent(copy) as other:
+            assert _port(other.url) != _port(server.url)
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
