@@ -21,6 +21,9 @@ from backend.routers.problems import install_problems
 from backend.startup import start_database
 
 
+LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
+
+
 class Application(FastAPI):
     """FastAPI, but a mistake in configuration ends the start with its lines and no traceback."""
 
@@ -73,6 +76,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        max_body_size=LARGEST_BODY,
     )
     app.state.engine = engine or owned
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None

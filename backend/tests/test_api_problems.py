@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 
 from backend import errors
 from backend.database import SessionLocal, connect
+from backend.main import LARGEST_BODY
 from backend.routers.problems import CONSTRAINTS, KINDS
 from backend.tests import factories
 from backend.tests.conftest import TOKEN, make_app
@@ -210,3 +211,9 @@ def test_unforeseen_error_is_raised_again_for_the_servers_log(clone: Engine) -> 
     assert "is_active" not in str(problem)
     with pytest.raises(Exception, match="is_active"):
         TestClient(application).get(COMPANIES)
+
+
+def test_body_that_is_too_large_is_refused_before_it_is_read(client: TestClient) -> None:
+    response = client.post(COMPANIES, json={"name": "x" * LARGEST_BODY})
+
+    assert_problem(response, 413, "about:blank")
