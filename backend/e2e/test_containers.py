@@ -157,6 +157,25 @@ def test_a_killed_owner_leaves_no_container() -> None:
     wait_until_gone(made, 30)
 
 
+def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text("def test_it(postgres_server): pass\n", encoding="utf-8")
+    before = containers()
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *PLUGIN, "--postgres", "docker"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RYUK_CONTAINER_IMAGE": "postgres.invalid/ryuk:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(
+        r"^No reaper for containers \(the image postgres.invalid/ryuk:1", result.stdout, re.MULTILINE
+    )
+    assert containers() == before
+
+
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_the_plugin_runs_a_suite_in_a_container_and_removes_it(
     tmp_path: Path, workers: tuple[str, ...]

@@ -72,6 +72,12 @@ def pytest_configure_node(node: WorkerController) -> None:
     node.workerinput[WORKER_INPUT] = handed
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # Said at the start as well, but a server that a test starts does that while its output is captured.
+    for note in config.stash[RUN].notes:
+        terminalreporter.write_line(note)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(RUN, None)
     if run is not None:

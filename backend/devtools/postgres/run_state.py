@@ -53,6 +53,11 @@ class Run:
             self._server = self.choice.start()
         return self._server
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how the server was started, if it was."""
+        return self._server.notes if self._server is not None else ()
+
     def for_worker(self, worker: str) -> dict[str, str]:
         """Return what a worker has to be handed."""
         server = self.server

@@ -1,4 +1,5 @@
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ import pytest
 
 from backend.devtools.postgres import PostgresUnavailable, Server, choose
 from backend.devtools.postgres.binaries import find_binaries
+from backend.devtools.postgres.engine import within
 
 from .support import query
 
@@ -69,6 +71,14 @@ def test_an_engine_that_hangs_is_given_up_within_the_deadline(
 
     assert choice.why == f"because Docker does not answer at {address}"
     assert time.monotonic() - started < 3
+
+
+def test_an_answer_that_trickles_in_for_ever_is_given_up_within_the_deadline() -> None:
+    """No deadline for a single read would notice it."""
+    for_ever = threading.Event()
+    with pytest.raises(TimeoutError, match=r"^asking took longer than 0\.05 s$"):
+        within(0.05, for_ever.wait, "asking")
+    for_ever.set()
 
 
 def test_with_neither_docker_nor_binaries_all_that_helps_is_named(no_binaries: None) -> None:
