@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from testcontainers.core.labels import SESSION_ID
 
 from backend.devtools.postgres import PostgresUnavailable, choose
 
@@ -19,16 +20,34 @@ IMAGE = "postgres:18"
 PLUGIN = ("-p", "backend.devtools.postgres.plugin", "-p", "no:cacheprovider")
 
 
-def containers(*filters: str) -> set[str]:
-    command = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
-    for each in filters or ("label=org.testcontainers=true",):
-        command += ["--filter", each]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+def containers(session: str) -> set[str]:
+    """Return the containers of one process that uses testcontainers, its reaper among them; others may run too."""
+    found: set[str] = set()
+    for each in (f"label=org.testcontainers.session-id={session}", f"name=testcontainers-ryuk-{session}"):
+        command = ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", each]
+        found |= set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    return found
 
 
-def wait_until_gone(made: set[str], seconds: float) -> None:
+def note_session(place: Path) -> None:
+    """Have the process of an inner run that starts the container note its session."""
+    (place / "conftest.py").write_text(
+        "import pathlib\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
+        "def pytest_configure(config):\n"
+        "    if not hasattr(config, 'workerinput'):\n"
+        "        pathlib.Path(__file__).with_name('session').write_text(SESSION_ID)\n",
+        encoding="utf-8",
+    )
+
+
+def noted_session(place: Path) -> str:
+    return (place / "session").read_text(encoding="utf-8")
+
+
+def wait_until_gone(session: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while left := made & containers():
+    while left := containers(session):
         assert time.monotonic() < deadline, f"still there after {seconds} s: {left}"
         time.sleep(0.1)
 
@@ -53,13 +72,12 @@ def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
     """The environment names another database, as the application's does, and must not be followed."""
     for name in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
         monkeypatch.setenv(name, "theirs")
-    before = containers()
     choice = choose("docker", image=image)
     assert choice.version.partition(".")[0] == image.partition(":")[2]
     assert choice.why == "as --postgres docker asks"
 
     with choice.start() as server, psycopg.connect(server.url) as connection:
-        made = containers() - before
+        made = containers(SESSION_ID)
         settings = [
             connection.execute(f"show {name}").fetchall()[0][0]
             for name in ("server_version_num", "fsync", "data_directory", "timezone")
@@ -75,11 +93,10 @@ def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
     assert user == ("postgres",)
     assert len(made) == 2
     assert any("tmpfs" in filesystem for filesystem in filesystems)
-    assert made & containers() == set()
+    assert containers(SESSION_ID) == set()
 
 
 def test_a_container_that_dies_is_reported_at_once_with_its_log(dying_image: str) -> None:
-    before = containers()
     choice = choose("docker", image=dying_image)
     started = time.monotonic()
 
@@ -90,7 +107,7 @@ def test_a_container_that_dies_is_reported_at_once_with_its_log(dying_image: str
         f"The container of {dying_image} stopped while it started. Its log ends:\n  disk on fire"
     )
     assert time.monotonic() - started < 10
-    assert containers() == before
+    assert containers(SESSION_ID) == set()
 
 
 def test_an_image_that_cannot_be_had_is_refused_when_docker_is_pinned(
@@ -116,11 +133,11 @@ def test_a_pull_that_takes_too_long_is_given_up_and_binaries_serve() -> None:
 def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the_same() -> None:
     script = (
         "from backend.devtools.postgres import choose\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
         "server = choose('docker', pull_seconds=2).start()\n"
-        "print(*server.notes)\n"
+        "print(SESSION_ID, *server.notes)\n"
         "raise SystemExit(3)\n"
     )
-    before = containers()
     result = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -131,35 +148,35 @@ def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the
     )
 
     assert result.returncode == 3, result.stderr
-    assert result.stdout.startswith("No reaper for containers (")
+    session, _, note = result.stdout.partition(" ")
+    assert note.startswith("No reaper for containers (")
     assert "a run that is killed leaves its container" in result.stderr
-    assert containers() == before
+    assert containers(session) == set()
 
 
 def test_a_killed_owner_leaves_no_container() -> None:
     script = (
         "import sys\n"
         "from backend.devtools.postgres import choose\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
         "server = choose('docker').start()\n"
-        "print('ready', flush=True)\n"
+        "print(SESSION_ID, flush=True)\n"
         "sys.stdin.read()\n"
     )
-    before = containers()
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
         assert owner.stdout is not None
-        assert owner.stdout.readline() == "ready\n"
-        made = containers() - before
-        assert len(made) == 2
+        session = owner.stdout.readline().strip()
+        assert len(containers(session)) == 2
         owner.kill()
 
-    wait_until_gone(made, 30)
+    wait_until_gone(session, 30)
 
 
 def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:
+    note_session(tmp_path)
     (tmp_path / "test_suite.py").write_text("def test_it(postgres_server): pass\n", encoding="utf-8")
-    before = containers()
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "--postgres", "docker"],
         cwd=tmp_path,
@@ -173,13 +190,14 @@ def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:
     assert re.search(
         r"^No reaper for containers \(the image postgres.invalid/ryuk:1", result.stdout, re.MULTILINE
     )
-    assert containers() == before
+    assert containers(noted_session(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_the_plugin_runs_a_suite_in_a_container_and_removes_it(
     tmp_path: Path, workers: tuple[str, ...]
 ) -> None:
+    note_session(tmp_path)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
     (tmp_path / "test_suite.py").write_text(
         "import psycopg, pytest\n"
@@ -189,7 +207,6 @@ def test_the_plugin_runs_a_suite_in_a_container_and_removes_it(
         "    psycopg.connect(postgres_clone.replace('+psycopg', '')).close()\n",
         encoding="utf-8",
     )
-    before = containers()
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "--postgres", "docker", *workers],
         cwd=tmp_path,
@@ -206,4 +223,4 @@ def test_the_plugin_runs_a_suite_in_a_container_and_removes_it(
         result.stdout,
         re.MULTILINE,
     )
-    assert containers() == before
+    assert containers(noted_session(tmp_path)) == set()
