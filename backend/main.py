@@ -17,21 +17,25 @@ from backend import routers
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.database import connect
 from backend.routers import health
-from backend.routers.problems import install_problems
+from backend.routers.problems import install_problems, refusal_of_size
 from backend.startup import start_database
-
 
 LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
 
 
 class Application(FastAPI):
-    """FastAPI, but a mistake in configuration ends the start with its lines and no traceback."""
+    """FastAPI, but its refusals before any route are as plain as those of the routes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
+        if scope["type"] == "lifespan":
+            await self.live(scope, receive, send)
+        elif scope["type"] == "http" and (refusal := refusal_of_size(scope, LARGEST_BODY)):
+            await refusal(scope, receive, send)
+        else:
             await super().__call__(scope, receive, send)
-            return
 
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the lifespan: a mistake in configuration ends the start with its lines and no traceback."""
         # Starlette reports a failed start with a traceback, before it lets the error out: hold the report back.
         held: list[Message] = []
 

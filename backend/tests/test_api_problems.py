@@ -1,5 +1,6 @@
 """Every error is a problem document: what the caller may know, and nothing else."""
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -213,7 +214,9 @@ def test_unforeseen_error_is_raised_again_for_the_servers_log(clone: Engine) -> 
         TestClient(application).get(COMPANIES)
 
 
-def test_body_that_is_too_large_is_refused_before_it_is_read(client: TestClient) -> None:
-    response = client.post(COMPANIES, json={"name": "x" * LARGEST_BODY})
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "found out"])
+def test_body_that_is_too_large_is_refused(client: TestClient, *, announced: bool) -> None:
+    body = json.dumps({"name": "x" * LARGEST_BODY}).encode()
+    response = client.post(COMPANIES, content=body if announced else iter([body]))
 
     assert_problem(response, 413, "about:blank")
