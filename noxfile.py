@@ -64,6 +64,16 @@ def db_shell(session: nox.Session) -> None:
 
 
 @nox.session
+def db_revision(session: nox.Session) -> None:
+    """Draft a migration from the models, on a server that comes and goes (-- -m "add x")."""
+    prepare(session)
+    session.run(
+        "python", "-m", "backend.devtools.database", "revise", "--ephemeral", *session.posargs, **PATIENCE
+    )
+    session.run("ruff", "format", "--quiet", "backend/migrations/versions")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports with Ruff and import-linter."""
     prepare(session)

@@ -24,6 +24,7 @@ VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
+    "revise": ["backend.scripts.revise_db"],
 }
 
 

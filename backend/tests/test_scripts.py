@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from backend import migrations
 from backend.config import ROOT, ConfigurationError
 from backend.database import connect
-from backend.scripts import healthcheck, init_db, reset_db, serve
+from backend.scripts import healthcheck, init_db, reset_db, revise_db, serve
 
 TOKEN = "t" * 32
 SECRET = "do-not-print-this"
@@ -229,3 +229,11 @@ def test_health_check_of_a_port_where_nothing_listens_fails_plainly(monkeypatch:
 
         with pytest.raises(SystemExit, match="the API does not answer on port"):
             healthcheck.main()
+
+
+def test_revision_of_models_that_the_migrations_make_is_not_written(
+    configured: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revise_db.main(["-m", "change nothing"])
+
+    assert "there is nothing to write" in capsys.readouterr().out
