@@ -21,9 +21,13 @@ DEVELOPMENT = "requirements/development.txt"
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 
 
+# pip compiles what it installs, uv only if told to; where Python may not write its caches, nobody would, ever.
+COMPILE = {"UV_COMPILE_BYTECODE": "1"}
+
+
 def prepare(session: nox.Session) -> None:
     """Install the locked environment, which every session shares in content."""
-    session.install("--quiet", "--requirement", DEVELOPMENT)
+    session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
 
 
 def database(session: nox.Session, verb: str) -> None:
@@ -115,7 +119,7 @@ def venv(session: nox.Session) -> None:
         "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     )
     install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
-    session.run(*install, "--quiet", "--requirement", DEVELOPMENT, external=True)
+    session.run(*install, "--quiet", "--requirement", DEVELOPMENT, env=COMPILE, external=True)
 
 
 @nox.session
