@@ -57,7 +57,7 @@ def db_init(session: nox.Session) -> None:
 
 @nox.session
 def db_reset(session: nox.Session) -> None:
-    """Drop everything in the database and build it anew (-- --yes-drop NAME, --ephemeral)."""
+    """Drop what is in the database, known or not, and build it anew (-- --yes-drop NAME, --ephemeral)."""
     database(session, "reset")
 
 

@@ -8,6 +8,7 @@ place beside this package, whatever the current directory is.
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -55,15 +56,19 @@ class LiteralDotEnv(DotEnvSettingsSource):
 
     def _read_env_file(self, file_path: Path) -> Mapping[str, str | None]:
         values: dict[str, str | None] = {}
-        with file_path.open(encoding="utf-8-sig") as stream:
-            for binding in parse_stream(stream):
-                if binding.error:
-                    line = binding.original.line
-                    raise ConfigurationError(
-                        f"{file_path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
-                    )
-                if binding.key is not None:
-                    values[binding.key.lower()] = binding.value
+        try:
+            text = file_path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigurationError(f"{file_path} cannot be read: {reason}.") from None
+        for binding in parse_stream(StringIO(text)):
+            if binding.error:
+                line = binding.original.line
+                raise ConfigurationError(
+                    f"{file_path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
+                )
+            if binding.key is not None:
+                values[binding.key.lower()] = binding.value
         return values
 
 
@@ -71,7 +76,7 @@ class Settings(BaseSettings):
     """Every setting of the API. Its name in the environment is the field's name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILES,
+        env_file=(),  # pydantic's own reader has nothing to read: see settings_customise_sources
         extra="ignore",  # `.env` also holds what only Compose and the tests read
         hide_input_in_errors=True,
         frozen=True,
@@ -101,7 +106,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        env_file = getattr(dotenv_settings, "env_file", None)  # what `Settings(_env_file=...)` asked for
+        asked_for = getattr(dotenv_settings, "env_file", ())  # by `Settings(_env_file=...)`
+        env_file = ENV_FILES if asked_for == () else asked_for
         return init_settings, env_settings, LiteralDotEnv(settings_cls, env_file=env_file)
 
     @model_validator(mode="before")
@@ -159,14 +165,18 @@ class Settings(BaseSettings):
         """The database to use: DATABASE_URL, or its parts, whose defaults are Compose's database on DB_PORT."""
         if self.database_url is not None:
             return parse_url(self.database_url.get_secret_value())
+        host = self.postgres_host or "127.0.0.1"
+        # The directory of a socket is no host to a URL: it would not survive being written and read again.
+        is_socket = host.startswith(("/", "@"))
         default_port = self.db_port if self.postgres_host is None else 5432
         return URL.create(
             "postgresql+psycopg",
             username=self.postgres_user,
             password=self.postgres_password.get_secret_value(),
-            host=self.postgres_host or "127.0.0.1",
+            host=None if is_socket else host,
             port=self.postgres_port or default_port,
             database=self.postgres_db,
+            query={"host": host} if is_socket else {},
         )
 
 
@@ -178,8 +188,8 @@ def parse_url(text: str) -> URL:
         raise ValueError(f"is not a database's URL; it must look like {URL_SHAPE}") from None
     if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"is not for PostgreSQL through psycopg; it must look like {URL_SHAPE}")
-    # An unencoded @ in the password ends up in the host, where messages would show it.
-    if not url.database or "@" in (url.host or ""):
+    # An unencoded @ in the password moves part of it into the host or the name, where messages would show it.
+    if not url.database or text.count("@") > 1:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
     return url.set(drivername="postgresql+psycopg")
 

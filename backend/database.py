@@ -4,9 +4,10 @@ Nothing here reads settings: who calls passes values in. Two applications in one
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
@@ -50,13 +51,14 @@ def connect(url: str | URL, **engine_options: object) -> Engine:
 
     The options are those of SQLAlchemy's `create_engine`.
     """
+    url = make_url(url)
+    defaults = {"connect_timeout": "5", "application_name": "procore-integrator"}
     options: dict[str, object] = {
         "hide_parameters": True,  # statements end up in logs; what users wrote does not
         "pool_pre_ping": True,  # a restarted database costs one round trip and not an error
-        "connect_args": {"connect_timeout": 5, "application_name": "procore-integrator"},
         **engine_options,
     }
-    return pin_utc(create_engine(url, **options))
+    return pin_utc(create_engine(url.set(query=defaults | url.query), **options))
 
 
 def get_db(request: Request) -> Iterator[Session]:
@@ -78,28 +80,42 @@ def init_db(engine: Engine) -> SchemaState:
     All of it is one transaction: a migration that fails leaves the database as it was. Processes that start together
     wait for the one that does the work. A schema newer than the code is left alone; `SchemaState.is_ahead` tells.
     """
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         before = schema_state(connection)
-        if not before.is_usable:
-            connection.execute(SCHEMA_LOCK)
+    if not before.is_usable:
+        with alone(engine) as connection:
             before = schema_state(connection)
             if not before.is_usable:
                 migrations.upgrade(connection)
     return before
 
 
-def reset_db(engine: Engine, *, lock_timeout: float = 5) -> list[str]:
-    """Drop everything in every schema, known to the models or not, and build it anew. Returns what was dropped.
+@contextmanager
+def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Connection]:
+    """Lend a connection in a transaction that changes the schema, when no other process is in one.
 
-    All of it is one transaction: killed at any point, the database is as it was. A lock that somebody else holds for
-    longer than the timeout, in seconds, is an OperationalError with SQLSTATE 55P03. What belongs to an extension stays.
+    A lock, this one or a table's, that is not had within `lock_timeout` seconds is an OperationalError with SQLSTATE
+    55P03. The transaction is READ COMMITTED whatever the database's default is: after the wait, it must see what the
+    others did.
     """
-    with engine.begin() as connection:
-        connection.execute(
-            text("SELECT set_config('lock_timeout', :timeout, true)"),
-            {"timeout": f"{round(lock_timeout * 1000)}ms"},
-        )
+    with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+        if lock_timeout is not None:
+            milliseconds = max(1, round(lock_timeout * 1000))  # to PostgreSQL, 0 is no limit
+            connection.execute(
+                text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{milliseconds}ms"}
+            )
         connection.execute(SCHEMA_LOCK)
+        yield connection
+
+
+def reset_db(engine: Engine, *, lock_timeout: float = 5) -> list[str]:
+    """Drop every table, view, sequence, routine and type, known to the models or not, and build the schema anew.
+
+    Returns what was dropped. All of it is one transaction: killed at any point, the database is as it was. A lock that
+    somebody else holds for longer than the timeout, in seconds, is an OperationalError with SQLSTATE 55P03. What
+    belongs to an extension stays.
+    """
+    with alone(engine, lock_timeout=lock_timeout) as connection:
         found = contents(connection)
         if found:
             # Without parameters psycopg sends many statements at once, and takes a % in a name as it is.

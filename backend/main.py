@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import cast
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -83,6 +84,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         max_body_size=LARGEST_BODY,
     )
     app.state.engine = engine or owned
+    app.state.probes = CapacityLimiter(2)
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None
     app.include_router(health.router)
     app.include_router(routers.api)

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from psycopg import OperationalError as DriverError
 from sqlalchemy import URL, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend.config import AppEnv, ConfigurationError, Settings
 from backend.database import SchemaState, connect, init_db
@@ -24,8 +25,9 @@ def start_database(
     A schema newer than the code stops a start in development, where somebody has switched branches; elsewhere the
     service must survive a rollback, so it is told and left.
     """
-    wait_for_database(engine, settings.database_wait_seconds, tell=tell)
-    state = init_db(engine)
+    with plain_refusals(engine.url):
+        wait_for_database(engine, settings.database_wait_seconds, tell=tell)
+        state = init_db(engine)
     if state.is_ahead:
         message = (
             f"The schema of {describe(engine.url)} is at revision {state.current}, which this code does not know: "
@@ -39,6 +41,16 @@ def start_database(
     return state
 
 
+@contextmanager
+def plain_refusals(url: URL) -> Iterator[None]:
+    """Turn what the database or its driver refuses into a ConfigurationError of one line."""
+    try:
+        yield
+    except DBAPIError as error:
+        first_line = str(error.orig).strip().partition("\n")[0]
+        raise ConfigurationError(f"The database at {describe(url)} refused: {first_line}.") from error
+
+
 def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.info) -> None:
     """Return once the database answers. Raises ConfigurationError when it refuses us, or the time is up."""
     deadline = time.monotonic() + seconds
@@ -48,12 +60,13 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
             with engine.connect():
                 return
         except OperationalError as error:
-            refusal = explain_refusal(error, engine.url)
+            is_last = time.monotonic() + pause > deadline
+            refusal = explain_refusal(error, engine.url, look=is_last or pause == FIRST_PAUSE)
             if refusal is not None:
                 raise ConfigurationError(refusal) from error
-            if time.monotonic() + pause > deadline:
+            if is_last:
                 raise ConfigurationError(
-                    f"No database answers at {describe(engine.url)} after {seconds:g} s: {reason(error)}.\n"
+                    f"The database at {describe(engine.url)} was not to be had for {seconds:g} s: {reason(error)}.\n"
                     "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
                 ) from error
         if pause == LONGEST_PAUSE and not told:
@@ -63,23 +76,24 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def explain_refusal(error: OperationalError, url: URL) -> str | None:
+def explain_refusal(error: OperationalError, url: URL, *, look: bool = True) -> str | None:
     """Say why a server that answers will not have us, or None where waiting may help.
 
     libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does
-    tell is whether a password was asked for: a server that asked has started, and would say the same again.
+    tell is whether a password was asked for: a server that asked has started, and would say the same again. A server
+    that asks for none is known by its database `postgres`, at the price of another attempt, if we `look`.
     """
-    driver_error = error.orig
-    if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
+    asked = asked_for_password(error)
+    if not asked and not look:
         return None
-    if not driver_error.pgconn.used_password:
-        return None
-    if _can_connect(url.set(database="postgres")):
+    if can_connect(url.set(database="postgres")):
         return (
             f"There is no database {url.database!r} at {describe(url)}.\n"
             f"Create it (`createdb -h {url.host} -p {url.port or 5432} -U {url.username} {url.database}`), "
             "or set DATABASE_URL or POSTGRES_DB to one that is there."
         )
+    if not asked:
+        return None
     return (
         f"The database at {describe(url)} refuses user {url.username!r}: {reason(error)}.\n"
         "Set the password that it knows in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that "
@@ -90,7 +104,8 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 def describe(url: URL) -> str:
     """Name a database for a person, without user or password: `127.0.0.1:5432/name`."""
     host = url.query.get("host", url.host) or "the local socket"
-    return f"{host}:{url.port or 5432}/{url.database}"
+    hosts = host if isinstance(host, str) else ",".join(host)
+    return f"{hosts}:{url.port or 5432}/{url.database}"
 
 
 def reason(error: OperationalError) -> str:
@@ -102,7 +117,15 @@ def reason(error: OperationalError) -> str:
     return " ".join(words.split()).removesuffix(".")
 
 
-def _can_connect(url: URL) -> bool:
+def asked_for_password(error: OperationalError) -> bool:
+    """Whether the server that this connection failed at had asked for a password, and so is there."""
+    driver_error = error.orig
+    if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
+        return False
+    return driver_error.pgconn.used_password
+
+
+def can_connect(url: URL) -> bool:
     engine = connect(url)
     try:
         with engine.connect():

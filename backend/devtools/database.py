@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psycopg
+from sqlalchemy import URL
+from sqlalchemy.exc import OperationalError
 
 from backend.config import ROOT, Settings, load_settings
+from backend.database import connect
 from backend.devtools import postgres
 from backend.devtools.postgres.run import supervise, tell
+from backend.startup import asked_for_password, can_connect, describe
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 
@@ -40,13 +43,13 @@ class Found:
 def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
     """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped."""
     name = settings.postgres_db
-    configured = settings.url.render_as_string(hide_password=False)
+    configured = Found(settings.url.render_as_string(hide_password=False))
     if not ephemeral and settings.is_database_configured:
-        tell(f"Database: {place(settings)}, the one configured.")
-        yield Found(configured)
-    elif not ephemeral and answers(configured):
-        tell(f"Database: {place(settings)}, Compose's, which answers on DB_PORT {settings.db_port}.")
-        yield Found(configured)
+        tell(f"Database: {describe(settings.url)}, the one configured.")
+        yield configured
+    elif not ephemeral and answers(settings.url):
+        tell(f"Database: {describe(settings.url)}, Compose's, which answers on DB_PORT {settings.db_port}.")
+        yield configured
     elif not ephemeral and (make or DIRECTORY.exists()):
         with postgres.start_persistent(DIRECTORY) as server:
             tell(f"Database: {name} in {os.path.relpath(DIRECTORY)}, PostgreSQL {server.version}, embedded.")
@@ -66,18 +69,16 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
             yield Found(postgres.ensure_database(server.url, name), is_ephemeral=True)
 
 
-def place(settings: Settings) -> str:
-    url = settings.url
-    return f"{url.database} at {url.query.get('host', url.host)}:{url.port or 5432}"
-
-
-def answers(url: str) -> bool:
-    """Whether a PostgreSQL server answers there; one that refuses our password is one."""
+def answers(url: URL) -> bool:
+    """Whether a PostgreSQL server answers there, even if it refuses our password or lacks our database."""
+    engine = connect(url, pool_pre_ping=False)
     try:
-        with psycopg.connect(url.replace("postgresql+psycopg", "postgresql", 1), connect_timeout=2):
+        with engine.connect():
             return True
-    except psycopg.OperationalError as error:
-        return error.pgconn is not None and error.pgconn.used_password
+    except OperationalError as error:
+        return asked_for_password(error) or can_connect(url.set(database="postgres"))
+    finally:
+        engine.dispose()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,12 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
-    commands = [VERBS["init"]]
-    if verb in {"init", "reset"}:
-        # By name, for a container's host is not always this machine's.
-        commands.append([*VERBS["reset"], "--yes-drop", settings.postgres_db])
+    # By name, for a container's host is not always this machine's.
+    reset = [*VERBS["reset"], "--yes-drop", settings.postgres_db]
+    if verb == "init":
+        commands = [[*VERBS["init"], *rest], reset]
+    elif verb == "reset":
+        commands = [VERBS["init"], [*reset, *rest]]
     else:
-        commands.append([*VERBS[verb], *rest])
+        commands = [VERBS["init"], [*VERBS[verb], *rest]]
     for command in commands:
         if code := run(command, environment):
             return code

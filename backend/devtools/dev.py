@@ -9,6 +9,13 @@ from backend.scripts import reload, serve
 def main() -> None:
     """Serve until Ctrl-C; what was started for it is stopped after it. The arguments are those of `serve`."""
     options = serve.parse(["--reload", *sys.argv[1:]])
+    try:
+        run(options.host, options.port)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(host: str, port: int | None) -> None:
     # First of all, for it is what takes longest; the rest is imported meanwhile.
     reload.warm_up()
     from backend.config import load_settings  # noqa: PLC0415
@@ -16,7 +23,7 @@ def main() -> None:
     from backend.devtools.postgres import PostgresUnavailable  # noqa: PLC0415
 
     settings = load_settings()
-    serve.refuse_taken_port(options.host, options.port or settings.api_port)
+    serve.refuse_taken_port(host, settings.api_port if port is None else port)
     try:
         with find(settings, make=True) as found:
             os.environ["DATABASE_URL"] = found.url

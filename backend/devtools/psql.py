@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from psycopg.conninfo import make_conninfo
+
 from backend.config import ConfigurationError, load_settings
 from backend.devtools.postgres import PostgresUnavailable, find_binaries
 
@@ -13,17 +15,17 @@ from backend.devtools.postgres import PostgresUnavailable, find_binaries
 def main(arguments: Sequence[str] | None = None) -> None:
     """Become psql. The password travels in the environment, where no list of processes shows it."""
     url = load_settings().url
-    host = url.query.get("host", url.host)
-    parts = {
-        "PGHOST": host if isinstance(host, str) else None,
-        "PGPORT": str(url.port) if url.port else None,
-        "PGUSER": url.username,
-        "PGPASSWORD": url.password,
-        "PGDATABASE": url.database,
-    }
+    # As the application connects, with every parameter of the URL.
+    _, parameters = url.get_dialect()().create_connect_args(url)
+    password = parameters.pop("password", None)
+    environment = os.environ | ({"PGPASSWORD": password} if password else {})
     psql = find_psql()
-    environment = os.environ | {name: value for name, value in parts.items() if value}
-    command = [psql, *(sys.argv[1:] if arguments is None else arguments)]
+    command = [
+        psql,
+        "--dbname",
+        make_conninfo(**parameters),
+        *(sys.argv[1:] if arguments is None else arguments),
+    ]
     os.execve(psql, command, environment)  # noqa: S606  a list of arguments, and no shell
 
 

@@ -62,7 +62,9 @@ def current(connection: Connection) -> str | None:
     )
     if not connection.scalar(is_there):
         return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+    found = connection.scalars(text("SELECT version_num FROM alembic_version ORDER BY 1")).all()
+    # Of several, which is a mistake of somebody's, none is known, and so what is said is what is there.
+    return ", ".join(found) or None
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:

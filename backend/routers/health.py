@@ -2,13 +2,16 @@
 
 from typing import Literal
 
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.database import schema_state
+from backend.database import SchemaState, schema_state
+
+PATIENCE = 3.0  # seconds
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -29,13 +32,17 @@ def live() -> Alive:
 
 
 @router.get("/ready", summary="Can it serve?")
-def ready(request: Request) -> Ready:
+async def ready(request: Request) -> Ready:
     """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise."""
-    engine: Engine = request.app.state.engine
+    probes: CapacityLimiter = request.app.state.probes
     try:
-        with engine.connect() as connection:
-            state = schema_state(connection)
-    except (OperationalError, PoolTimeoutError) as error:
+        with fail_after(PATIENCE):
+            # A server that is frozen says nothing and closes nothing: the thread is left to it, and no more than the
+            # limiter's few can be.
+            state = await to_thread.run_sync(
+                read_state, request.app.state.engine, limiter=probes, abandon_on_cancel=True
+            )
+    except (OperationalError, PoolTimeoutError, TimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error
     if state.current is None:
         raise HTTPException(503, "The database has no schema yet: run `nox -s db_init`.")
@@ -44,3 +51,8 @@ def ready(request: Request) -> Ready:
             503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`."
         )
     return Ready(schema_revision=state.current)
+
+
+def read_state(engine: Engine) -> SchemaState:
+    with engine.connect() as connection:
+        return schema_state(connection)

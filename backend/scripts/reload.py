@@ -7,7 +7,6 @@ process from it, which imports nothing but this project. Only uvicorn's way of s
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import connection, forkserver
@@ -36,7 +35,12 @@ PACKAGES = [
 def warm_up() -> None:
     """Start the fork server, which imports while this process goes on. More than once is once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PACKAGES)
-    forkserver.ensure_running()
+    # Ctrl-C is this process's to answer: what it starts is stopped by SIGTERM, and keeps SIGINT blocked for good.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def serve(config: "Config", prepare: Callable[[], None]) -> int:
@@ -92,8 +96,13 @@ def serve_once(
     from uvicorn import Server  # noqa: PLC0415  see serve
 
     os.environ.update(environment)
-    try:
-        prepare()
-        Server(config).run(sockets=sockets)  # type: ignore[arg-type]  # they are sockets; pickled on the way
-    except KeyboardInterrupt:
-        sys.exit(130)
+    threading.Thread(target=follow_parent, daemon=True).start()
+    prepare()
+    Server(config).run(sockets=sockets)  # type: ignore[arg-type]  # they are sockets; pickled on the way
+
+
+def follow_parent() -> None:
+    """Stop serving when the supervisor is gone, even if it was killed: the port must be free for the next one."""
+    if parent := multiprocessing.parent_process():
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Drop everything in the database and build it anew: `nox -s db_reset`, or `python3 backend/scripts/reset_db.py`."""
+"""Drop what is in the database and build it anew: `nox -s db_reset`, or `python3 backend/scripts/reset_db.py`."""
 
 import argparse
 import sys
@@ -47,18 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="reset_db",
-        description="Drop everything in the configured database, known to the models or not, and build it anew. "
+        description="Drop every table, view, sequence, routine and type in the configured database, "
+        "known to the models or not, and build it anew. "
         "Only a development or test database on this machine, or Compose's, is dropped without more ado.",
     )
     parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to drop it wherever it is")
     parser.add_argument(
         "--lock-timeout",
         metavar="SECONDS",
-        type=float,
+        type=positive,
         default=5,
         help="how long to wait for others' locks (%(default)s)",
     )
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
 
 
 def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | None) -> None:

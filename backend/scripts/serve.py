@@ -37,7 +37,8 @@ def serve(options: argparse.Namespace) -> None:
 
     from backend.config import load_settings  # noqa: PLC0415
 
-    port = options.port or load_settings().api_port
+    settings = load_settings()
+    port = settings.api_port if options.port is None else options.port
     refuse_taken_port(options.host, port)
     config = uvicorn.Config(
         "backend.main:create_app",

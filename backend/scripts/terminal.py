@@ -5,11 +5,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
-from backend.config import ConfigurationError, Settings
+from backend.config import Settings
 from backend.database import connect
-from backend.startup import describe
+from backend.startup import plain_refusals
 
 
 def say(message: str) -> None:
@@ -22,9 +21,7 @@ def engine_for(settings: Settings) -> Iterator[Engine]:
     """Lend an engine on the configured database. What the database refuses ends the script with a plain line."""
     engine = connect(settings.url)
     try:
-        yield engine
-    except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise ConfigurationError(f"The database at {describe(engine.url)} refused: {reason}") from error
+        with plain_refusals(engine.url):
+            yield engine
     finally:
         engine.dispose()

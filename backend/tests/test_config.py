@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
+from backend import config
 from backend.config import ENV_FILES, ROOT, AppEnv, ConfigurationError, Settings, load_settings
 
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
@@ -18,7 +20,10 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_from(*files: Path) -> Settings:
-    return load_settings(_env_file=files)
+    """Read the settings from these files instead of the developer's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ENV_FILES", files)
+        return load_settings()
 
 
 def test_defaults_are_composes_database_on_loopback() -> None:
@@ -77,6 +82,25 @@ def test_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert SECRET not in str(caught.value)
 
 
+def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"POSTGRES_PASSWORD='p\xe4ss'\n")
+
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+        settings_from(tmp_path / ".env")
+
+
+def test_directory_of_a_socket_survives_being_written_and_read_again() -> None:
+    url = load_settings(_env_file=None, postgres_host="/var/run/postgresql", postgres_password="a b").url
+
+    again = make_url(url.render_as_string(hide_password=False))
+
+    assert (again.query["host"], again.database, again.password) == (
+        "/var/run/postgresql",
+        "procore_integrator",
+        "a b",
+    )
+
+
 def test_file_with_windows_line_endings_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAPI_PORT='8001'\r\nDB_PORT='5000'\r\n")
 
@@ -102,6 +126,8 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
         f"postgresql://u:{SECRET}@h:port/d",
         f"postgresql://u:{SECRET}@h",
         f"postgresql://u:{SECRET}@{SECRET}@h/d",
+        f"postgresql://u:p@{SECRET}/x@127.0.0.1:1/d",
+        f"postgresql://u:x@h/d?password=p@{SECRET}",
         f"postgresql://u:x@{SECRET}:y@h/d",
         f"postgresql://u:{SECRET}@h:5432",
     ],

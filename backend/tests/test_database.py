@@ -32,6 +32,22 @@ def test_many_inits_at_the_same_moment_all_succeed_and_one_does_the_work(empty: 
     assert sorted(state.current is None for state in states) == [False] * 7 + [True]
 
 
+def test_inits_at_the_same_moment_succeed_where_the_database_defaults_to_repeatable_read(
+    empty: Engine,
+) -> None:
+    with empty.begin() as connection:
+        name = empty.url.database
+        connection.execute(
+            text(f'ALTER DATABASE "{name}" SET default_transaction_isolation = "repeatable read"')
+        )
+    empty.dispose()
+
+    with ThreadPoolExecutor(4) as pool:
+        states = list(pool.map(lambda _: init_db(empty), range(4)))
+
+    assert sorted(state.current is None for state in states) == [False] * 3 + [True]
+
+
 def test_schema_of_an_unknown_revision_is_ahead_and_left_alone(empty: Engine) -> None:
     init_db(empty)
     with empty.begin() as connection:

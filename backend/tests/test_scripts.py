@@ -217,7 +217,7 @@ def test_absent_database_ends_a_start_with_a_plain_line(door: tuple[str, ...]) -
 
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert f"No database answers at 127.0.0.1:{port}/d after 0.3 s: Connection refused." in said
+    assert f"The database at 127.0.0.1:{port}/d was not to be had for 0.3 s: Connection refused." in said
     assert "Traceback" not in said
     assert SECRET not in said
 

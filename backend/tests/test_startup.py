@@ -42,7 +42,7 @@ def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
         wait_for_database(engine, 0.2)
 
     assert str(caught.value) == (
-        f"No database answers at 127.0.0.1:{unused_port}/absent after 0.2 s: Connection refused.\n"
+        f"The database at 127.0.0.1:{unused_port}/absent was not to be had for 0.2 s: Connection refused.\n"
         "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
     )
 
@@ -86,3 +86,42 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
 
     assert state.is_ahead
     assert ["Going on" in line for line in told] == [True]
+
+
+def test_parameter_that_libpq_does_not_know_is_told_in_a_line(postgres_database: str) -> None:
+    url = f"{postgres_database}?nonsense=1"
+
+    with pytest.raises(ConfigurationError, match='refused: invalid connection option "nonsense"'):
+        start_database(connect(url), settings_for(url))
+
+
+def test_role_that_may_not_create_tables_is_told_in_a_line(empty: Engine) -> None:
+    """PostgreSQL 15 and later let only a database's owner create in its schema public."""
+    with empty.begin() as connection:
+        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC, CURRENT_USER"))
+        connection.execute(text("CREATE ROLE reader LOGIN PASSWORD 'reader'"))
+    url = empty.url.set(username="reader", password="reader")
+    reader = connect(url)
+    try:
+        with pytest.raises(ConfigurationError, match="refused: permission denied for schema public"):
+            start_database(reader, settings_for(url.render_as_string(hide_password=False)))
+    finally:
+        reader.dispose()
+        with empty.begin() as connection:
+            connection.execute(text("DROP ROLE reader"))
+
+
+def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
+    with newer.begin() as connection:
+        connection.execute(text("INSERT INTO alembic_version VALUES ('another')"))
+
+    with pytest.raises(ConfigurationError, match="is at revision another, from_the_future"):
+        start_database(newer, settings_for(newer.url.render_as_string(hide_password=False)))
+
+
+def test_parameters_of_the_url_win_over_our_own(postgres_database: str) -> None:
+    engine = connect(f"{postgres_database}?application_name=mine")
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW application_name")) == "mine"
+    engine.dispose()
