@@ -1,5 +1,6 @@
 """`docker compose up` in a fresh clone: what a new user gets, and what must survive."""
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,17 @@ def test_hostile_password_in_env_file_works_for_both_services_and_the_host(check
 
     assert create_company(checkout, "Hostile") > 0
     assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
+    verb = (sys.executable, "-m", "backend.devtools.database")
+    assert f"Compose's, which answers on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
+    assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Hostile\n")
+
+
+def test_token_from_the_environment_guards_the_api(checkout: Checkout) -> None:
+    checkout.environment["API_TOKEN"] = "t" * 32
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/api/v1/companies").status == 401
 
 
 def test_url_for_the_host_in_env_file_does_not_win_inside(checkout: Checkout) -> None:

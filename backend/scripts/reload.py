@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,9 @@ PACKAGES = [
 def warm_up() -> None:
     """Start the fork server, which imports while this process goes on. More than once is once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PACKAGES)
-    # Ctrl-C is this process's to answer: what it starts is stopped by SIGTERM, and keeps SIGINT blocked for good.
+    # Ctrl-C is this process's to answer: what it starts is stopped by SIGTERM, and keeps SIGINT blocked for good. The
+    # tracker, which the fork server needs, lifts the block when it starts, and so has to be there before.
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -66,3 +66,13 @@ def test_links_within_the_project_lead_somewhere() -> None:
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
             assert (ROOT / link).exists(), f"{page}: {link}"
+
+
+def test_compose_hands_every_setting_to_the_api() -> None:
+    """What it does not name, the API would not see: an exported API_TOKEN among them."""
+    compose = (ROOT / "compose.yaml").read_text()
+    handed = {*re.findall(r"^      (\w+):", compose, re.MULTILINE)}
+
+    assert {name.upper() for name in Settings.model_fields} - handed == {"API_PORT", "DB_PORT"}, (
+        "which the host has"
+    )
