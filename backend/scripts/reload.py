@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uvicorn import Config
 
+LOOK = 100  # milliseconds that one look for changes takes at most
+
 PACKAGES = [
     "fastapi.openapi.docs",
     "fastapi.staticfiles",
@@ -55,6 +57,7 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
     from uvicorn import Server  # noqa: PLC0415
     from uvicorn.supervisors.basereload import HANDLED_SIGNALS  # noqa: PLC0415
     from uvicorn.supervisors.watchfilesreload import WatchFilesReload  # noqa: PLC0415
+    from watchfiles import watch  # noqa: PLC0415
 
     class WarmReload(WatchFilesReload):
         process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned
@@ -64,6 +67,16 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
         def startup(self) -> None:
             for number in HANDLED_SIGNALS:
                 signal.signal(number, self.signal_handler)
+            # A watch begins with its first look. It is taken now, or a save during the start would be lost.
+            self.watcher = watch(
+                *self.reload_dirs,
+                watch_filter=None,
+                stop_event=self.should_exit,
+                yield_on_timeout=True,
+                rust_timeout=LOOK,
+                ignore_permission_denied=True,
+            )
+            next(self.watcher)
             self.start_process()
             self.first = self.process
             threading.Thread(target=self.follow, args=(self.first,), daemon=True).start()

@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     # The first process of a container ignores what it does not handle, and uvicorn's handlers come later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if options.reload:
-        reload.warm_up()
     try:
+        if options.reload:
+            reload.warm_up()
         serve(options)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
