@@ -76,7 +76,7 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
                 rust_timeout=LOOK,
                 ignore_permission_denied=True,
             )
-            next(self.watcher)
+            next(self.watcher, None)
             self.start_process()
             self.first = self.process
             threading.Thread(target=self.follow, args=(self.first,), daemon=True).start()
