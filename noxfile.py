@@ -10,7 +10,12 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2026.10"
+if sys.version_info < (3, 11):  # noqa: UP036  nox may be run by any, and the packages would say it at length
+    sys.exit(
+        f"Python 3.11 to 3.14 is needed, and this is {sys.version.split()[0]}: make .venv with a newer one."
+    )
+
+nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "tests"]

@@ -6,6 +6,7 @@ place beside this package, whatever the current directory is.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from io import StringIO
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from dotenv.parser import parse_stream
+from psycopg import Error as DriverError
+from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -31,7 +34,8 @@ URL_SHAPE = (
     "postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, with @ : / % # ? in the password percent-encoded"
 )
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+LARGEST_PORT = 65535
+Port = Annotated[int, Field(ge=1, le=LARGEST_PORT)]
 
 
 class ConfigurationError(SystemExit):
@@ -122,6 +126,17 @@ class Settings(BaseSettings):
             raise ValueError(f"is {value!r}; it must be development, test or production")
         return value
 
+    @field_validator("postgres_host")
+    @classmethod
+    def _host_alone(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("/", "@")):
+            is_address = value.count(":") > 1  # IPv6
+            if re.search(r"[@\s/]", value) or (":" in value and not is_address):
+                raise ValueError(
+                    "must be a host's name or address, or a socket's directory, and nothing more"
+                )
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _well_formed_url(cls, value: SecretStr | None) -> SecretStr | None:
@@ -182,16 +197,27 @@ class Settings(BaseSettings):
 
 def parse_url(text: str) -> URL:
     """Read a database's URL, for psycopg whether or not it says so. Raises ValueError, which never quotes the text."""
+    text = text.strip()
     try:
+        text.encode()
         url = make_url(text)
     except (ArgumentError, ValueError):
         raise ValueError(f"is not a database's URL; it must look like {URL_SHAPE}") from None
     if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"is not for PostgreSQL through psycopg; it must look like {URL_SHAPE}")
+    if url.port is not None and not 1 <= url.port <= LARGEST_PORT:
+        raise ValueError(f"has a port that is none; it must look like {URL_SHAPE}")
     # An unencoded @ in the password moves part of it into the host or the name, where messages would show it.
     if not url.database or text.count("@") > 1:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
-    return url.set(drivername="postgresql+psycopg")
+    url = url.set(drivername="postgresql+psycopg")
+    try:
+        make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
+    except (ArgumentError, ValueError, DriverError) as error:
+        parameter = re.search(r'invalid connection option "(\w+)"', str(error))
+        which = f" ({parameter[1]})" if parameter else ""
+        raise ValueError(f"has a parameter that libpq does not know or cannot read{which}") from None
+    return url
 
 
 def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field takes
@@ -208,6 +234,6 @@ def _sentence(location: tuple[int | str, ...], message: str) -> str:
     if not location:
         return f"{message}."
     name = str(location[0]).upper()
-    if not message.startswith(("is ", "must ")):
+    if not message.startswith(("is ", "must ", "has ")):
         message = f"is not right: {message[0].lower()}{message[1:]}"
     return f"{name} {message}. Set it in the environment or in {os.path.relpath(ENV_FILES[-1])}."

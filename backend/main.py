@@ -50,6 +50,8 @@ class Application(FastAPI):
             await super().__call__(scope, receive, hold_failure)
         except ConfigurationError as mistake:
             await send({"type": "lifespan.startup.failed", "message": str(mistake)})
+            # A server has been told; whoever runs the lifespan by itself, as a test's client does, learns it so.
+            raise RuntimeError(str(mistake)) from None
         except BaseException:
             for message in held:
                 await send(message)

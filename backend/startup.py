@@ -67,7 +67,8 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
             if is_last:
                 raise ConfigurationError(
                     f"The database at {describe(engine.url)} was not to be had for {seconds:g} s: {reason(error)}.\n"
-                    "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
+                    "Start it (`docker compose up -d db`), set DATABASE_URL to where it is, or have one found by "
+                    "`nox -s dev` and `nox -s db_init`."
                 ) from error
         if pause == LONGEST_PAUSE and not told:
             tell(f"Waiting for the database at {describe(engine.url)}, at most {seconds:g} s.")

@@ -51,8 +51,10 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
         tell(f"Database: {describe(settings.url)}, Compose's, which answers on DB_PORT {settings.db_port}.")
         yield configured
     elif not ephemeral and (make or DIRECTORY.exists()):
+        lent = ", run by another command and gone when that ends" if postgres.running(DIRECTORY) else ""
         with postgres.start_persistent(DIRECTORY) as server:
-            tell(f"Database: {name} in {os.path.relpath(DIRECTORY)}, PostgreSQL {server.version}, embedded.")
+            place = os.path.relpath(DIRECTORY)
+            tell(f"Database: {name} in {place}, PostgreSQL {server.version}, embedded{lent}.")
             for note in server.notes:
                 tell(note)
             yield Found(postgres.ensure_database(server.url, name))
@@ -132,3 +134,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except postgres.PostgresUnavailable as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

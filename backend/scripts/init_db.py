@@ -12,7 +12,7 @@ if not __package__:  # run by its path
     use_environment()
 
 from backend.config import load_settings
-from backend.scripts.terminal import engine_for, say
+from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, start_database
 
 
@@ -32,4 +32,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from backend.config import AppEnv, ConfigurationError, Settings, load_settings
 from backend.database import contents, reset_db
-from backend.scripts.terminal import engine_for, say
+from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
 
 if TYPE_CHECKING:
@@ -112,4 +112,4 @@ def reset(engine: Engine, lock_timeout: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backend import migrations
 from backend.config import ROOT, load_settings
-from backend.scripts.terminal import engine_for, say
+from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import start_database
 
 
@@ -31,4 +31,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -79,11 +79,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="serve", description="Serve the API on the configured database, brought to head first."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, help="port to listen on (API_PORT, by default 8000)")
+    parser.add_argument("--port", type=port_number, help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
         "--reload", action="store_true", help="start anew when a file below backend/ is saved"
     )
     return parser.parse_args(arguments)
+
+
+def port_number(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:  # noqa: PLR2004  the protocol's own; 0 has the system choose
+        raise ValueError
+    return number
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -95,9 +102,8 @@ def refuse_taken_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        reason = "is taken" if taken else f"cannot be had ({getattr(error, 'strerror', None) or error})"
+    except OSError as error:
+        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         raise ConfigurationError(
             f"Port {port} on {host} {reason}: stop what listens there, or set API_PORT to a free one."
         ) from error

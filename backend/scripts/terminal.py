@@ -1,6 +1,6 @@
 """What the scripts share: how they speak, and how a database's refusal becomes a line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,6 +14,14 @@ from backend.startup import plain_refusals
 def say(message: str) -> None:
     """Print a line for a person; long lines are the terminal's to wrap, names are not marked up."""
     Console(soft_wrap=True, highlight=False, markup=False).print(message)
+
+
+def enter(main: Callable[[], None]) -> None:
+    """Run a script: Ctrl-C ends it without a traceback. What a transaction had not committed is undone."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
         f"postgresql://u:x@h/d?password=p@{SECRET}",
         f"postgresql://u:x@{SECRET}:y@h/d",
         f"postgresql://u:{SECRET}@h:5432",
+        f"postgresql://u:{SECRET}\udce4@h:5432/d",
     ],
 )
 def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
@@ -145,6 +146,17 @@ def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
 @pytest.mark.parametrize(
     ("values", "beginning"),
     [
+        ({"database_url": "postgresql://u:p@h:99999/d"}, "DATABASE_URL has a port that is none"),
+        (
+            {"database_url": "postgresql://u:p@h/d?nonsense=1"},
+            "DATABASE_URL has a parameter that libpq does not know or cannot read (nonsense)",
+        ),
+        (
+            {"database_url": "postgresql://u:p@h/d?port=abc"},
+            "DATABASE_URL has a parameter that libpq does not know",
+        ),
+        ({"postgres_host": "postgresql://u:p@h/d"}, "POSTGRES_HOST must be a host's name or address"),
+        ({"postgres_host": "h:5432"}, "POSTGRES_HOST must be a host's name or address"),
         ({"app_env": "prod"}, "APP_ENV is 'prod'; it must be development, test or production"),
         ({"api_token": "x" * 31}, "API_TOKEN is shorter than 32 characters"),
         ({"api_token": "x" * 32 + " "}, "API_TOKEN must be printable ASCII without spaces"),

@@ -4,10 +4,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, text
 
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.database import connect, init_db
+from backend.main import create_app
 from backend.startup import start_database, wait_for_database
 
 SECRET = "do-not-print-this"
@@ -43,7 +45,8 @@ def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
 
     assert str(caught.value) == (
         f"The database at 127.0.0.1:{unused_port}/absent was not to be had for 0.2 s: Connection refused.\n"
-        "Start it (`docker compose up -d db`), or set DATABASE_URL to where it is."
+        "Start it (`docker compose up -d db`), set DATABASE_URL to where it is, or have one found by "
+        "`nox -s dev` and `nox -s db_init`."
     )
 
 
@@ -88,13 +91,6 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
     assert ["Going on" in line for line in told] == [True]
 
 
-def test_parameter_that_libpq_does_not_know_is_told_in_a_line(postgres_database: str) -> None:
-    url = f"{postgres_database}?nonsense=1"
-
-    with pytest.raises(ConfigurationError, match='refused: invalid connection option "nonsense"'):
-        start_database(connect(url), settings_for(url))
-
-
 def test_role_that_may_not_create_tables_is_told_in_a_line(empty: Engine) -> None:
     """PostgreSQL 15 and later let only a database's owner create in its schema public."""
     with empty.begin() as connection:
@@ -125,3 +121,10 @@ def test_parameters_of_the_url_win_over_our_own(postgres_database: str) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "mine"
     engine.dispose()
+
+
+def test_failed_start_is_raised_to_whoever_runs_the_lifespan(unused_port: int) -> None:
+    settings = settings_for(f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/absent")
+
+    with pytest.raises(RuntimeError, match="was not to be had"), TestClient(create_app(settings)):
+        pass
