@@ -141,7 +141,7 @@ with engine.begin() as connection:
     [path] = migrations.revise(connection, "Add a nickname")
     assert path.read_text().find("backend") == -1, path.read_text()
     assert "sa.DateTime(timezone=True)" in path.read_text()
-    assert len(migrations.known()) == 2
+    assert len(migrations.known()) == {len(migrations.known()) + 1}
     migrations.upgrade(connection)
     assert migrations.current(connection) == migrations.head()
     assert migrations.compare(connection) == []

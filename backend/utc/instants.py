@@ -48,7 +48,7 @@ def format_utc(value: datetime) -> str:
 
     Raises what `ensure_utc` raises.
     """
-    return ensure_utc(value).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    return ensure_utc(value).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse_utc(text: str) -> datetime:
