@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.database import schema_state
+from backend.database import schema_state, utc_faults
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -20,6 +20,7 @@ class Alive(BaseModel):
 class Ready(BaseModel):
     status: Literal["ok"] = "ok"
     database: Literal["ok"] = "ok"
+    utc: Literal["ok"] = "ok"
     schema_revision: str
 
 
@@ -30,11 +31,15 @@ def live() -> Alive:
 
 @router.get("/ready", summary="Can it serve?")
 def ready(request: Request) -> Ready:
-    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise."""
+    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise.
+
+    `utc` is ok where neither the session nor a column of the schema could make a time wrong.
+    """
     engine: Engine = request.app.state.engine
     try:
         with engine.connect() as connection:
             state = schema_state(connection)
+            faults = utc_faults(connection)
     except (OperationalError, PoolTimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error
     if state.current is None:
@@ -43,4 +48,6 @@ def ready(request: Request) -> Ready:
         raise HTTPException(
             503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`."
         )
+    if faults:
+        raise HTTPException(503, " ".join(faults))
     return Ready(schema_revision=state.current)

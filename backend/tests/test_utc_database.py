@@ -1,6 +1,5 @@
 """The column type and the pinned session, on servers and sessions that would have it otherwise."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,28 +11,12 @@ from sqlalchemy.pool import NullPool
 
 from backend.database import SessionLocal
 from backend.models.models import Company, UsageLog
+from backend.tests.conftest import Connect
 from backend.utc import UtcDateTime, pin_utc
 
 NEW_YORK = ZoneInfo("America/New_York")
 FIRST = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
 SECOND = FIRST.replace(fold=1)
-
-Connect = Callable[..., Engine]
-
-
-@pytest.fixture
-def connect_pinned(postgres_database: str) -> Iterator[Connect]:
-    """Give `pin_utc` on a bare engine, so that nothing else can be what holds the zone."""
-    engines: list[Engine] = []
-
-    def connect(**options: Any) -> Engine:  # noqa: ANN401 - create_engine's
-        engines.append(pin_utc(create_engine(postgres_database, **options)))
-        return engines[-1]
-
-    yield connect
-    for engine in engines:
-        engine.dispose()
-
 
 def zone(connection: Connection) -> tuple[str, str]:
     names = ("timezone", "datestyle")

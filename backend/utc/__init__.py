@@ -11,7 +11,8 @@ whatever has no offset is refused where it enters.
 - `pin_utc`: holds every session of an engine at UTC, whatever server, role or pool say, and has its driver load
   timestamptz as UTC and send instants alone.
 - `guard_models`: attributes normalise what they are given, columns are bounded, a trigger keeps the timestamps.
-- `lint_metadata`, `lint_catalog`: find columns that could hold or show a wrong time.
+- `lint_metadata`, `lint_catalog`, `stray_settings`: find columns that could hold or show a wrong time, and what
+  moves a session.
 - `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`, `range_condition`: the DDL by which PostgreSQL itself keeps
   `created_at` as it was, moves `updated_at` forward and bounds each timestamp, for every client alike.
 
@@ -38,7 +39,7 @@ from backend.utc.field import UtcField
 from backend.utc.guard import guard_models, range_condition
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
 from backend.utc.lint import Finding, lint_catalog, lint_metadata
-from backend.utc.session import pin_utc
+from backend.utc.session import pin_utc, stray_settings
 from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
 
 __all__ = [
@@ -55,4 +56,5 @@ __all__ = [
     "parse_utc",
     "pin_utc",
     "range_condition",
+    "stray_settings",
 ]

@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 from backend.utc.column import UtcDateTime
 
 _ADVICE = {
-    "timestamp": "it is read in whatever zone a session has: make it timestamptz (USING column AT TIME ZONE ...)",
+    "timestamp": "it is read in whatever zone a session has: make it timestamptz, USING column AT TIME ZONE its own",
     "timetz": "an offset without a date follows no clock on earth: keep an instant, or a time beside a zone's name",
     "tsrange": "its bounds are read in whatever zone a session has: make it tstzrange",
     "tsmultirange": "its bounds are read in whatever zone a session has: make it tstzmultirange",

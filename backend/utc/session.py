@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Dialect, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, event, func, select
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
@@ -16,6 +16,7 @@ from backend.utc import dumpers, loaders
 # ISO is the one DateStyle whose output psycopg can read whatever the order of day and month; MDY is the
 # default order.
 _PIN = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, MDY'"
+_PINNED = {"TimeZone": "UTC", "DateStyle": "ISO"}
 # In the record of each connection that was prepared here.
 _PREPARED = "backend.utc"
 
@@ -35,6 +36,15 @@ def pin_utc(engine: Engine) -> Engine:
     event.listen(engine, "checkout", _on_checkout)
     _pinned_dialects.add(engine.dialect)
     return engine
+
+
+def stray_settings(connection: Connection) -> dict[str, str]:
+    """Return those of TimeZone and DateStyle that are not pinned in this session, as the server has them."""
+    names = ("TimeZone", "DateStyle")
+    values = connection.execute(select(*(func.current_setting(name) for name in names))).one()
+    return {
+        name: value for name, value in zip(names, values, strict=True) if not value.startswith(_PINNED[name])
+    }
 
 
 def is_pinned(dialect: Dialect) -> bool:

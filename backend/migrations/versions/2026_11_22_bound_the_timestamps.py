@@ -1,7 +1,8 @@
 """Bound the timestamps to what every time zone can show in the years 1 to 9999.
 
-Raw SQL could store infinity, years before Christ and years past 9999, each of which broke every later SELECT of its row.
-A table that holds such a value already stops this migration with an error that names the column's constraint.
+Raw SQL could store infinity, years before Christ and years past 9999, each of which broke every later SELECT
+of its row. A table that holds such a value already stops this migration with an error that names the
+column's constraint.
 """
 
 from alembic import op
