@@ -173,7 +173,7 @@ NAIVE = {"name": "x", "created_at": datetime(2024, 1, 1)}  # noqa: DTZ001 - the 
     [
         lambda session: session.bulk_insert_mappings(Company.__mapper__, [NAIVE]),
         lambda session: session.execute(insert(Company), [NAIVE, NAIVE]),
-        lambda session: session.execute(insert(Company.__table__), [NAIVE, NAIVE]),
+        lambda session: session.execute(insert(Base.metadata.tables["companies"]), [NAIVE, NAIVE]),
         lambda session: session.execute(update(Company).values(NAIVE)),
     ],
     ids=["bulk", "ORM insert", "Core insert", "update"],
