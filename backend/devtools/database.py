@@ -25,6 +25,7 @@ VERBS = {
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
     "revise": ["backend.scripts.revise_db"],
+    "utc": ["backend.scripts.check_utc"],
 }
 
 
@@ -110,6 +111,9 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     if verb in {"init", "reset"}:
         # By name, for a container's host is not always this machine's.
         commands.append([*VERBS["reset"], "--yes-drop", settings.postgres_db])
+    elif verb == "utc":
+        # The database is gone with the server, so its settings may be put to the test.
+        commands.append([*VERBS[verb], "--own-database", *rest])
     else:
         commands.append([*VERBS[verb], *rest])
     for command in commands:
