@@ -11,19 +11,23 @@ from backend.utc.proof.reads import READS
 from backend.utc.proof.writes import WRITES
 
 COMMAND = "nox -s utc_check --"
+THOUSAND = 1000
 
-# What a column's heading has room for.
-_SHORT = {"binary-cursor": "cursor\nbinary", "binary-copy": "copy\nbinary", "other-client": "other\nclient"}
-_READINGS = {
-    "stored": "PostgreSQL has it, to the microsecond",
-    "http": "HTTP API",
-    "orm-midway": "orm, the zone SET LOCAL midway",
-    "core-midway": "core, the zone SET LOCAL midway",
-    "cursor-midway": "cursor, the zone SET LOCAL midway",
-    "copy-midway": "copy, the zone SET LOCAL midway",
-    "rendered": "PostgreSQL's own ::text",
-    "unpinned": "orm on an engine nobody pinned",
+# A column is four characters wide, so that the table fits a terminal.
+_SHORT = {
+    "bulk": "orm\nbulk",
+    "update": "orm\nupd.",
+    "cursor": "cur-\nsor",
+    "binary-cursor": "cur.\nbin.",
+    "binary-copy": "copy\nbin.",
+    "other-client": "psql",
+    "unpinned": "not\npin.",
 }
+_LEGEND = (
+    "stored: what PostgreSQL has, in whole microseconds. midway: the zone SET LOCAL in mid-transaction.",
+    "rendered: PostgreSQL's ::text. upd.: the other side of a fold, assigned. psql: a client with nothing",
+    "of ours. unpinned: an engine with our models alone. What the API writes is PostgreSQL's clock.",
+)
 _GROUPS = {
     "session": "sessions stay in UTC, and are mended where a user of the pool moved them",
     "refused": "what is no instant is refused at every door before it is sent",
@@ -40,7 +44,7 @@ _GROUPS = {
 def print_report(console: Console, report: Report, place: str) -> None:
     """Print what was proved, what was not and how to try it again, and what else is remarkable on the server."""
     console.print()
-    console.print(Text.assemble(("No wrong time", "bold"), f": proved on {place}"))
+    console.print(Text.assemble(("No layer stores or shows a wrong time", "bold"), f": tried on {place}"))
     console.print(
         f"Sessions moved to {', '.join(report.zones)}; seed {report.seed}"
         + (f"; only {report.only}" if report.only else "")
@@ -58,24 +62,22 @@ def _print_matrix(console: Console, report: Report) -> None:
     ]
     if not writes:
         return
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title="Written by, read by: each cell is a path",
-        title_justify="left",
-        pad_edge=False,
-    )
-    table.add_column("read by", vertical="bottom")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("read by \\ written by", vertical="bottom", no_wrap=True)
     for name in writes:
-        table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom")
+        table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom", no_wrap=True)
     for read in ("stored", *READS):
         if any(f"{write}/{read}" in report.checks for write in writes):
-            table.add_row(_READINGS.get(read, read), *(_cell(report, f"{write}/{read}") for write in writes))
+            table.add_row(read, *(_cell(report, f"{write}/{read}") for write in writes))
     console.print(table)
+    for line in _LEGEND:
+        console.print(Text(line, "dim"))
+    console.print()
 
 
 def _cell(report: Report, path: str) -> Text:
     if failed := report.failed[path]:
-        return Text(str(failed), "bold red")
+        return Text(str(failed) if failed < THOUSAND else f"{failed // THOUSAND}k", "bold red")
     return Text("✓", "green") if report.checks[path] else Text("·", "dim")
 
 

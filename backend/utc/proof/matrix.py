@@ -1,6 +1,8 @@
 """Every way to write crossed with every way to read."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,15 @@ REQUESTS = 3
 
 Expected = dict[int, tuple[str, str, tuple[int | None, ...]]]
 """By key: who wrote the row, the value, and what PostgreSQL has of each instant."""
+
+
+@contextmanager
+def finding(report: Report, path: str) -> Iterator[None]:
+    """Enter what is raised within as a failure of this path."""
+    try:
+        yield
+    except FAULTS as error:
+        report.check(path, "the proof itself", "it stopped here", holds=False, seen=_one_line(error))
 
 
 @dataclass

@@ -24,9 +24,9 @@ def check_sessions(round_: Round, report: Report) -> None:
     """Look at new sessions, at those that rolled back, and at those that a user of the pool moved."""
     with round_.engine.connect() as connection:
         _look(report, "session/new", connection, round_.zone)
-        connection.rollback()
+        # Begun, or there would be nothing to roll back.
+        connection.begin().rollback()
         _look(report, "session/rolled-back", connection, round_.zone)
-        connection.rollback()
         follows = connection.scalar(_FOLLOWS_THE_ZONE)
         report.check(
             "session/sql", "dates, days and JSON in SQL", round_.zone, holds=follows is True, seen="a shift"

@@ -44,18 +44,24 @@ REFUSED: tuple[object, ...] = (
 )
 
 
+_WIDTH = len("YYYY-MM-DDTHH:MM:SS.ffffffZ")
+
+
 def check_grammar(report: Report) -> None:
     """Try the field of requests on RFC 3339, and on what passes for it elsewhere."""
     field = TypeAdapter(UtcField)
     for text, microseconds in TAKEN.items():
         try:
-            seen: object = field.validate_python(text)
+            seen: Any = field.validate_python(text)
         except ValidationError as error:
             seen = error.errors()[0]["msg"]
         holds = is_instant(seen, microseconds)
         report.check("grammar/taken", "a request's timestamp", text, holds=holds, seen=seen)
-        if isinstance(shown := _shown(field, seen), str) and holds:
-            report.check("grammar/shown", "a response's timestamp", text, holds=len(shown) == 27, seen=shown)  # noqa: PLR2004 - YYYY-MM-DDTHH:MM:SS.ffffffZ
+        if holds:
+            shown = field.dump_python(seen, mode="json")
+            report.check(
+                "grammar/shown", "a response's timestamp", text, holds=len(shown) == _WIDTH, seen=shown
+            )
     for value in REFUSED:
         try:
             seen = f"it was taken, as {field.validate_python(value)}"
@@ -86,10 +92,6 @@ def check_columns(connection: Connection, metadata: MetaData, schema: str, repor
         report.count(path)
         for finding in findings:
             report.fail(path, f"{finding.table}.{finding.column}", finding.type, seen=finding.advice)
-
-
-def _shown(field: TypeAdapter[Any], value: object) -> object:
-    return field.dump_python(value, mode="json")
 
 
 def _walk(node: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:  # noqa: ANN401 - JSON is anything

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase
 from backend.utc.proof.application import Application, Client
 from backend.utc.proof.ground import Ground, break_ground, environment
 from backend.utc.proof.kept import check_kept, check_ranges
-from backend.utc.proof.matrix import cross
+from backend.utc.proof.matrix import cross, finding
 from backend.utc.proof.refusals import check_refusals
 from backend.utc.proof.report import Report
 from backend.utc.proof.server import observe
@@ -61,9 +61,11 @@ def verify(
                     with round_.engine.begin() as connection:
                         known.extend(subjects(connection))
                     _check_once(round_, models, known, report)
-                check_sessions(round_, report)
+                with finding(report, "session/new"):
+                    check_sessions(round_, report)
                 for subject in known:
-                    cross(round_, subject, report)
+                    with finding(report, f"stored/{subject.table.name}"):
+                        cross(round_, subject, report)
         with engine.connect() as connection:
             observe(ground.oracle, connection, ground.schema, report)
     report.seconds = time.perf_counter() - began
@@ -88,9 +90,9 @@ def _check_once(
     with round_.engine.begin() as connection:
         check_columns(connection, models.metadata, round_.ground.schema, report)
     for subject in subjects:
-        check_refusals(round_, subject, report)
-        check_ranges(round_, subject, report)
-        check_kept(round_, subject, report)
+        for path, check in (("refused", check_refusals), ("range", check_ranges), ("trigger", check_kept)):
+            with finding(report, f"{path}/{subject.table.name}"):
+                check(round_, subject, report)
 
 
 @contextmanager
