@@ -22,7 +22,8 @@ SELECT (extract(epoch FROM timestamptz '2024-07-01 00:00:00') * 1000000)::int8 =
 
 def check_sessions(round_: Round, report: Report) -> None:
     """Look at new sessions, at those that rolled back, and at those that a user of the pool moved."""
-    with round_.engine.connect() as connection:
+    # A new one: a transaction that committed would have made a SET last that the first rollback undoes.
+    with round_.ground.twin() as engine, engine.connect() as connection:
         _look(report, "session/new", connection, round_.zone)
         # Begun, or there would be nothing to roll back.
         connection.begin().rollback()
