@@ -1,7 +1,9 @@
 """Columns that could hold a wrong time are found in the models, in the catalog, and by /health/ready."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from sqlalchemy.dialects.postgresql import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from backend import utc
 from backend.models.models import Base
 from backend.tests.conftest import make_app
 from backend.utc import UtcDateTime, lint_catalog, lint_metadata
@@ -167,6 +170,18 @@ def test_catalog_looks_where_it_is_told(empty: Engine) -> None:
     assert tables == {"here"}
 
 
+def test_catalog_leaves_out_what_belongs_to_an_extension(clone: Engine) -> None:
+    with clone.begin() as connection:
+        extension = connection.scalar(
+            text("SELECT min(name) FROM pg_available_extension_versions WHERE trusted AND NOT installed")
+        )
+        connection.execute(text(f"CREATE EXTENSION {extension} CASCADE; CREATE TABLE its_own (at timestamp)"))
+        assert [finding.table for finding in lint_catalog(connection)] == ["its_own"]
+        connection.execute(text(f"ALTER EXTENSION {extension} ADD TABLE its_own"))
+
+        assert lint_catalog(connection) == []
+
+
 def test_catalog_of_the_project_is_clean(database: Engine) -> None:
     with database.connect() as connection:
         assert lint_catalog(connection) == []
@@ -216,3 +231,12 @@ def test_health_refuses_a_session_that_is_moved(api: TestClient, clone: Engine) 
     assert response.json()["detail"] == (
         "The session's TimeZone is Asia/Kathmandu. The session's DateStyle is SQL, DMY."
     )
+
+
+def test_every_defence_that_the_wing_lists_names_tests_that_are_there() -> None:
+    named = set(re.findall(r"\btest_\w+", str(utc.__doc__)))
+    sources = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    defined = {name for source in sources for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+
+    assert len(named) > 24
+    assert named <= defined

@@ -8,18 +8,8 @@ from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.errors import DataError
 from psycopg.postgres import types
 from psycopg.pq import Format
-from psycopg.types.multirange import (
-    Multirange,
-    TimestamptzMultirange,
-    TimestamptzMultirangeBinaryDumper,
-    TimestamptzMultirangeDumper,
-)
-from psycopg.types.range import (
-    Range,
-    TimestamptzRange,
-    TimestamptzRangeBinaryDumper,
-    TimestamptzRangeDumper,
-)
+from psycopg.types.multirange import Multirange, TimestamptzMultirange, TimestamptzMultirangeBinaryDumper
+from psycopg.types.range import Range, TimestamptzRange, TimestamptzRangeBinaryDumper
 
 from backend.utc.instants import ensure_utc
 
@@ -41,10 +31,8 @@ def register(adapters: AdaptersMap) -> None:
         adapters.register_dumper(datetime, instant)
     for naive in (_NaiveDumper, _NaiveBinaryDumper):
         adapters.register_dumper(None, naive)
-    for range_ in (_RangeDumper, _RangeBinaryDumper):
-        adapters.register_dumper(TimestamptzRange, range_)
-    for multirange in (_MultirangeDumper, _MultirangeBinaryDumper):
-        adapters.register_dumper(TimestamptzMultirange, multirange)
+    adapters.register_dumper(TimestamptzRange, _RangeBinaryDumper)
+    adapters.register_dumper(TimestamptzMultirange, _MultirangeBinaryDumper)
 
 
 def _instant(value: datetime) -> datetime:
@@ -83,29 +71,17 @@ class _NaiveBinaryDumper(_NaiveDumper):
     format = Format.BINARY
 
 
-# psycopg puts the session's zone on the naive bounds of these two before any dumper of instants sees them.
+# In binary psycopg puts the session's zone on the naive bounds of these two before any dumper of instants
+# sees them.
 def _check(range_: Range[datetime]) -> None:
     for bound in (range_.lower, range_.upper):
         if bound is not None:
             _instant(bound)
 
 
-class _RangeDumper(TimestamptzRangeDumper):
-    def dump(self, obj: Range[datetime]) -> Buffer | None:
-        _check(obj)
-        return super().dump(obj)
-
-
 class _RangeBinaryDumper(TimestamptzRangeBinaryDumper):
     def dump(self, obj: Range[datetime]) -> Buffer | None:
         _check(obj)
-        return super().dump(obj)
-
-
-class _MultirangeDumper(TimestamptzMultirangeDumper):
-    def dump(self, obj: Multirange[datetime]) -> Buffer | None:
-        for range_ in obj:
-            _check(range_)
         return super().dump(obj)
 
 
