@@ -1,4 +1,7 @@
-"""The six tables as subjects of the proof: what else their rows need, and where the API shows them."""
+"""The six tables as subjects of the proof: what else their rows need, and where the API shows them.
+
+Two of them meet every zone: one that the API shows, and one whose timestamps change. The others have the same columns.
+"""
 
 from collections.abc import Mapping
 from itertools import count
@@ -31,6 +34,7 @@ def subjects(connection: Connection) -> list[Subject]:
                 {"name": f"Company {next(_numbers)}", "is_active": True} for _ in range(number)
             ],
             change={"is_active": False},
+            in_every_zone=True,
             resource=Resource(
                 "/api/v1/companies",
                 create=lambda _: ("/api/v1/companies", {"name": f"Company {next(_numbers)}"}),
@@ -80,6 +84,7 @@ def subjects(connection: Connection) -> list[Subject]:
             lambda _, number: [
                 {"company_id": company, "job_type": "proof", "status": "succeeded"} for _ in range(number)
             ],
+            in_every_zone=True,
         ),
         Subject(
             UsageLog, lambda _, number: [{"company_id": company, "action": "proof"} for _ in range(number)]

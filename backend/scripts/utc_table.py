@@ -6,7 +6,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from backend.utc.proof import Report
+from backend.utc.proof import ZONES, Report
 from backend.utc.proof.reads import READS
 from backend.utc.proof.writes import WRITES
 
@@ -118,8 +118,13 @@ def _print_failures(console: Console, report: Report) -> None:
                 table.add_row(Text("stored", "dim"), Text(failure.stored))
             table.add_row(Text("seen", "dim"), Text(failure.seen))
         console.print(table)
-        console.print(Text.assemble("  again: ", (f"{COMMAND} --seed {report.seed} --only '{path}'", "cyan")))
+        again = f"{COMMAND} --seed {report.seed}{_zones(report)} --only '{path}'"
+        console.print(Text.assemble("  again: ", (again, "cyan")))
         console.print()
+
+
+def _zones(report: Report) -> str:
+    return "" if report.zones == ZONES else "".join(f" --zone {zone}" for zone in report.zones)
 
 
 def _print_verdict(console: Console, report: Report) -> None:

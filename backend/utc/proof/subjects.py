@@ -40,6 +40,8 @@ class Subject:
     change: Row = field(default_factory=dict)
     """Values that no row has which `others` made: setting them is a change, and setting the others' again is one."""
     resource: Resource | None = None
+    in_every_zone: bool = False
+    """Whether its rows are written in sessions of every zone; in the first they always are."""
 
     @cached_property
     def table(self) -> Table:
