@@ -34,6 +34,6 @@ not."""
 def keep_timestamps_trigger(table: str) -> str:
     """Return the DDL that puts the function on `table`, which has both columns; the name is not quoted."""
     return (
-        f"CREATE OR REPLACE TRIGGER keep_timestamps BEFORE UPDATE ON {table}\n"
+        f"CREATE TRIGGER keep_timestamps BEFORE UPDATE ON {table}\n"
         "FOR EACH ROW EXECUTE FUNCTION keep_timestamps()"
     )
