@@ -83,6 +83,12 @@ def db_revision(session: nox.Session) -> None:
 
 
 @nox.session
+def utc_check(session: nox.Session) -> None:
+    """Prove on a database, and change nothing there, that no layer stores or shows a wrong time (-- --json)."""
+    database(session, "utc")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports with Ruff and import-linter."""
     prepare(session)

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
 from backend import migrations
-from backend.utc import pin_utc
+from backend.models.models import Base
+from backend.utc import lint_catalog, pin_utc, stray_settings
 
 SessionLocal = sessionmaker(autoflush=False)
 """The session factory, bound to nothing: `SessionLocal(bind=engine)`."""
@@ -72,6 +73,18 @@ def get_db(request: Request) -> Iterator[Session]:
 
 def schema_state(connection: Connection) -> SchemaState:
     return SchemaState(migrations.current(connection), migrations.head())
+
+
+def utc_faults(connection: Connection) -> list[str]:
+    """Say what could make this database store or show a wrong time, cheaply: nothing, if all is well.
+
+    It looks at the session and at the columns of the models' own tables; what else the database holds is not ours to
+    judge.
+    """
+    settings = [f"The session's {name} is {value}." for name, value in stray_settings(connection).items()]
+    schema = connection.dialect.default_schema_name
+    found = lint_catalog(connection, schema, tables=Base.metadata.tables)
+    return settings + [f"{finding}." for finding in found]
 
 
 def init_db(engine: Engine) -> SchemaState:

@@ -28,6 +28,7 @@ VERBS = {
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
     "revise": ["backend.scripts.revise_db"],
+    "utc": ["backend.scripts.check_utc"],
 }
 
 
@@ -115,6 +116,9 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
         commands = [[*VERBS["init"], *rest], reset]
     elif verb == "reset":
         commands = [VERBS["init"], [*reset, *rest]]
+    elif verb == "utc":
+        # The database is gone with the server, so its settings may be put to the test.
+        commands = [VERBS["init"], [*VERBS[verb], "--own-database", *rest]]
     else:
         commands = [VERBS["init"], [*VERBS[verb], *rest]]
     for command in commands:

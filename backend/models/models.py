@@ -1,7 +1,7 @@
 """The six tables, whole. Migrations bring them about; a test proves that the two agree.
 
 Every constraint is named by the convention below, and errors are recognised by that name. Defaults live in
-the database, so that rows written by any client are alike.
+the database, so that rows written by any client are alike. Each timestamp is guarded at the end of the file.
 """
 
 from datetime import datetime
@@ -35,7 +35,7 @@ from backend.models.types import (
     literals,
     one_of,
 )
-from backend.utc import UtcDateTime
+from backend.utc import UtcDateTime, guard_models
 
 
 class Base(DeclarativeBase):
@@ -315,3 +315,6 @@ class UserSettings(Base):
     # Each UPDATE names the version that was read and raises it; where no row has it, SQLAlchemy raises
     # StaleDataError.
     __mapper_args__ = {"eager_defaults": True, "version_id_col": version}  # noqa: RUF012 - likewise
+
+
+guard_models(Base)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.database import SchemaState, schema_state
+from backend.database import SchemaState, schema_state, utc_faults
 
 PATIENCE = 3.0  # seconds
 
@@ -23,6 +23,7 @@ class Alive(BaseModel):
 class Ready(BaseModel):
     status: Literal["ok"] = "ok"
     database: Literal["ok"] = "ok"
+    utc: Literal["ok"] = "ok"
     schema_revision: str
 
 
@@ -33,14 +34,17 @@ def live() -> Alive:
 
 @router.get("/ready", summary="Can it serve?")
 async def ready(request: Request) -> Ready:
-    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise."""
+    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise.
+
+    `utc` is ok where neither the session nor a column of the schema could make a time wrong.
+    """
     probes: CapacityLimiter = request.app.state.probes
     try:
         with fail_after(PATIENCE):
             # A server that is frozen says nothing and closes nothing: the thread is left to it, and no more than the
             # limiter's few can be.
-            state = await to_thread.run_sync(
-                read_state, request.app.state.engine, limiter=probes, abandon_on_cancel=True
+            state, faults = await to_thread.run_sync(
+                look, request.app.state.engine, limiter=probes, abandon_on_cancel=True
             )
     except (OperationalError, PoolTimeoutError, TimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error
@@ -50,9 +54,11 @@ async def ready(request: Request) -> Ready:
         raise HTTPException(
             503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`."
         )
+    if faults:
+        raise HTTPException(503, " ".join(faults))
     return Ready(schema_revision=state.current)
 
 
-def read_state(engine: Engine) -> SchemaState:
+def look(engine: Engine) -> tuple[SchemaState, list[str]]:
     with engine.connect() as connection:
-        return schema_state(connection)
+        return schema_state(connection), utc_faults(connection)

@@ -1,17 +1,21 @@
 """What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from backend.config import AppEnv, Settings
 from backend.database import SessionLocal, connect, init_db
 from backend.main import create_app
+from backend.utc import pin_utc
+
+Connect = Callable[..., Engine]
 
 TOKEN = "a token of more than thirty-two characters".replace(" ", "-")
 
@@ -99,3 +103,17 @@ def empty(postgres_empty: str) -> Iterator[Engine]:
     engine = connect(postgres_empty)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def connect_pinned(postgres_database: str) -> Iterator[Connect]:
+    """Give `pin_utc` on a bare engine, so that nothing else can be what holds the zone."""
+    engines: list[Engine] = []
+
+    def connect(**options: Any) -> Engine:  # noqa: ANN401 - create_engine's
+        engines.append(pin_utc(create_engine(postgres_database, **options)))
+        return engines[-1]
+
+    yield connect
+    for engine in engines:
+        engine.dispose()

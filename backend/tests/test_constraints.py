@@ -128,6 +128,39 @@ CHECKS: list[tuple[str, str, Row]] = [
     ("ck_user_settings_preferences_is_object", "user_settings", {"preferences": Jsonb([1])}),
 ]
 
+TIMESTAMPS = {
+    "companies": ("created_at", "updated_at"),
+    "users": ("created_at", "updated_at"),
+    "procore_connections": (
+        "token_issued_at",
+        "expires_at",
+        "last_refreshed_at",
+        "rate_limit_reset_at",
+        "revoked_at",
+        "created_at",
+        "updated_at",
+    ),
+    "job_queue": ("run_at", "lease_expires_at", "started_at", "finished_at", "created_at"),
+    "usage_logs": ("created_at",),
+    "user_settings": ("created_at", "updated_at"),
+}
+COLUMNS = [(table, column) for table, columns in TIMESTAMPS.items() for column in columns]
+BEYOND = (
+    "infinity",
+    "-infinity",
+    "0044-03-15 12:00:00Z BC",
+    "0001-01-01 23:59:59.999999Z",
+    "9999-12-31 00:00:00Z",
+    "294276-01-01 00:00:00Z",
+)
+FIRST, LAST = "0001-01-02 00:00:00Z", "9999-12-30 23:59:59.999999Z"
+
+
+def at(column: str, value: object) -> Row:
+    """Return the changes that give this column the value, and break no other rule."""
+    return {column: value, **({"status": "succeeded"} if column == "finished_at" else {})}
+
+
 FOREIGN_KEYS: list[tuple[str, str, Row]] = [
     ("fk_users_company_id_companies", "users", {"company_id": NOBODY}),
     ("fk_procore_connections_company_id_companies", "procore_connections", {"company_id": NOBODY}),
@@ -204,6 +237,24 @@ def test_check_refuses(world: World, constraint: str, table: str, changes: Row) 
     assert_refused(caught.value, CHECK, constraint)
 
 
+@pytest.mark.parametrize("value", BEYOND)
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_instant_that_not_every_zone_can_show_is_refused(
+    world: World, table: str, column: str, value: str
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        world.insert(table, **at(column, value))
+
+    assert_refused(caught.value, CHECK, f"ck_{table}_{column}_range")
+
+
+@pytest.mark.parametrize(("table", "column"), COLUMNS)
+def test_first_and_last_instant_of_the_range_are_taken(world: World, table: str, column: str) -> None:
+    for value in (FIRST, LAST):
+        with world.connection.transaction(force_rollback=True):
+            world.insert(table, **at(column, value))
+
+
 @pytest.mark.parametrize(("constraint", "table", "changes"), FOREIGN_KEYS)
 def test_foreign_key_refuses(world: World, constraint: str, table: str, changes: Row) -> None:
     with pytest.raises(psycopg.errors.ForeignKeyViolation) as caught:
@@ -232,6 +283,7 @@ def test_no_constraint_goes_untested(world: World) -> None:
         " AND indrelid <> 'alembic_version'::regclass"
     ).fetchall()
     tested = {case[0] for case in (*CHECKS, *FOREIGN_KEYS, *UNIQUES)} | IMPLIED
+    tested |= {f"ck_{table}_{column}_range" for table, column in COLUMNS}
 
     assert {str(name) for (name,) in rows} == tested
 

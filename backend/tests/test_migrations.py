@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, DateTime, Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from backend import migrations
 from backend.models.models import Base
-from backend.utc import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
-
-KEPT = ("companies", "users", "procore_connections", "user_settings")
 
 CATALOG = {
     "columns": """
@@ -55,9 +55,6 @@ def test_models_and_migrations_make_the_same_schema(clone: Engine, empty: Engine
         assert migrations.compare(connection) == []
     with empty.begin() as connection:
         Base.metadata.create_all(connection)
-        connection.execute(text(KEEP_TIMESTAMPS_FUNCTION))
-        for table in KEPT:
-            connection.execute(text(keep_timestamps_trigger(table)))
         modelled = describe(connection)
 
     assert modelled == migrated
@@ -122,6 +119,36 @@ def test_migrations_run_under_utc(empty: Engine) -> None:
         assert connection.scalar(text("SHOW timezone")) == "UTC"
 
 
+def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty: Engine) -> None:
+    """What Alembic drafts has no USING: PostgreSQL reads what was there in the session's zone, which is UTC."""
+    name = empty.url.database
+    with empty.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
+    empty.dispose()
+    with empty.begin() as connection:
+        connection.execute(text("CREATE TABLE legacy (at timestamp)"))
+        connection.execute(text("INSERT INTO legacy VALUES ('2024-11-03 01:30')"))
+        operations = Operations(MigrationContext.configure(connection))
+        operations.alter_column(
+            "legacy", "at", type_=DateTime(timezone=True), existing_type=DateTime(), existing_nullable=True
+        )
+        stored = connection.scalar(text("SELECT (extract(epoch FROM at) * 1000000)::int8 FROM legacy"))
+
+    assert stored == 1_730_597_400_000_000
+
+
+def test_instants_beyond_the_range_stop_the_migration_that_bounds_them(clone: Engine) -> None:
+    """They stay as they were, and the error names the column's constraint."""
+    with clone.begin() as connection:
+        migrations.downgrade(connection, "87abf947398d")
+        connection.execute(text("INSERT INTO companies (name, created_at) VALUES ('x', 'infinity')"))
+    with pytest.raises(IntegrityError, match="ck_companies_created_at_range"), clone.begin() as connection:
+        migrations.upgrade(connection)
+
+    with clone.connect() as connection:
+        assert migrations.current(connection) == "87abf947398d"
+
+
 def test_drafted_revision_brings_changed_models_about_and_stands_alone(clone: Engine, tmp_path: Path) -> None:
     """On a copy of the project whose models have two columns more."""
     source = Path(migrations.__file__).parents[1]
@@ -141,7 +168,7 @@ with engine.begin() as connection:
     [path] = migrations.revise(connection, "Add a nickname")
     assert path.read_text().find("backend") == -1, path.read_text()
     assert "sa.DateTime(timezone=True)" in path.read_text()
-    assert len(migrations.known()) == 2
+    assert len(migrations.known()) == {len(migrations.known()) + 1}
     migrations.upgrade(connection)
     assert migrations.current(connection) == migrations.head()
     assert migrations.compare(connection) == []

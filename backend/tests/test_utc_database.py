@@ -1,38 +1,23 @@
 """The column type and the pinned session, on servers and sessions that would have it otherwise."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import StatementError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from backend.database import SessionLocal
 from backend.models.models import Company, UsageLog
+from backend.tests.conftest import Connect
 from backend.utc import UtcDateTime, pin_utc
 
 NEW_YORK = ZoneInfo("America/New_York")
 FIRST = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
 SECOND = FIRST.replace(fold=1)
-
-Connect = Callable[..., Engine]
-
-
-@pytest.fixture
-def connect_pinned(postgres_database: str) -> Iterator[Connect]:
-    """Give `pin_utc` on a bare engine, so that nothing else can be what holds the zone."""
-    engines: list[Engine] = []
-
-    def connect(**options: Any) -> Engine:  # noqa: ANN401 - create_engine's
-        engines.append(pin_utc(create_engine(postgres_database, **options)))
-        return engines[-1]
-
-    yield connect
-    for engine in engines:
-        engine.dispose()
 
 
 def zone(connection: Connection) -> tuple[str, str]:
@@ -93,6 +78,51 @@ def test_zone_of_the_database_loses(clone: Engine) -> None:
     clone.dispose()
 
     assert_pinned(clone)
+
+
+def test_zone_of_the_role_in_the_database_loses(clone: Engine) -> None:
+    """It beats the database's and the role's own, and `ALTER ROLE` alone is refused to ordinary roles."""
+    with clone.begin() as connection:
+        connection.execute(
+            text(
+                f"ALTER ROLE CURRENT_USER IN DATABASE \"{clone.url.database}\" SET timezone = 'Pacific/Apia'"
+            )
+        )
+    clone.dispose()
+
+    assert_pinned(clone)
+
+
+def test_connection_that_was_made_before_the_engine_was_pinned_is_pinned_at_checkout(
+    postgres_database: str,
+) -> None:
+    options = {"options": "-c timezone=America/New_York"}
+    engine = create_engine(postgres_database, pool_size=1, max_overflow=0, connect_args=options)
+    with engine.connect() as connection:
+        assert zone(connection)[0] == "America/New_York"
+        before = connection.scalar(text("SELECT pg_backend_pid()"))
+    pin_utc(engine)
+
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL timezone = 'America/New_York'"))
+        assert connection.scalar(text("SELECT now()")).tzinfo is UTC
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == before
+    assert_pinned(engine)
+    engine.dispose()
+
+
+def test_session_that_another_client_shares_is_repaired_at_checkout(
+    connect_pinned: Connect, postgres_database: str
+) -> None:
+    """As behind a pooler in transaction mode, where a server connection passes from client to client."""
+    shared = psycopg.connect(postgres_database.replace("+psycopg", ""))
+    engine = connect_pinned(creator=lambda: shared, poolclass=StaticPool)
+    for statement in ("SET TIME ZONE 'America/New_York'", "SET datestyle = 'German'", "RESET ALL"):
+        assert_pinned(engine)
+        shared.execute(statement)
+        shared.commit()
+    assert_pinned(engine)
+    shared.close()
 
 
 def test_pin_outlives_the_pools_rollback(connect_pinned: Connect) -> None:
@@ -178,9 +208,12 @@ def test_arithmetic_with_an_interval_gives_an_instant(database: Engine) -> None:
     assert day_before.tzinfo is UTC
 
 
-def test_value_of_an_unpinned_session_is_utc_all_the_same(database: Engine) -> None:
-    with database.connect() as connection:
+def test_value_of_an_engine_that_is_not_pinned_is_utc_all_the_same(postgres_database: str) -> None:
+    """There the type itself converts what the driver gives in the session's zone."""
+    engine = create_engine(postgres_database, poolclass=NullPool)
+    with engine.connect() as connection:
         connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
+        assert connection.scalar(text("SELECT now()")).tzinfo == NEW_YORK
         query = text("SELECT timestamptz '2024-11-03 05:30:00+00' AS at").columns(at=UtcDateTime())
 
         at = connection.scalar(query)

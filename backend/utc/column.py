@@ -1,5 +1,6 @@
 """The column type."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backend.utc.instants import ensure_utc
+from backend.utc.session import is_pinned
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -21,13 +23,20 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        return None if value is None else ensure_utc(value)
+        return _bind(value)
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], datetime | None]:  # noqa: ARG002 - SQLAlchemy's signature
+        # The decorator's own would make three calls of each value, and bulk writes feel it.
+        return _bind
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        # In a pinned session psycopg gives timezone.utc already, and this test is all that a value costs.
         if value is None or value.tzinfo is UTC:
             return value
         return ensure_utc(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        # The driver of a pinned engine yields UTC already, so there each value costs nothing.
+        return None if is_pinned(dialect) else super().result_processor(dialect, coltype)
 
     def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:  # noqa: ANN401 - SQLAlchemy's signature
         # `column - timedelta(...)` is arithmetic with an interval; everything else is compared as an instant,
@@ -35,3 +44,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         if isinstance(value, timedelta):
             return self.impl_instance.coerce_compared_value(op, value)
         return self
+
+
+def _bind(value: datetime | None) -> datetime | None:
+    if value is None or (type(value) is datetime and value.tzinfo is UTC):
+        return value
+    return ensure_utc(value)

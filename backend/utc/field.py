@@ -1,6 +1,6 @@
 """The field of requests and responses."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -8,17 +8,26 @@ from pydantic_core import PydanticCustomError
 
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
 
-_JSON_SCHEMA = {
+_EXAMPLES = ["2024-01-31T12:00:00.000000Z"]
+_TAKEN = {
     "type": "string",
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$",
-    "examples": ["2024-01-31T12:00:00.000000Z"],
+    "examples": _EXAMPLES,
+}
+_SHOWN = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$",
+    "examples": _EXAMPLES,
 }
 
 
 def _read(value: object) -> datetime:
     # Pydantic's own parser would take 1700000000 and "20240101" too, so it is not asked. A datetime comes
     # from our own objects, never from JSON.
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value
     try:
         if isinstance(value, str):
             return parse_utc(value)
@@ -31,10 +40,15 @@ def _read(value: object) -> datetime:
     )
 
 
+def _show(value: datetime) -> str:
+    return format_utc(value)
+
+
 UtcField = Annotated[
     datetime,
     PlainValidator(_read),
-    PlainSerializer(format_utc, return_type=str, when_used="json"),
-    WithJsonSchema(_JSON_SCHEMA),
+    PlainSerializer(_show, return_type=str, when_used="json"),
+    WithJsonSchema(_TAKEN, mode="validation"),
+    WithJsonSchema(_SHOWN, mode="serialization"),
 ]
 """An instant: RFC 3339 text with an offset in, exactly `YYYY-MM-DDTHH:MM:SS.ffffffZ` out."""

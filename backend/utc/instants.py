@@ -48,7 +48,9 @@ def format_utc(value: datetime) -> str:
 
     Raises what `ensure_utc` raises.
     """
-    return ensure_utc(value).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    if type(value) is not datetime or value.tzinfo is not UTC:
+        value = ensure_utc(value)
+    return value.isoformat("T", "microseconds")[:26] + "Z"
 
 
 def parse_utc(text: str) -> datetime:
