@@ -111,7 +111,8 @@ def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Conn
     55P03. The transaction is READ COMMITTED whatever the database's default is: after the wait, it must see what the
     others did.
     """
-    with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+    with engine.begin() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         if lock_timeout is not None:
             milliseconds = max(1, round(lock_timeout * 1000))  # to PostgreSQL, 0 is no limit
             connection.execute(

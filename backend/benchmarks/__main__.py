@@ -4,6 +4,7 @@ import argparse
 from importlib import import_module
 
 BENCHMARKS = {
+    "utc": "what instants cost beside plain timestamps: reads, writes, checkouts and JSON",
     "environment": "Compose, a saved file and a second start without Docker (needs Docker)",
 }
 

@@ -1,13 +1,16 @@
 """The proof's report, for a person."""
 
+from fnmatch import fnmatchcase
+
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from backend.utc.proof import ZONES, Report
+from backend.utc.proof import ZONES, Failure, Report
 from backend.utc.proof.reads import READS
+from backend.utc.proof.report import EXAMPLES
 from backend.utc.proof.writes import WRITES
 
 COMMAND = "nox -s utc_check --"
@@ -62,8 +65,8 @@ def _print_matrix(console: Console, report: Report) -> None:
     ]
     if not writes:
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("read by \\ written by", vertical="bottom", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table.add_column("read by", vertical="bottom", no_wrap=True)
     for name in writes:
         table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom", no_wrap=True)
     for read in ("stored", *READS):
@@ -108,9 +111,11 @@ def _print_observations(console: Console, report: Report) -> None:
 
 
 def _print_failures(console: Console, report: Report) -> None:
-    for path in dict.fromkeys(failure.path for failure in report.failures):
-        found = [failure for failure in report.failures if failure.path == path]
-        console.print(Text(f"✗ {path}: {report.failed[path]:,} of {report.checks[path]:,}", "bold red"))
+    for pattern, found in _grouped(report).items():
+        paths = {failure.path for failure in report.failures if fnmatchcase(failure.path, pattern)}
+        failed, checks = (sum(counted[path] for path in paths) for counted in (report.failed, report.checks))
+        where = f" on {len(paths)} paths" if len(paths) > 1 else ""
+        console.print(Text(f"✗ {pattern}: {failed:,} of {checks:,}{where}", "bold red"))
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         for failure in found:
             table.add_row(Text(failure.subject), Text(failure.value, "bold"))
@@ -118,9 +123,23 @@ def _print_failures(console: Console, report: Report) -> None:
                 table.add_row(Text("stored", "dim"), Text(failure.stored))
             table.add_row(Text("seen", "dim"), Text(failure.seen))
         console.print(table)
-        again = f"{COMMAND} --seed {report.seed}{_zones(report)} --only '{path}'"
+        again = f"{COMMAND} --seed {report.seed}{_zones(report)} --only '{pattern}'"
         console.print(Text.assemble("  again: ", (again, "cyan")))
         console.print()
+
+
+def _grouped(report: Report) -> dict[str, list[Failure]]:
+    """Return the failures by path; what is wrong in one way to read, whoever wrote, is shown once."""
+    writers: dict[str, set[str]] = {}
+    for failure in report.failures:
+        write, _, read = failure.path.partition("/")
+        writers.setdefault(read, set()).add(write)
+    groups: dict[str, list[Failure]] = {}
+    for failure in report.failures:
+        read = failure.path.partition("/")[2]
+        pattern = f"*/{read}" if read in READS and len(writers[read]) > 1 else failure.path
+        groups.setdefault(pattern, []).append(failure)
+    return {pattern: found[:EXAMPLES] for pattern, found in groups.items()}
 
 
 def _zones(report: Report) -> str:

@@ -44,6 +44,13 @@ def test_text_has_27_characters_and_reads_back_the_same(value: datetime) -> None
     assert parse_utc(text) == ensure_utc(value)
 
 
+@given(INSTANTS | INSTANTS.map(lambda value: value.replace(microsecond=0)))
+def test_text_is_isoformats_in_utc(value: datetime) -> None:
+    utc = ensure_utc(value)
+
+    assert format_utc(value) == utc.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 @given(INSTANTS, INSTANTS)
 def test_texts_sort_as_their_instants(one: datetime, other: datetime) -> None:
     assert (format_utc(one) < format_utc(other)) == (ensure_utc(one) < ensure_utc(other))
@@ -204,6 +211,7 @@ def test_field_shows_27_characters_in_json() -> None:
 
     assert event.model_dump_json() == '{"at":"2024-06-30T18:15:00.000000Z"}'
     assert event.at.tzinfo is UTC
+    assert event.model_dump() == {"at": datetime(2024, 6, 30, 18, 15, tzinfo=UTC)}
 
 
 def test_fields_schema_says_date_time_both_ways() -> None:

@@ -90,14 +90,15 @@ def lint_catalog(
 
 
 # What a column's type is made of: a domain's base, an array's element, a range's bounds, a composite's columns. An
-# array or a domain passes its modifier on, which is where a timestamptz has its precision.
+# array or a domain passes its modifier on, which is where a timestamptz has its precision. Dropped columns are of
+# no type.
 _CATALOG = text("""
 WITH RECURSIVE parts AS (
     SELECT c.oid AS relation, a.attnum, a.atttypid AS type, a.atttypmod AS modifier
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_attribute AS a ON a.attrelid = c.oid
-    WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND a.attnum > 0
       AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
       AND n.nspname = coalesce(CAST(:schema AS text), n.nspname)
       AND (CAST(:tables AS text[]) IS NULL OR c.relname = ANY (CAST(:tables AS text[])))
@@ -118,7 +119,7 @@ WITH RECURSIVE parts AS (
         SELECT r.rngtypid, -1 FROM pg_range AS r WHERE r.rngmultitypid = t.oid AND t.oid >= 16384
         UNION ALL
         SELECT a.atttypid, a.atttypmod FROM pg_attribute AS a
-        WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0
     ) AS inner_type
 )
 SELECT DISTINCT relation::regclass::text AS table, a.attname AS column, a.attnum,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import select
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,14 +16,13 @@ import psycopg
 
 from .binaries import Binaries, find_binaries
 from .identity import Identity, preferred_identity
+from .keeper_process import KeeperProcess
 from .server import PostgresUnavailable, Server, local_url, server_version
 
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.002
-_STOP_SECONDS = 20.0
 _ROOM_BYTES = 512 * 1024 * 1024
-_KEEPER = Path(__file__).with_name("keeper.py")
 
 _LOCAL_ONLY = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200")
 _NOT_DURABLE = (
@@ -80,7 +76,7 @@ def launch(place: Place, binaries: Binaries, identity: Identity) -> Server:
     copies: list[tuple[str, str]] = []
     if not identity.works((binaries.program("postgres"), "--version")):
         binaries, copies = _copied(binaries, place)
-    keeper = _Keeper(_order(place, binaries, identity, copies))
+    keeper = KeeperProcess(_order(place, binaries, identity, copies))
     try:
         url = _wait_until_ready(keeper, place)
         version = server_version(url)
@@ -165,51 +161,7 @@ def _ephemeral_base(identity: Identity) -> Path:
     return base
 
 
-class _Keeper:
-    """The process that owns the server, seen from its owner; see keeper.py."""
-
-    def __init__(self, order: dict[str, Any]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_KEEPER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd="/",
-            start_new_session=True,
-        )
-        self._unread = b""
-        if self._process.stdin is None or self._process.stdout is None:  # pragma: no cover
-            raise AssertionError
-        self._input, self._output = self._process.stdin, self._process.stdout
-        self._input.write(json.dumps(order).encode() + b"\n")
-        self._input.flush()
-
-    def line(self, seconds: float) -> str | None:
-        """Return the next line that the keeper says, or None where it says none for this long."""
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._unread:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._output], [], [], left)[0]:
-                return None
-            more = os.read(self._output.fileno(), 4096)
-            if not more:
-                return "ended its keeper was stopped"
-            self._unread += more
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode()
-
-    def stop(self) -> None:
-        """End the input, upon which the keeper stops the server and cleans up, and wait for it."""
-        with suppress(BrokenPipeError):
-            self._input.close()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._output.close()
-
-
-def _wait_until_ready(keeper: _Keeper, place: Place) -> str:
+def _wait_until_ready(keeper: KeeperProcess, place: Place) -> str:
     """Poll by real connections, watching for what the keeper says; return the administrative URL."""
     deadline = time.monotonic() + START_SECONDS
     url = None

@@ -1,7 +1,9 @@
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,19 @@ from .support import data_directory, environment, is_alive, postmaster, python, 
 
 IDENTITIES = [pytest.param(identity, id=identity.name) for identity in possible_identities()]
 ACCOUNTS = [identity for identity in possible_identities() if identity.uid is not None]
+
+FORKING_OWNER = """
+import os, signal, sys
+from backend.devtools.postgres import start_ephemeral
+server = start_ephemeral()
+child = os.fork()
+if child == 0:
+    server.stop()
+    signal.pause()
+print(child, server.url, flush=True)
+sys.stdin.read()
+server.stop()
+"""
 
 OWNER = """
 import sys
@@ -110,6 +125,65 @@ def test_a_server_ends_with_its_owner_however_that_ends(number: signal.Signals) 
 
         wait_until(lambda: not is_alive(pid), "the server is gone")
         wait_until(lambda: not data.parent.exists(), "the directory is gone")
+
+
+@pytest.mark.parametrize("end", ["killed", "stopping"])
+def test_a_forked_child_that_outlives_its_owner_neither_stops_nor_keeps_the_server(end: str) -> None:
+    owner = subprocess.Popen(
+        python("-c", FORKING_OWNER),
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with owner:
+        assert owner.stdout is not None
+        child, url = owner.stdout.readline().split()
+        data = data_directory(url)
+        pid = postmaster(data)
+        assert owner.stdin is not None
+        if end == "killed":
+            owner.kill()
+        else:
+            owner.stdin.close()
+        try:
+            wait_until(lambda: not is_alive(pid), "the server is gone", 10)
+            wait_until(lambda: not data.parent.exists(), "the directory is gone", 10)
+            assert is_alive(int(child))
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_server_is_stopped_at_once_though_somebody_holds_its_keepers_input() -> None:
+    server = start_ephemeral()
+    data = data_directory(server.url)
+    held = []
+    for descriptor in range(3, 128):
+        with contextlib.suppress(OSError):
+            held.append(os.dup(descriptor))
+    started = time.monotonic()
+    try:
+        server.stop()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+    assert time.monotonic() - started < 15
+    assert not data.parent.exists()
+
+
+def test_a_server_whose_keeper_was_killed_is_stopped_all_the_same() -> None:
+    with start_ephemeral() as server:
+        data = data_directory(server.url)
+        pid = postmaster(data)
+        parent = subprocess.run(
+            ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True
+        )
+        os.kill(int(parent.stdout), signal.SIGKILL)
+        assert query(server.url, "select 1") == [(1,)]
+
+    assert not is_alive(pid)
+    assert not data.parent.exists()
 
 
 def test_a_server_that_is_killed_leaves_no_directory_once_stopped() -> None:

@@ -1,0 +1,263 @@
+"""What instants cost beside plain `DateTime(timezone=True)` in a session that is in UTC by itself."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import BigInteger, DateTime, Engine, Identity, create_engine, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from backend.devtools import postgres
+from backend.utc import UtcDateTime, UtcField, guard_models, pin_utc
+from backend.utc.proof.application import Client
+
+ROWS = 100_000
+CHECKOUTS = 5_000
+START = datetime(2024, 1, 1, tzinfo=UTC)
+VALUES = [
+    {
+        "one": START + timedelta(minutes=number),
+        "other": START + timedelta(seconds=number, microseconds=number),
+    }
+    for number in range(ROWS)
+]
+
+
+@dataclass
+class Item:
+    """A row as the ORM gives it."""
+
+    id: int
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+ITEMS = [
+    Item(number, f"Company {number}", row["one"], row["other"]) for number, row in enumerate(VALUES[:1000])
+]
+
+
+class PlainBase(DeclarativeBase):
+    pass
+
+
+class Plain(PlainBase):
+    __tablename__ = "plain"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    one: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    other: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class Bare(PlainBase):
+    """Our type without the CHECKs that `guard_models` adds: what these cost is PostgreSQL's own."""
+
+    __tablename__ = "bare"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    one: Mapped[datetime] = mapped_column(UtcDateTime())
+    other: Mapped[datetime] = mapped_column(UtcDateTime())
+
+
+class GuardedBase(DeclarativeBase):
+    pass
+
+
+class Guarded(GuardedBase):
+    __tablename__ = "guarded"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    one: Mapped[datetime] = mapped_column(UtcDateTime())
+    other: Mapped[datetime] = mapped_column(UtcDateTime())
+
+
+guard_models(GuardedBase)
+
+
+class PlainItem(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class UtcItem(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    created_at: UtcField
+    updated_at: UtcField
+
+
+@dataclass
+class Measure:
+    """Something that is done by both, in turns; `most` is the largest ratio promised, or difference in seconds."""
+
+    name: str
+    most: float | None
+    plain: Callable[[], object]
+    ours: Callable[[], object]
+    is_difference: bool = False
+    times: int = 1
+    """How often the thing is done in a run."""
+    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+
+    def run(self, *, plain_first: bool) -> None:
+        sides = [(self.plain, self.seconds[0]), (self.ours, self.seconds[1])]
+        for do, taken in sides if plain_first else reversed(sides):
+            began = time.perf_counter()
+            do()
+            taken.append((time.perf_counter() - began) / self.times)
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        return statistics.median(self.seconds[0]), statistics.median(self.seconds[1])
+
+    @property
+    def result(self) -> float:
+        """The median of what neighbours in time differ by: the machine's moods are the same for both."""
+        pairs = zip(*self.seconds, strict=True)
+        if self.is_difference:
+            return statistics.median(ours - plain for plain, ours in pairs)
+        return statistics.median(ours / plain for plain, ours in pairs)
+
+
+def main(runs: int) -> None:
+    with postgres.choose("auto").start() as server, Client(make_app()) as client:
+        url = postgres.sqlalchemy_url(server.url)
+        plain = create_engine(url, connect_args={"options": "-c timezone=UTC"})
+        ours = pin_utc(create_engine(url))
+        prepare(plain, PlainBase)
+        prepare(ours, GuardedBase)
+        measures = [*database_measures(plain, ours), *json_measures(client)]
+        for measure in measures:
+            measure.run(plain_first=True)
+            measure.seconds[0].clear()
+            measure.seconds[1].clear()
+        for number in track(range(runs * 2), "Measuring", console=Console(stderr=True), transient=True):
+            for measure in measures:
+                measure.run(plain_first=number % 2 == 0)
+        plain.dispose()
+        ours.dispose()
+    show(measures, runs * 2, server.version)
+
+
+def prepare(engine: Engine, base: type[DeclarativeBase]) -> None:
+    base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        for table in base.metadata.sorted_tables:
+            connection.execute(insert(table), VALUES)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+
+
+def database_measures(plain: Engine, ours: Engine) -> list[Measure]:
+    return [
+        Measure("ORM read", 1.03, lambda: orm_read(plain, Plain), lambda: orm_read(ours, Guarded)),
+        Measure("Core read", 1.10, lambda: core_read(plain, Plain), lambda: core_read(ours, Guarded)),
+        Measure("bulk write", 1.20, lambda: bulk_write(plain, Plain), lambda: bulk_write(ours, Bare)),
+        Measure(
+            "bulk write, CHECKs too",
+            None,
+            lambda: bulk_write(plain, Plain),
+            lambda: bulk_write(ours, Guarded),
+        ),
+        Measure(
+            "checkout",
+            5e-6,
+            lambda: check_out(plain),
+            lambda: check_out(ours),
+            is_difference=True,
+            times=CHECKOUTS,
+        ),
+    ]
+
+
+def orm_read(engine: Engine, model: type[DeclarativeBase]) -> None:
+    with Session(engine) as session:
+        session.scalars(select(model)).all()
+
+
+def core_read(engine: Engine, model: type[DeclarativeBase]) -> None:
+    columns = model.__table__.c
+    with engine.connect() as connection:
+        connection.execute(select(columns["one"], columns["other"])).all()
+
+
+def bulk_write(engine: Engine, model: type[DeclarativeBase]) -> None:
+    with Session(engine) as session:
+        session.execute(insert(model), VALUES)
+        session.rollback()
+
+
+def check_out(engine: Engine) -> None:
+    for _ in range(CHECKOUTS):
+        engine.raw_connection().close()
+
+
+def json_measures(client: Client) -> list[Measure]:
+    plain, ours = TypeAdapter(list[PlainItem]), TypeAdapter(list[UtcItem])
+    plain_items = plain.validate_python(ITEMS, from_attributes=True)
+    our_items = ours.validate_python(ITEMS, from_attributes=True)
+    return [
+        Measure(
+            f"response of {len(ITEMS):,} rows",
+            1.30,
+            lambda: client.send("GET", "/plain"),
+            lambda: client.send("GET", "/utc"),
+        ),
+        Measure(
+            "its JSON alone", None, lambda: plain.dump_json(plain_items), lambda: ours.dump_json(our_items)
+        ),
+    ]
+
+
+def make_app() -> FastAPI:
+    """Make an application that answers as ours does: rows to a model, and the model to JSON."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/plain")
+    def plain() -> list[PlainItem]:
+        return [PlainItem.model_validate(item) for item in ITEMS]
+
+    @app.get("/utc")
+    def utc() -> list[UtcItem]:
+        return [UtcItem.model_validate(item) for item in ITEMS]
+
+    return app
+
+
+def show(measures: list[Measure], runs: int, version: str) -> None:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Instants beside plain timestamps: {ROWS:,} rows of two, {runs} runs in turns, PostgreSQL {version}",
+        title_justify="left",
+    )
+    for heading in ("", "plain", "ours", "cost", "at most", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for measure in measures:
+        unit, factor = ("µs", 1e6) if measure.is_difference else ("ms", 1e3)
+        middles = (f"{middle * factor:.1f} {unit}" for middle in measure.medians)
+        most = "" if measure.most is None else written(measure, measure.most)
+        verdict = Text("")
+        if measure.most is not None:
+            verdict = Text("✓", "green") if measure.result <= measure.most else Text("over", "bold red")
+        table.add_row(measure.name, *middles, written(measure, measure.result), most, verdict)
+    Console().print(table)
+
+
+def written(measure: Measure, cost: float) -> str:
+    return f"{cost * 1e6:+.1f} µs" if measure.is_difference else f"{cost:.2f}"
