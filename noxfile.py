@@ -84,7 +84,7 @@ def db_revision(session: nox.Session) -> None:
 
 @nox.session
 def utc_check(session: nox.Session) -> None:
-    """Prove on a database, and change nothing there, that no layer stores or shows a wrong time (-- --json)."""
+    """Prove on a database, changing nothing, that no layer stores or shows a wrong time (-- --json)."""
     database(session, "utc")
 
 
@@ -115,7 +115,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- environment)."""
+    """Measure what is promised of speed, as ratios in one run (-- environment, -- utc)."""
     prepare(session)
     session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
 
