@@ -227,6 +227,7 @@ class JobQueue(Base):
         ),
         Index("ix_job_queue_ready", "priority", "run_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_job_queue_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
+        # Within a company, so that one tenant's key cannot hold up another's job.
         Index(
             "uq_job_queue_company_id_dedupe_key_live",
             "company_id",

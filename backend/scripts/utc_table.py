@@ -27,19 +27,20 @@ _SHORT = {
     "unpinned": "not\npin.",
 }
 _LEGEND = (
-    "stored: what PostgreSQL has, in whole microseconds. midway: the zone SET LOCAL in mid-transaction.",
-    "rendered: PostgreSQL's ::text. upd.: the other side of a fold, assigned. psql: a client with nothing",
-    "of ours. unpinned: an engine with our models alone. What the API writes is PostgreSQL's clock.",
+    "stored: what PostgreSQL has, in whole microseconds. midway: the zone SET LOCAL in",
+    "mid-transaction. rendered: PostgreSQL's ::text. upd.: the other side of a fold,",
+    "assigned. psql: a client with nothing of ours. unpinned: an engine with our models",
+    "alone. What the API writes is PostgreSQL's clock.",
 )
 _GROUPS = {
-    "session": "sessions stay in UTC, and are mended where a user of the pool moved them",
+    "session": "sessions are in UTC, and mended where a user of the pool moved them",
     "refused": "what is no instant is refused at every door before it is sent",
     "normalised": "an attribute is UTC as soon as it is set",
     "grammar": "requests are RFC 3339 with an offset, responses have 27 characters",
     "openapi": "the API's schema says so of every timestamp",
     "range": "no client can store what another cannot show",
     "trigger": "created_at stays and updated_at moves, whoever writes",
-    "clock": "one clock, PostgreSQL's, for every row that the API makes or changes",
+    "clock": "one clock, PostgreSQL's, for rows that the API makes or changes",
     "lint": "no column, of models or tables, could hold a wrong time",
 }
 
@@ -48,10 +49,8 @@ def print_report(console: Console, report: Report, place: str) -> None:
     """Print what was proved, what was not and how to try it again, and what else is remarkable on the server."""
     console.print()
     console.print(Text.assemble(("No layer stores or shows a wrong time", "bold"), f": tried on {place}"))
-    console.print(
-        f"Sessions moved to {', '.join(report.zones)}; seed {report.seed}"
-        + (f"; only {report.only}" if report.only else "")
-    )
+    console.print(Text(f"sessions moved to {', '.join(report.zones)}", "dim"))
+    console.print(Text(f"seed {report.seed}" + (f", only {report.only}" if report.only else ""), "dim"))
     _print_matrix(console, report)
     _print_groups(console, report)
     _print_observations(console, report)
@@ -66,7 +65,7 @@ def _print_matrix(console: Console, report: Report) -> None:
     if not writes:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-    table.add_column("read by", vertical="bottom", no_wrap=True)
+    table.add_column("    written →\nread ↓", vertical="bottom", no_wrap=True)
     for name in writes:
         table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom", no_wrap=True)
     for read in ("stored", *READS):
@@ -85,7 +84,7 @@ def _cell(report: Report, path: str) -> Text:
 
 
 def _print_groups(console: Console, report: Report) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
@@ -100,6 +99,7 @@ def _print_groups(console: Console, report: Report) -> None:
             table.add_row(promise, f"{checks:,}", mark)
     if table.row_count:
         console.print(table)
+        console.print()
 
 
 def _print_observations(console: Console, report: Report) -> None:

@@ -65,7 +65,11 @@ def is_narrow_multirange(seen: object, microseconds: int) -> bool:
 
 def describe(seen: object) -> str:
     """Say what was seen so that a wrong zone shows."""
-    return f"{seen!r}" if isinstance(seen, datetime | Range | Multirange) else f"{seen}"
+    if isinstance(seen, datetime):
+        return f"{seen.isoformat()} in {seen.tzinfo}"
+    if isinstance(seen, Range):
+        return f"from {describe(seen.lower)} to {describe(seen.upper)}"
+    return ", ".join(map(describe, seen)) if isinstance(seen, Multirange) else str(seen)
 
 
 def over_http(round_: Round, subject: Subject, after: int) -> Seen:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
 from backend.utc.proof.matrix import FAULTS
-from backend.utc.proof.reads import is_instant
+from backend.utc.proof.reads import describe, is_instant
 from backend.utc.proof.report import Report
 from backend.utc.proof.subjects import Round, Row, Subject
 from backend.utc.proof.writes import copy_in, raw_connection
@@ -133,18 +133,22 @@ UNTYPED_DOORS: dict[str, Door] = {
 
 def check_refusals(round_: Round, subject: Subject, report: Report) -> None:
     """Try what is no instant at every door; and what is one, at the attribute, which makes it UTC at once."""
+    held = [value.held for value in round_.values]
+    with round_.engine.begin() as connection:
+        (others,) = subject.others(connection, 1)
+        rows = subject.rows(connection, held)
     for name, value, door_name, door in _attempts():
         path = f"refused/{door_name}"
         if report.wants(path):
-            outcome = _try(round_, subject, door, value, names_column=door_name == "attribute")
+            row = {**others, **dict.fromkeys(_names(subject), value)}
+            outcome = _try(round_, subject, door, row, names_column=door_name == "attribute")
             report.check(path, name, repr(value), holds=outcome is None, seen=outcome)
-    for value_ in round_.values:
-        with round_.engine.connect() as connection:
-            row = subject.model(**subject.rows(connection, [value_.held])[0])
+    for value_, row in zip(round_.values, rows, strict=True):
+        new = subject.model(**row)
         for column in subject.instants:
-            seen = getattr(row, column.name)
+            seen = getattr(new, column.name)
             holds = is_instant(seen, value_.microseconds)
-            report.check("normalised/attribute", str(column), value_, holds=holds, seen=repr(seen))
+            report.check("normalised/attribute", str(column), value_, holds=holds, seen=describe(seen))
 
 
 def _attempts() -> Iterator[tuple[str, object, str, Door]]:
@@ -156,12 +160,11 @@ def _attempts() -> Iterator[tuple[str, object, str, Door]]:
             yield name, other, door_name, door
 
 
-def _try(round_: Round, subject: Subject, door: Door, value: object, *, names_column: bool) -> str | None:
+def _try(round_: Round, subject: Subject, door: Door, row: Row, *, names_column: bool) -> str | None:
     """Return None where the door refused, else what happened. Nothing stays of it."""
     with round_.engine.connect() as connection:
         # Begun, so that whatever is taken is rolled back.
         connection.begin()
-        row = subject.rows(connection, [value])[0]
         try:
             door(connection, round_, subject, row)
         except FAULTS as error:
