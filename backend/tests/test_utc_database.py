@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
-from sqlalchemy.exc import StatementError
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, insert, select, text
+from sqlalchemy.exc import CompileError, StatementError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from backend.database import SessionLocal
@@ -196,6 +196,17 @@ def test_what_is_no_instant_is_refused_before_it_is_sent(database: Engine, value
 def test_comparison_with_what_is_no_instant_is_refused(database: Engine, value: Any) -> None:  # noqa: ANN401 - anything at all
     with database.connect() as connection, pytest.raises(StatementError):
         connection.execute(select(Company.id).where(Company.created_at > value))
+
+
+def test_value_that_is_written_into_a_statement_is_an_instant_too(database: Engine) -> None:
+    def written(at: datetime) -> str:
+        literal = select(bindparam("at", at, type_=UtcDateTime()))
+        return str(literal.compile(database, compile_kwargs={"literal_binds": True}))
+
+    assert "'2024-11-03 06:30:00+00:00'" in written(SECOND)
+    with pytest.raises(CompileError) as caught:
+        written(datetime(2024, 1, 1))  # noqa: DTZ001 - the mistake under test
+    assert "without an offset" in str(caught.value.__cause__)
 
 
 def test_arithmetic_with_an_interval_gives_an_instant(database: Engine) -> None:

@@ -214,6 +214,7 @@ def test_health_refuses_a_column_that_was_changed_by_hand(api: TestClient, clone
 def test_health_leaves_tables_of_others_alone(api: TestClient, clone: Engine) -> None:
     with clone.begin() as connection:
         connection.execute(text("CREATE TABLE somebody_elses (at timestamp)"))
+        connection.execute(text("CREATE SCHEMA another CREATE TABLE users (at timestamp)"))
 
     assert api.get("/health/ready").status_code == 200
 

@@ -1,6 +1,7 @@
 """The proof leaves a database as it found it, tells what it found, and can be repeated."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -232,6 +233,22 @@ def test_script_needs_no_token_where_the_api_does(live: Engine) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "PROVED: " in done.stdout
+
+
+def test_ephemeral_server_is_moved_by_the_databases_own_settings() -> None:
+    command = [sys.executable, "-m", "backend.devtools.database", "utc", "--ephemeral", "--only", "session"]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"DOCKER_HOST": "unix:///nonexistent", "COLUMNS": "100"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PROVED: 24 checks on 6 paths" in done.stdout
 
 
 def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(

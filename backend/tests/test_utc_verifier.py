@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -103,6 +103,16 @@ DEFENCES = {
 }
 
 
+def showing_a_bare_datetime(engine: Engine) -> FastAPI:
+    app = make_app(engine)
+
+    @app.get("/now")
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    return app
+
+
 @pytest.fixture
 def prove(postgres_database: str) -> Iterator[Callable[..., Report]]:
     """Prove two tables in one zone, on an engine made when it is called."""
@@ -141,6 +151,12 @@ def test_nothing_is_wrong_where_nothing_was_taken_away(prove: Callable[..., Repo
 
     assert report.failures == []
     assert report.is_proved
+
+
+def test_bare_datetime_in_the_api_is_found(prove: Callable[..., Report]) -> None:
+    report = prove(make=showing_a_bare_datetime, only="openapi")
+
+    assert [failure.subject.split("/")[:4] for failure in report.failures] == [["", "paths", "", "now"]]
 
 
 @pytest.mark.parametrize("defence", DEFENCES.values(), ids=DEFENCES)
