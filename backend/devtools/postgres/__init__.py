@@ -33,7 +33,8 @@ A project says once what its schema is; it is made once a run, and copied from t
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
 share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden. All databases of a run have its random
-prefix (`test_<run>_`): only those are ever written to or dropped, and none is left.
+prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run ends by itself, by
+Ctrl-C, SIGTERM or SIGHUP. A run that is killed (SIGKILL) on a given server leaves its databases there.
 
 **On the command line**, for any program that reads DATABASE_URL:
 

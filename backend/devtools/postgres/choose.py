@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from .binaries import CURES, find_binaries
+from .databases import CONNECT_SECONDS
 from .embedded import start_ephemeral
 from .engine import connect_to_engine, have_image
 from .identity import preferred_identity
@@ -51,20 +54,34 @@ class Choice:
         return self._start()
 
 
-def choose(request: str = "auto", *, image: str = DEFAULT_IMAGE, pull_seconds: float | None = None) -> Choice:
+def choose(
+    request: str = "auto",
+    *,
+    image: str = DEFAULT_IMAGE,
+    pull_seconds: float | None = None,
+    named_by: str = "--postgres",
+    to_create: bool = False,
+) -> Choice:
     """Decide which server to use, without starting one.
 
     `request` is `auto` (Docker, else binaries on this machine), `docker`, `embedded`, or the URL of a server that
     runs. What is asked for by name is had or refused, and nothing else is tried. An image that is not there is pulled
-    if that takes no longer than `pull_seconds` (120, or what POSTGRES_PULL_SECONDS says). Raises PostgresUnavailable.
+    if that takes no longer than `pull_seconds` (120, or what POSTGRES_PULL_SECONDS says). `named_by` says for people
+    where the request was made, and `to_create` refuses a given server whose role may not create databases. Raises
+    PostgresUnavailable.
     """
-    seconds = _pull_seconds() if pull_seconds is None else pull_seconds
+    seconds = _pull_seconds(pull_seconds)
     if request == "docker":
-        return _pinned("docker", lambda why: _docker(image, seconds, why))
+        return _pinned("docker", named_by, lambda why: _docker(image, seconds, why))
     if request == "embedded":
-        return _pinned("embedded", _embedded)
+        return _pinned("embedded", named_by, _embedded)
     if request != "auto":
-        return _given(request)
+        if "://" not in request:
+            # Not shown, for it may be a connection string that holds a password.
+            raise PostgresUnavailable(
+                f"{named_by} has to be auto, docker, embedded or a URL that begins with postgresql://."
+            )
+        return _given(request, named_by, to_create=to_create)
     try:
         return _docker(image, seconds, "because Docker answers")
     except PostgresUnavailable as no_docker:
@@ -79,22 +96,27 @@ def choose(request: str = "auto", *, image: str = DEFAULT_IMAGE, pull_seconds: f
             ) from None
 
 
-def _pull_seconds() -> float:
-    text = os.environ.get(PULL_VARIABLE, "")
+def _pull_seconds(asked: float | None) -> float:
+    name, text = "The time for a pull", str(asked)
+    if asked is None:
+        name, text = PULL_VARIABLE, os.environ.get(PULL_VARIABLE) or str(PULL_SECONDS)
     try:
-        seconds = float(text) if text else PULL_SECONDS
+        seconds = float(text)
     except ValueError:
-        raise PostgresUnavailable(f"{PULL_VARIABLE} is not a number of seconds: {text!r}.") from None
+        seconds = math.nan
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise PostgresUnavailable(f"{name} is not a number of seconds: {text!r}.")
     return max(seconds, 0.001)
 
 
-def _pinned(request: str, way: Callable[[str], Choice]) -> Choice:
+def _pinned(request: str, named_by: str, way: Callable[[str], Choice]) -> Choice:
+    asked = f"{named_by} {request}"
     try:
-        return way(f"as --postgres {request} asks")
+        return way(f"as {asked} asks")
     except PostgresUnavailable as error:
         reason = str(error).rstrip(".")
         raise PostgresUnavailable(
-            f"--postgres {request} was asked for and cannot be had: {reason}.\n"
+            f"{asked} was asked for and cannot be had: {reason}.\n"
             f"Put that right, or let --postgres auto choose."
         ) from None
 
@@ -111,7 +133,15 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
 
     def start() -> Server:
         # Importing docker and testcontainers takes longer than an embedded server's whole start.
-        from .container import start_container  # noqa: PLC0415
+        try:
+            from .container import start_container  # noqa: PLC0415
+        except ImportError:
+            raise PostgresUnavailable("The Python package testcontainers is not installed.") from None
+        except ValueError as error:
+            # It reads its settings as it is imported, and at times does not say which one is wrong.
+            raise PostgresUnavailable(
+                f"testcontainers cannot read its settings (TC_* or TESTCONTAINERS_* in the environment): {error}."
+            ) from None
 
         return start_container(image, pull_seconds)
 
@@ -124,18 +154,31 @@ def _embedded(why: str) -> Choice:
     return Choice("embedded", binaries.version, f"embedded ({binaries.origin})", why, start_ephemeral)
 
 
-def _given(url: str) -> Choice:
+def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
     url = administrative_url(url)
     where = without_password(url)
     try:
         version = server_version(url)
-    except psycopg.OperationalError as error:
+        if to_create:
+            _check_rights(url, where)
+    except psycopg.Error as error:
         raise PostgresUnavailable(
             f"The PostgreSQL server given, at {where}, cannot be used: {_said(error, url)}"
         ) from None
     return Choice(
-        "given", version, f"given ({where})", "as its URL was named", lambda: Server(url, version, "given")
+        "given", version, f"given ({where})", f"as {named_by} names it", lambda: Server(url, version, "given")
     )
+
+
+def _check_rights(url: str, where: str) -> None:
+    query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
+    with psycopg.connect(url, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection:
+        row = connection.execute(query).fetchone()
+    if row is not None and not row[0]:
+        raise PostgresUnavailable(
+            f"The PostgreSQL server given, at {where}, cannot be used: its role {row[1]} may not create databases. "
+            f"A superuser can let it: ALTER ROLE {row[1]} CREATEDB."
+        )
 
 
 def _said(error: psycopg.Error, url: str) -> str:

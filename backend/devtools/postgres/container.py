@@ -20,7 +20,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import Reaper
 
-from .embedded import answers
+from .embedded import no_connection, refusal_of
 from .engine import connect_to_engine, engine_address, have_image
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url, server_version
 
@@ -71,16 +71,16 @@ class EphemeralPostgres(PostgresContainer):
         """Wait for a connection over TCP, which the socket-only server of the first start does not take."""
         deadline = time.monotonic() + START_SECONDS
         next_look = time.monotonic() + _LOOK_SECONDS
-        url = None
+        url = refusal = None
         while time.monotonic() < deadline:
             url = url or self._url_if_mapped()
             if url is None or time.monotonic() >= next_look:
                 self._look_whether_it_died()
                 next_look = time.monotonic() + _LOOK_SECONDS
-            if url is not None and answers(url):
+            if url is not None and (refusal := refusal_of(url)) is None:
                 return
             time.sleep(_POLL_SECONDS)
-        raise PostgresUnavailable(self._death(f"took no connection within {START_SECONDS:.0f} s"))
+        raise PostgresUnavailable(self._death(f"is of no use: {no_connection(START_SECONDS, refusal)}"))
 
     def _url_if_mapped(self) -> str | None:
         # The port is at times not mapped yet when the container runs already, and a container that died has none.

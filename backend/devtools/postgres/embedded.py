@@ -164,7 +164,7 @@ def _ephemeral_base(identity: Identity) -> Path:
 def _wait_until_ready(keeper: KeeperProcess, place: Place) -> str:
     """Poll by real connections, watching for what the keeper says; return the administrative URL."""
     deadline = time.monotonic() + START_SECONDS
-    url = None
+    url = refusal = None
     while (left := deadline - time.monotonic()) > 0:
         line = keeper.line(left if url is None else _POLL_SECONDS)
         if line is not None:
@@ -172,13 +172,18 @@ def _wait_until_ready(keeper: KeeperProcess, place: Place) -> str:
             if word == "ended":
                 raise PostgresUnavailable(_death(place, rest))
             url = local_url(int(rest), SUPERUSER, place.password)
-        if url is not None and answers(url):
+        if url is not None and (refusal := refusal_of(url)) is None:
             return url
-    raise PostgresUnavailable(_death(place, f"it took no connection within {START_SECONDS:.0f} s"))
+    raise PostgresUnavailable(_death(place, no_connection(START_SECONDS, refusal)))
 
 
-def answers(url: str) -> bool:
-    """Tell whether a connection can be made, now.
+def no_connection(seconds: float, refusal: str | None) -> str:
+    """Say that a server took no connection in time, and why it did not take the last one."""
+    return f"it took no connection within {seconds:.0f} s" + (f" ({refusal})" if refusal else "")
+
+
+def refusal_of(url: str) -> str | None:
+    """Try to connect, once; return what libpq says if that fails, and None if it does not.
 
     Raises PostgresUnavailable where the server is up and refuses for a reason that waiting does not change.
     """
@@ -192,8 +197,8 @@ def answers(url: str) -> bool:
             raise PostgresUnavailable(
                 f"The new server refuses the connection: {text.splitlines()[0]}"
             ) from None
-        return False
-    return True
+        return text.strip().splitlines()[-1].strip() if text.strip() else type(error).__name__
+    return None
 
 
 def _death(place: Place, reason: str) -> str:

@@ -88,6 +88,8 @@ def connect_to_engine() -> DockerClient:
 
     try:
         return within(ANSWER_SECONDS, ask, "asking Docker")
+    except ValueError:
+        raise PostgresUnavailable(f"Docker's address {address} cannot be understood") from None
     except (DockerException, TimeoutError, OSError):
         raise PostgresUnavailable(f"Docker does not answer at {address}") from None
 

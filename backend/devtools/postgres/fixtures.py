@@ -27,7 +27,7 @@ Dropping one just after its last connection waits 100 ms for the backend to go.
 class ServerInfo:
     """The server that the run uses; `url` is administrative, for SQLAlchemy and psycopg alike."""
 
-    url: str
+    url: str = field(repr=False)
     kind: Kind
     version: str
 

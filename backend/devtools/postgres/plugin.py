@@ -6,6 +6,9 @@ where no test will run (`--collect-only`, `--help`, `--fixtures` and their like)
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,8 @@ from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
 pytest_plugins = [f"{__package__}.fixtures"]
@@ -47,6 +52,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = Run(config)
+    if threading.current_thread() is threading.main_thread() and not hasattr(config, "workerinput"):
+        _end_as_ctrl_c_does(config)
+
+
+def _end_as_ctrl_c_does(config: pytest.Config) -> None:
+    """Have SIGTERM and SIGHUP end the run as Ctrl-C does, or they would leave databases and containers behind."""
+    owner = os.getpid()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        # A forked child of a test ends as it would without us.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # One that somebody handles, or ignores as nohup does, is not ours.
+    ours = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL
+    ]
+
+    def restore() -> None:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in ours:
+        signal.signal(number, interrupt)
+    config.add_cleanup(restore)
 
 
 @pytest.hookimpl(tryfirst=True)

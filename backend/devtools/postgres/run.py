@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .databases import ensure_database
+from .libpq import without_libpq_variables
 from .persistent import start_persistent
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
     """Run the command on the server of a choice or of a persistent directory; return the command's exit code.
 
     The database is created if it is not there, and announced in one line on stderr. A command that a signal ended gives
-    128 and the signal's number, as in a shell. Raises PostgresUnavailable.
+    128 and the signal's number, as in a shell. What libpq reads from the environment (PGSSLMODE and its like) reaches
+    neither the command nor this process's own connections where the server is ours. Raises PostgresUnavailable.
     """
-    with serving(source) as server:
+    ours = isinstance(source, Path) or source.kind != "given"
+    with without_libpq_variables() if ours else nullcontext(), serving(source) as server:
         url = ensure_database(server.url, database)
         return supervise(command, {"DATABASE_URL": url})
 

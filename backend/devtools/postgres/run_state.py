@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -11,6 +12,7 @@ import pytest
 
 from .choose import Choice, choose
 from .databases import Databases, new_run_id
+from .libpq import without_libpq_variables
 from .server import Kind, PostgresUnavailable, Server
 
 URL_VARIABLE = "TEST_DATABASE_URL"
@@ -26,24 +28,38 @@ class Run:
         self._server: Server | None = None
         self.run_id = new_run_id()
         self.worker = "main"
+        self._environment = ExitStack()
         handed: dict[str, Any] | None = getattr(config, "workerinput", {}).get(WORKER_INPUT)
         if handed is not None:
             kind: Kind = handed["kind"]
             self._server = Server(handed["url"], handed["version"], kind)
             self.run_id, self.worker = handed["run_id"], handed["worker"]
+            self._keep_ours_apart(kind)
+
+    def _keep_ours_apart(self, kind: Kind) -> None:
+        """Keep what libpq reads from the environment, and is meant for another server, from one of ours."""
+        if kind != "given":
+            self._environment.enter_context(without_libpq_variables())
 
     @property
     def choice(self) -> Choice:
         """The choice, made at the first look; UsageError where no server can be had."""
         if self._choice is None:
             option = self._config.getoption
-            request = option("--postgres") or os.environ.get(URL_VARIABLE) or "auto"
+            request, by_variable = option("--postgres"), os.environ.get(URL_VARIABLE)
+            named_by = "--postgres" if request or not by_variable else URL_VARIABLE
             try:
                 self._choice = choose(
-                    request, image=option("--postgres-image"), pull_seconds=option("--postgres-pull-seconds")
+                    request or by_variable or "auto",
+                    image=option("--postgres-image"),
+                    pull_seconds=option("--postgres-pull-seconds"),
+                    named_by=named_by,
+                    to_create=True,
                 )
             except PostgresUnavailable as error:
-                raise pytest.UsageError(str(error)) from None
+                source = "" if named_by in str(error) or named_by == "--postgres" else f"{named_by}: "
+                raise pytest.UsageError(f"{source}{error}") from None
+            self._keep_ours_apart(self._choice.kind)
         return self._choice
 
     @property
@@ -66,6 +82,7 @@ class Run:
 
     def end(self) -> None:
         """Drop what the run made on a server that stays, or stop the one that does not."""
+        self._environment.close()
         server, self._server = self._server, None
         if server is None or hasattr(self._config, "workerinput"):
             return

@@ -55,6 +55,17 @@ class Server:
         self.stop()
 
 
+class SecretURL(str):
+    """A URL whose `repr`, which reports of failing tests are full of, shows no password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(
+            re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", re.sub(r"(?<=password=)[^&]*", "***", self))
+        )
+
+
 def local_url(port: int, user: str, password: str, *, host: str = "127.0.0.1") -> str:
     """Return the administrative URL of a server that listens on this port."""
     login = f"{quote(user, safe='')}:{quote(password, safe='')}"
@@ -71,9 +82,9 @@ def database_url(url: str, name: str) -> str:
     return f"{scheme}://{netloc}/{quote(name, safe='')}" + (f"{question}{kept}" if kept else "")
 
 
-def sqlalchemy_url(url: str) -> str:
+def sqlalchemy_url(url: str) -> SecretURL:
     """Return a `postgresql://` URL in the form by which SQLAlchemy finds psycopg 3."""
-    return re.sub(r"^postgresql://", "postgresql+psycopg://", url)
+    return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
 
 
 def administrative_url(url: str) -> str:
@@ -112,9 +123,12 @@ def without_password(url: str) -> str:
 def server_version(url: str, *, timeout: int = 5) -> str:
     """Connect and ask the server's version, in the short form (`18.6`).
 
-    Raises psycopg.OperationalError where nothing answers within `timeout` seconds.
+    Raises psycopg.Error where nothing answers within `timeout` seconds, or the URL says what cannot be understood.
     """
-    with psycopg.connect(url, connect_timeout=timeout, autocommit=True) as connection:
+    # One that the URL names is taken from there, for whether it can be read is part of what is asked.
+    if "connect_timeout" not in psycopg.conninfo.conninfo_to_dict(url):
+        url = psycopg.conninfo.make_conninfo(url, connect_timeout=timeout)
+    with psycopg.connect(url, autocommit=True) as connection:
         return short_version(connection.info.parameter_status("server_version") or "")
 
 

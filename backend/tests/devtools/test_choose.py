@@ -139,11 +139,56 @@ def test_a_given_server_that_does_not_answer_is_one_plain_line() -> None:
     assert "\n" not in text
 
 
-@pytest.mark.parametrize("text", ["soon", "1 2"])
+@pytest.mark.parametrize("text", ["soon", "1 2", "nan", "inf", "-1"])
 def test_a_pull_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("POSTGRES_PULL_SECONDS", text)
     with pytest.raises(PostgresUnavailable, match="POSTGRES_PULL_SECONDS is not a number of seconds"):
         choose("auto")
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_pull_time_that_no_clock_can_measure_is_refused(seconds: float) -> None:
+    with pytest.raises(PostgresUnavailable, match="is not a number of seconds"):
+        choose("auto", pull_seconds=seconds)
+
+
+def test_an_address_of_docker_that_cannot_be_understood_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://a:b")
+
+    assert choose("auto").why == "because Docker's address tcp://a:b cannot be understood"
+
+
+@pytest.mark.parametrize("request_", ["dokcer", "host=h password=hunter2", ""])
+def test_a_request_that_is_none_is_told_what_there_is(request_: str) -> None:
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choose(request_)
+
+    assert str(refusal.value) == (
+        "--postgres has to be auto, docker, embedded or a URL that begins with postgresql://."
+    )
+
+
+@pytest.mark.parametrize("mistake", ["connect_timeout=x", "nonsense=1", "sslmode=bogus", "keepalives=x"])
+def test_a_mistake_in_a_given_urls_query_is_refused_in_one_line(embedded: Server, mistake: str) -> None:
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choose(f"{embedded.url}?{mistake}")
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(embedded: Server) -> None:
+    query(embedded.url, """create role "no Rights" login password 'p'""")
+    url = embedded.url.replace(embedded.url.split("//")[1].split("@")[0], "no%20Rights:p")
+
+    assert choose(url).kind == "given"
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choose(url, to_create=True)
+
+    assert str(refusal.value).endswith(
+        """its role "no Rights" may not create databases. """
+        """A superuser can let it: ALTER ROLE "no Rights" CREATEDB."""
+    )
+    query(embedded.url, 'drop role "no Rights"')
 
 
 @contextmanager

@@ -105,6 +105,16 @@ def test_a_server_that_refuses_for_good_is_not_waited_for(monkeypatch: pytest.Mo
         start_ephemeral()
 
 
+def test_a_server_that_takes_no_connection_in_time_is_reported_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setattr("backend.devtools.postgres.embedded.START_SECONDS", 5.0)
+
+    with pytest.raises(PostgresUnavailable, match=r"no connection within 5 s \(.*SSL"):
+        start_ephemeral()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_server_ends_with_its_owner_however_that_ends(number: signal.Signals) -> None:
     owner = subprocess.Popen(

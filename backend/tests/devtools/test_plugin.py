@@ -163,13 +163,20 @@ def test_on_a_given_server_an_ordinary_role_leaves_nothing_and_touches_nothing(
 
     assert result.returncode == 0, result.stdout
     assert "10 passed" in result.stdout
-    assert re.search(r"^PostgreSQL \S+, given \(127.0.0.1:\d+/postgres\)", result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^PostgreSQL \S+, given \(127.0.0.1:\d+/postgres\), as TEST_DATABASE_URL",
+        result.stdout,
+        re.MULTILINE,
+    )
     assert len((place / "prepared").read_text(encoding="utf-8").splitlines()) == 1
     assert query(guest, DATABASES) == before
     assert query(foreign, "table kept") == [(42,)]
 
 
-def test_an_interrupted_run_drops_its_databases(project: Project, guest: str, foreign: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_drops_its_databases(
+    project: Project, guest: str, foreign: str, number: signal.Signals
+) -> None:
     before = query(guest, DATABASES)
     place = project(
         "import pathlib, time\n"
@@ -180,7 +187,7 @@ def test_an_interrupted_run_drops_its_databases(project: Project, guest: str, fo
     with pytest_started(place, "--postgres", guest) as run:
         wait_until((place / "waiting").exists, "the test waits")
         assert len(query(guest, DATABASES)) == len(before) + 3
-        run.send_signal(signal.SIGINT)
+        run.send_signal(number)
         run.wait(20)
 
     assert run.returncode == pytest.ExitCode.INTERRUPTED
@@ -209,6 +216,42 @@ def test_a_server_that_cannot_be_had_is_one_plain_error(
     assert "Traceback" not in result.stdout + result.stderr
     assert "hunter2" not in result.stdout + result.stderr
     assert "failed" not in result.stdout
+
+
+def test_a_mistake_in_the_variable_that_names_the_server_is_said_to_be_there(project: Project) -> None:
+    result = pytest_in(project(), TEST_DATABASE_URL="mysql://u:hunter2@h/d")
+
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.startswith("ERROR: TEST_DATABASE_URL: The URL given")
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])
+def test_a_users_settings_for_libpq_reach_no_server_of_ours(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    theirs = {"PGSSLMODE": "require", "PGHOSTADDR": "127.0.0.2", "PGOPTIONS": "-c no_such_setting=1"}
+    result = pytest_in(project(), "--postgres", "embedded", *workers, **theirs)
+
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_failing_tests_report_shows_no_password(project: Project) -> None:
+    place = project(
+        "import re\n"
+        "def test_it(postgres_reset, postgres_clone, postgres_empty, postgres_server):\n"
+        "    password = re.search(':([^:@]*)@', postgres_server.url)[1]\n"
+        "    open('password', 'w').write(password)\n"
+        "    del password\n"
+        "    assert postgres_server is None\n"
+        "    assert postgres_reset is None\n"
+    )
+
+    result = pytest_in(place, "--showlocals", "--postgres", "embedded")
+
+    assert "1 failed" in result.stdout
+    assert ":***@127.0.0.1" in result.stdout
+    assert (place / "password").read_text(encoding="utf-8") not in result.stdout
 
 
 @pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])

@@ -37,6 +37,19 @@ def test_the_command_gets_a_database_and_its_exit_code_is_returned() -> None:
     assert result.stderr.startswith("PostgreSQL ")
 
 
+def test_what_libpq_reads_from_the_environment_reaches_no_server_of_ours() -> None:
+    result = finished(
+        [*RUN, "--postgres", "embedded", "--", *python("-c", REPORT)],
+        PGSSLMODE="require",
+        PGHOSTADDR="127.0.0.2",
+        PGOPTIONS="-c no_such_setting=1",
+        PGSERVICE="nowhere",
+        PGREQUIREAUTH="none",
+    )
+
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_directory_keeps_its_data_between_commands(kept: Path) -> None:
     options = ["--directory", str(kept / "kept"), "--database", "odd name"]
 

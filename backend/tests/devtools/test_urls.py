@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from backend.devtools.postgres.server import (
     PostgresUnavailable,
+    SecretURL,
     administrative_url,
     database_url,
     local_url,
@@ -45,6 +46,17 @@ def test_without_a_database_the_administrative_one_is_meant() -> None:
 
 def test_sqlalchemy_is_told_the_driver() -> None:
     assert sqlalchemy_url("postgresql://u@h/d") == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql+psycopg://u:hunter2%40@h:1/d", "postgresql://h/d?user=u&password=hunter2&connect_timeout=1"],
+)
+def test_a_urls_repr_masks_the_password_and_nothing_else(url: str) -> None:
+    secret = SecretURL(url)
+
+    assert secret == url
+    assert repr(secret) == repr(url.replace("hunter2%40", "***").replace("hunter2", "***"))
 
 
 @pytest.mark.parametrize(
