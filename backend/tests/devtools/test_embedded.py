@@ -6,6 +6,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 import psycopg
 import pytest
@@ -224,9 +225,9 @@ def test_a_port_lost_in_a_race_is_replaced(reachable: Path) -> None:
     first = reachable / "first"
     binaries = _with_postgres(
         reachable,
-        f'mkdir {first} 2>/dev/null && {{ echo "FATAL:  could not create any TCP/IP sockets" >&2; exit 1; }}\n'
-        f'exec {real.program("postgres")} "$@"',
-        initdb=f'exec {real.program("initdb")} "$@"',
+        f'mkdir {quote(str(first))} 2>/dev/null && {{ echo "FATAL:  could not create any TCP/IP sockets" >&2; exit 1; }}\n'
+        f'exec {quote(real.program("postgres"))} "$@"',
+        initdb=f'exec {quote(real.program("initdb"))} "$@"',
     )
     reachable.chmod(0o777)
 
