@@ -154,6 +154,55 @@ def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the
     assert containers(session) == set()
 
 
+@pytest.mark.parametrize(
+    ("variables", "notes"),
+    [
+        ({"TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX": "docker.io/", "TC_MAX_TRIES": "0"}, []),
+        ({"TESTCONTAINERS_RYUK_DISABLED": "true"}, ["No reaper for containers (it is disabled): "]),
+    ],
+    ids=["prefix", "disabled"],
+)
+def test_settings_of_testcontainers_are_followed(variables: dict[str, str], notes: list[str]) -> None:
+    script = (
+        "from backend.devtools.postgres import choose\n"
+        "with choose('docker').start() as server:\n"
+        "    print(*(note.partition(': ')[0] + ': ' for note in server.notes), sep='')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "".join(notes) + "\n"
+
+
+@pytest.mark.parametrize("name", ["TC_MAX_TRIES", "TESTCONTAINERS_CONNECTION_MODE"])
+def test_a_mistake_in_testcontainers_settings_is_one_plain_line(name: str) -> None:
+    command = [sys.executable, "-m", "backend.devtools.postgres", "run", "--postgres", "docker", "--", "true"]
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {name: "bogus"}, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 69
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("testcontainers cannot read its settings (")
+    assert "bogus" in result.stderr
+
+
+def test_the_reaper_stays_until_the_last_container_is_gone() -> None:
+    with choose("docker").start():
+        choose("docker").start().stop()
+        assert len(containers(SESSION_ID)) == 2
+
+    assert containers(SESSION_ID) == set()
+
+
 def test_a_killed_owner_leaves_no_container() -> None:
     script = (
         "import sys\n"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_IMAGE = "postgres:18"
 PULL_SECONDS = 120.0
 PULL_VARIABLE = "POSTGRES_PULL_SECONDS"
+PREFIX_VARIABLE = "TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _pinned(request: str, named_by: str, way: Callable[[str], Choice]) -> Choice
 
 
 def _docker(image: str, pull_seconds: float, why: str) -> Choice:
+    # Applied here, so that it is this image that is looked for, and pulled within the deadline.
+    image = os.environ.get(PREFIX_VARIABLE, "") + image
     client = connect_to_engine()
     try:
         environment = have_image(client, image, pull_seconds)

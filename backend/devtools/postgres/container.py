@@ -43,6 +43,10 @@ _SETTINGS = (
 )
 
 
+_started: set[EphemeralPostgres] = set()
+"""Those of this process that were not removed yet: the one reaper of them all goes with the last."""
+
+
 class EphemeralPostgres(PostgresContainer):
     """A container whose data lies in memory and whose start is waited for by real connections."""
 
@@ -114,11 +118,13 @@ def start_container(image: str, pull_seconds: float) -> Server:
 
         def remove() -> None:
             atexit.unregister(remove)
-            for removal in (container.stop, Reaper.delete_instance):
+            _started.discard(container)
+            for removal in (container.stop,) if _started else (container.stop, Reaper.delete_instance):
                 # An engine that went away took its containers with it, and a reaper removes itself as well.
                 with suppress(DockerException, OSError):
                     removal()
 
+        _started.add(container)
         atexit.register(remove)
         try:
             container.start()
@@ -137,25 +143,44 @@ def start_container(image: str, pull_seconds: float) -> Server:
 def _reaper_configured(pull_seconds: float) -> Iterator[tuple[str, ...]]:
     """Let testcontainers use its reaper if its image can be had, and else do without, and say so."""
     config = testcontainers_config
-    before = config.ryuk_disabled, config.sleep_time, config.max_tries
+    before = (
+        config.ryuk_disabled,
+        config.sleep_time,
+        config.max_tries,
+        config.hub_image_name_prefix,
+        config.ryuk_image,
+    )
+    # Left to testcontainers, a prefix hides the reaper's image from it, and it starts reapers for reapers without end.
+    config.ryuk_image, config.hub_image_name_prefix = config.hub_image_name_prefix + config.ryuk_image, ""
     address = engine_address()
     if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
         # Asked for it, testcontainers makes a client that nobody closes.
         config.ryuk_docker_socket = address.removeprefix("unix://")
-    notes: tuple[str, ...] = ()
-    if not config.ryuk_disabled:
-        client = connect_to_engine()
-        try:
-            have_image(client, config.ryuk_image, pull_seconds)
-        except PostgresUnavailable as error:
-            config.ryuk_disabled = True
-            notes = (f"No reaper for containers ({error}): a run that is killed leaves its container.",)
-            print(notes[0], file=sys.stderr, flush=True)  # noqa: T201
-        finally:
-            client.close()
-    seconds = config.timeout
-    config.sleep_time, config.max_tries = _STATUS_POLL_SECONDS, int(seconds / _STATUS_POLL_SECONDS)
     try:
+        notes: tuple[str, ...] = ()
+        if config.ryuk_disabled:
+            notes = ("No reaper for containers (it is disabled): a run that is killed leaves its container.",)
+        else:
+            client = connect_to_engine()
+            try:
+                have_image(client, config.ryuk_image, pull_seconds)
+            except PostgresUnavailable as error:
+                config.ryuk_disabled = True
+                notes = (f"No reaper for containers ({error}): a run that is killed leaves its container.",)
+                print(notes[0], file=sys.stderr, flush=True)  # noqa: T201
+            finally:
+                client.close()
+        seconds = config.timeout
+        config.sleep_time, config.max_tries = (
+            _STATUS_POLL_SECONDS,
+            max(1, int(seconds / _STATUS_POLL_SECONDS)),
+        )
         yield notes
     finally:
-        config.ryuk_disabled, config.sleep_time, config.max_tries = before
+        (
+            config.ryuk_disabled,
+            config.sleep_time,
+            config.max_tries,
+            config.hub_image_name_prefix,
+            config.ryuk_image,
+        ) = before
