@@ -47,6 +47,10 @@ class TablesStayLocked(Exception):  # noqa: N818 (it says what is so)
     """A test left a transaction open that holds its tables, and so they could not be emptied in time."""
 
 
+class TemplateUnavailable(Exception):  # noqa: N818 (it says what is so)
+    """What prepares the template left it unusable; no test of this run tries that again."""
+
+
 def new_run_id() -> str:
     """Return what tells this run's databases from all others, on any server."""
     # `random` would do, but plugins seed it, and then two runs would meet under one name.
@@ -111,15 +115,30 @@ class Databases:
         """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
 
         Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
-        and then takes no connections, so that a copy is never held up.
+        and then takes no connections, so that a copy is never held up. What `prepare` raises comes through to the
+        first that asks; the others, of whichever process, are told by TemplateUnavailable.
         """
         template, making = f"{self.prefix}template", f"{self.prefix}making"
         with self._alone():
             if template not in self.names():
+                self._check_not_failed(making)
                 self.drop([making])
-                prepare(self.create(making))
+                url = self.create(making)
+                try:
+                    prepare(url)
+                except Exception as error:
+                    said = " ".join(str(error).split()).replace(url, "its URL")
+                    self._remember_failure(making, f"postgres_prepare failed: {type(error).__name__}: {said}")
+                    raise
                 old, new = sql.Identifier(making), sql.Identifier(template)
-                self._run(sql.SQL("alter database {} rename to {}").format(old, new))
+                try:
+                    self._run(sql.SQL("alter database {} rename to {}").format(old, new))
+                except psycopg.errors.ObjectInUse:
+                    told = (
+                        "postgres_prepare left connections open to the database that it prepared; close them."
+                    )
+                    self._remember_failure(making, told)
+                    raise TemplateUnavailable(told) from None
                 self._run(sql.SQL("alter database {} allow_connections false").format(new))
         return template
 
@@ -127,6 +146,19 @@ class Databases:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _remember_failure(self, making: str, told: str) -> None:
+        """Note it with the database that was being made, where every process of the run finds it."""
+        comment = sql.SQL("comment on database {} is {}").format(sql.Identifier(making), sql.Literal(told))
+        # A server that went away meanwhile is its own failure, and no second one is wanted over the first.
+        with suppress(psycopg.Error):
+            self._run(comment)
+
+    def _check_not_failed(self, making: str) -> None:
+        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = %s"
+        row = self._administrative().execute(query, [making]).fetchone()
+        if row is not None and row[0] is not None:
+            raise TemplateUnavailable(row[0])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .databases import LOCK_SECONDS, Databases, Reset
+from .databases import LOCK_SECONDS, Databases, Reset, TemplateUnavailable
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
 
@@ -99,7 +99,10 @@ def _postgres_shelf(
 
 @pytest.fixture(scope="session")
 def _postgres_template(_postgres_shelf: Shelf, postgres_prepare: Callable[[str], None]) -> str:
-    return _postgres_shelf.databases.template(lambda url: postgres_prepare(sqlalchemy_url(url)))
+    try:
+        return _postgres_shelf.databases.template(lambda url: postgres_prepare(sqlalchemy_url(url)))
+    except TemplateUnavailable as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,13 @@ import psycopg
 import pytest
 
 from backend.devtools.postgres import Server, database_url, ensure_database
-from backend.devtools.postgres.databases import Databases, Reset, TablesStayLocked, new_run_id
+from backend.devtools.postgres.databases import (
+    Databases,
+    Reset,
+    TablesStayLocked,
+    TemplateUnavailable,
+    new_run_id,
+)
 
 from .support import query
 
@@ -104,16 +110,47 @@ def test_processes_that_ask_together_prepare_the_template_once(databases: Databa
     assert databases.names() == [f"{databases.prefix}template"]
 
 
-def test_a_preparation_that_fails_leaves_no_template_behind(databases: Databases) -> None:
+def test_a_preparation_that_fails_is_not_tried_again_in_the_whole_run(databases: Databases) -> None:
+    calls: list[str] = []
+
     def fail(url: str) -> None:
+        calls.append(url)
         query(url, "create table half_made ()")
-        raise LookupError
+        raise LookupError("it's\nnowhere")
 
     with pytest.raises(LookupError):
         databases.template(fail)
 
-    template = databases.template(prepare)
-    url = databases.create(f"{databases.prefix}copy", template)
+    another_process = Databases(databases.url, databases.prefix.split("_")[1])
+    for each in (databases, another_process):
+        with pytest.raises(
+            TemplateUnavailable, match=r"^postgres_prepare failed: LookupError: it's nowhere$"
+        ):
+            each.template(fail)
+    another_process.close()
+    assert len(calls) == 1
+    assert f"{databases.prefix}template" not in databases.names()
+
+
+def test_a_preparation_that_leaves_connections_open_is_told_so_once(databases: Databases) -> None:
+    held: list[psycopg.Connection] = []
+
+    def leave_open(url: str) -> None:
+        held.append(psycopg.connect(url))
+
+    for _ in range(2):
+        with pytest.raises(TemplateUnavailable, match=r"^postgres_prepare left connections open"):
+            databases.template(leave_open)
+
+    assert len(held) == 1
+    held[0].close()
+
+
+def test_a_run_that_was_killed_while_it_prepared_does_not_spoil_the_next_look(databases: Databases) -> None:
+    query(databases.create(f"{databases.prefix}making"), "create table half_made ()")
+
+    url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
+
     assert query(url, "select to_regclass('half_made')") == [(None,)]
 
 
