@@ -223,9 +223,10 @@ def test_a_port_lost_in_a_race_is_replaced(reachable: Path) -> None:
     """The first start finds its port taken, as PostgreSQL says it; the second is the real one."""
     real = find_binaries()
     first = reachable / "first"
+    refusal = 'echo "FATAL:  could not create any TCP/IP sockets" >&2; exit 1'
     binaries = _with_postgres(
         reachable,
-        f'mkdir {quote(str(first))} 2>/dev/null && {{ echo "FATAL:  could not create any TCP/IP sockets" >&2; exit 1; }}\n'
+        f"mkdir {quote(str(first))} 2>/dev/null && {{ {refusal}; }}\n"
         f'exec {quote(real.program("postgres"))} "$@"',
         initdb=f'exec {quote(real.program("initdb"))} "$@"',
     )
