@@ -79,7 +79,7 @@ def db_revision(session: nox.Session) -> None:
 
 @nox.session
 def utc_check(session: nox.Session) -> None:
-    """Prove on a database, and change nothing there, that no layer stores or shows a wrong time (-- --json)."""
+    """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
     database(session, "utc")
 
 
