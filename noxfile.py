@@ -84,7 +84,7 @@ def db_revision(session: nox.Session) -> None:
 
 @nox.session
 def utc_check(session: nox.Session) -> None:
-    """Prove on a database, changing nothing, that no layer stores or shows a wrong time (-- --json)."""
+    """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
     database(session, "utc")
 
 
