@@ -91,20 +91,17 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
     assert ["Going on" in line for line in told] == [True]
 
 
-def test_role_that_may_not_create_tables_is_told_in_a_line(empty: Engine) -> None:
-    """PostgreSQL 15 and later let only a database's owner create in its schema public."""
+def test_database_that_is_read_only_is_told_in_a_line(empty: Engine) -> None:
     with empty.begin() as connection:
-        connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC, CURRENT_USER"))
-        connection.execute(text("CREATE ROLE reader LOGIN PASSWORD 'reader'"))
-    url = empty.url.set(username="reader", password="reader")
-    reader = connect(url)
-    try:
-        with pytest.raises(ConfigurationError, match="refused: permission denied for schema public"):
-            start_database(reader, settings_for(url.render_as_string(hide_password=False)))
-    finally:
-        reader.dispose()
-        with empty.begin() as connection:
-            connection.execute(text("DROP ROLE reader"))
+        connection.execute(
+            text(f'ALTER DATABASE "{empty.url.database}" SET default_transaction_read_only = on')
+        )
+    empty.dispose()
+
+    with pytest.raises(
+        ConfigurationError, match="refused: cannot execute CREATE TABLE in a read-only transaction"
+    ):
+        start_database(empty, settings_for(empty.url.render_as_string(hide_password=False)))
 
 
 def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
