@@ -18,9 +18,9 @@ def main() -> None:
 def run(host: str, port: int | None) -> None:
     # First of all, for it is what takes longest; the rest is imported meanwhile.
     reload.warm_up()
-    from backend.config import load_settings  # noqa: PLC0415
-    from backend.devtools.database import find  # noqa: PLC0415
-    from backend.devtools.postgres import PostgresUnavailable  # noqa: PLC0415
+    from backend.config import load_settings  # noqa: PLC0415  after the warm-up, see above
+    from backend.devtools.database import find  # noqa: PLC0415  after the warm-up, see above
+    from backend.devtools.postgres import PostgresUnavailable  # noqa: PLC0415  after the warm-up, see above
 
     settings = load_settings()
     serve.refuse_taken_port(host, settings.api_port if port is None else port)

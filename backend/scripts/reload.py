@@ -54,10 +54,10 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
     ended by itself, for then the mistake is not in what was saved, and nobody would look for a terminal that waits.
     """
     # Not at the top: what is imported there is imported before the fork server can be started.
-    from uvicorn import Server  # noqa: PLC0415
-    from uvicorn.supervisors.basereload import HANDLED_SIGNALS  # noqa: PLC0415
-    from uvicorn.supervisors.watchfilesreload import WatchFilesReload  # noqa: PLC0415
-    from watchfiles import watch  # noqa: PLC0415
+    from uvicorn import Server  # noqa: PLC0415  see above
+    from uvicorn.supervisors.basereload import HANDLED_SIGNALS  # noqa: PLC0415  see above
+    from uvicorn.supervisors.watchfilesreload import WatchFilesReload  # noqa: PLC0415  see above
+    from watchfiles import watch  # noqa: PLC0415  see above
 
     class WarmReload(WatchFilesReload):
         process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned

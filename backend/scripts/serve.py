@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     # Not at the top, so that with reload two processes import side by side: this one, and the one that was warmed up.
-    import uvicorn  # noqa: PLC0415
+    import uvicorn  # noqa: PLC0415  see above
 
-    from backend.config import load_settings  # noqa: PLC0415
+    from backend.config import load_settings  # noqa: PLC0415  see above
 
     settings = load_settings()
     port = settings.api_port if options.port is None else options.port
@@ -64,9 +64,9 @@ def prepare() -> None:
     """Bring the database that the settings name to head. Raises ConfigurationError, which says why it cannot be."""
     from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415  see serve
 
-    from backend.config import load_settings  # noqa: PLC0415
-    from backend.scripts.terminal import engine_for  # noqa: PLC0415
-    from backend.startup import start_database  # noqa: PLC0415
+    from backend.config import load_settings  # noqa: PLC0415  see above
+    from backend.scripts.terminal import engine_for  # noqa: PLC0415  see above
+    from backend.startup import start_database  # noqa: PLC0415  see above
 
     logging.config.dictConfig(LOGGING_CONFIG)
     settings = load_settings()

@@ -167,7 +167,7 @@ def _reaper_configured(pull_seconds: float) -> Iterator[tuple[str, ...]]:
             except PostgresUnavailable as error:
                 config.ryuk_disabled = True
                 notes = (f"No reaper for containers ({error}): a run that is killed leaves its container.",)
-                print(notes[0], file=sys.stderr, flush=True)  # noqa: T201
+                print(notes[0], file=sys.stderr, flush=True)  # noqa: T201  for a person
             finally:
                 client.close()
         seconds = config.timeout

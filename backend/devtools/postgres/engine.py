@@ -130,11 +130,11 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
         try:
             return within(LOOK_SECONDS, look, f"looking for the image {image}")
         except ImageNotFound:
-            print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
         started = time.monotonic()
         within(seconds, pull, f"pulling {image}")
         spent = time.monotonic() - started
-        print(f"Pulled {image} in {spent:.0f} s.", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"Pulled {image} in {spent:.0f} s.", file=sys.stderr, flush=True)  # noqa: T201  for a person
         return within(LOOK_SECONDS, look, f"looking for the image {image}")
     except TimeoutError as error:
         raise PostgresUnavailable(f"{error}") from None

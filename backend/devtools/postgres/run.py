@@ -85,4 +85,4 @@ def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
 
 def tell(line: str) -> None:
     """Say a line to the person at the terminal, beside what the command prints."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  for a person

@@ -104,4 +104,4 @@ def _drop_all(databases: Databases) -> None:
     finally:
         databases.close()
     if left:
-        print(f"Databases of this run that could not be dropped: {', '.join(left)}", file=sys.stderr)  # noqa: T201
+        print(f"Databases of this run that could not be dropped: {', '.join(left)}", file=sys.stderr)  # noqa: T201  for a person
