@@ -31,7 +31,6 @@ def test_suite_passes_on_a_given_server_and_leaves_nothing_there() -> None:
             left = {name for (name,) in administrator.execute("SELECT datname FROM pg_database")}
 
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^PostgreSQL \d+\.\d+, given at 127\.0\.0\.1", done.stdout, re.MULTILINE), done.stdout[
-        :2000
-    ]
+    announced = r"^PostgreSQL \d+\.\d+, given \(127\.0\.0\.1:\d+/postgres\), as TEST_DATABASE_URL names it$"
+    assert re.search(announced, done.stdout, re.MULTILINE), done.stdout[:2000]
     assert left == {"postgres", "template0", "template1"}
