@@ -1,0 +1,50 @@
+"""What one process's tests did on their databases, and what keeping them apart cost.
+
+The fixtures write it, and the reports read it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+Tier = Literal["session", "committing", "clone", "empty"]
+
+STATEMENTS_KEPT = 200
+"""So many of a test's last statements are kept, for the report of its failure."""
+
+
+@dataclass
+class Use:
+    """One test's use of one database."""
+
+    test: str
+    """The test's node id."""
+    tier: Tier
+    database: str
+    url: str = field(repr=False)
+    """A `postgresql://` URL of that database."""
+    statements: deque[str] = field(default_factory=lambda: deque(maxlen=STATEMENTS_KEPT), repr=False)
+    """The last statements that were sent through the test's engine, oldest first."""
+    commits: int = 0
+    seconds: float = 0.0
+    """Spent on isolation before and after the test, as its wall clock has it."""
+    faults: list[str] = field(default_factory=list)
+    """What was found after the test that fails it: sentences, each with what to do."""
+
+
+@dataclass
+class Ledger:
+    """The uses of this process, oldest first; the last is the current test's."""
+
+    uses: list[Use] = field(default_factory=list)
+
+    def of(self, test: str) -> list[Use]:
+        """Return the uses of one test, oldest first."""
+        return [use for use in self.uses if use.test == test]
+
+
+LEDGER = pytest.StashKey[Ledger]()
