@@ -261,7 +261,7 @@ def test_ephemeral_server_is_moved_by_the_databases_own_settings() -> None:
 def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
     clone: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("backend.utc.field.format_utc", lambda value: value.isoformat())
+    monkeypatch.setattr("backend.utc.instants._WHOLE_SECOND", "Z")
     monkeypatch.setenv("DATABASE_URL", clone.url.render_as_string(hide_password=False))
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -88,7 +88,7 @@ Each defence has one name, which is looked up when it is used, so that a test ca
     range of a column                its CHECK, ck_<table>_<column>_range
     kept timestamps                  the trigger keep_timestamps of a table
     grammar of requests              field.parse_utc(text)
-    width of responses               field.format_utc(value)
+    width of responses               instants._WHOLE_SECOND, the fraction of whole seconds
 
 This package imports nothing of the project around it.
 """
