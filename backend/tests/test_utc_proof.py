@@ -19,7 +19,8 @@ from backend.database import connect
 from backend.models.models import Base
 from backend.scripts import check_utc, utc_subjects
 from backend.tests.conftest import TOKEN, make_app
-from backend.utc.proof import Report, Subject, verify
+from backend.utc import Report, verify
+from backend.utc.proof import Subject
 from backend.utc.proof.application import Client
 from backend.utc.proof.ground import break_ground
 from backend.utc.proof.values import catalogue, microseconds_of

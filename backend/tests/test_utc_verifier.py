@@ -14,8 +14,8 @@ from backend.database import connect
 from backend.models.models import Base
 from backend.scripts import utc_subjects
 from backend.tests.conftest import make_app
-from backend.utc import column, dumpers, field, guard, instants, loaders, session
-from backend.utc.proof import Report, Subject, verify
+from backend.utc import Report, column, dumpers, field, guard, instants, loaders, session, verify
+from backend.utc.proof import Subject
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
