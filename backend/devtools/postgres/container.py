@@ -20,7 +20,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import Reaper
 
-from .embedded import no_connection, refusal_of
+from .embedded import NotReady, no_connection, version_if_ready
 from .engine import connect_to_engine, engine_address, have_image
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url, server_version
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from .embedded import make_template_seed
+from .seeds import INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
 from .server import database_url
 
 if TYPE_CHECKING:
@@ -116,11 +118,15 @@ class Databases:
 
         Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
         and then takes no connections, so that a copy is never held up. What `prepare` raises comes through to the
-        first that asks; the others, of whichever process, are told by TemplateUnavailable.
+        first that asks; the others, of whichever process, are told by TemplateUnavailable. A server that grew from a
+        seed has the template already; one for which there was no seed yet has one made now, by `prepare` on a server
+        of its own, after those that wait were served.
         """
         template, making = f"{self.prefix}template", f"{self.prefix}making"
+        wanted = None
         with self._alone():
-            if template not in self.names():
+            if template not in self.names() and not self._take_seeded(template):
+                wanted = self._setting(WANTED_SETTING)
                 self._check_not_failed(making)
                 self.drop([making])
                 url = self.create(making)
@@ -140,7 +146,25 @@ class Databases:
                     self._remember_failure(making, told)
                     raise TemplateUnavailable(told) from None
                 self._run(sql.SQL("alter database {} allow_connections false").format(new))
+        if wanted:
+            make_template_seed(wanted, prepare)
         return template
+
+    def _take_seeded(self, template: str) -> bool:
+        """Give the template that the server began with this run's name; return False where there is none."""
+        if self._setting(INSIDE_SETTING) != SEEDED_TEMPLATE:
+            return False
+        statement = sql.SQL("alter database {} rename to {}")
+        # A server that outlives a run has given it away before.
+        with suppress(psycopg.errors.InvalidCatalogName):
+            self._run(statement.format(sql.Identifier(SEEDED_TEMPLATE), sql.Identifier(template)))
+            return True
+        return False
+
+    def _setting(self, name: str) -> str | None:
+        """Return a setting by which we started the server; None where somebody else did."""
+        row = self._administrative().execute("select current_setting(%s, true)", [name]).fetchone()
+        return row[0] if row is not None else None
 
     def close(self) -> None:
         if self._connection is not None:

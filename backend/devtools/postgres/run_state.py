@@ -13,10 +13,12 @@ import pytest
 from .choose import Choice, choose
 from .databases import Databases, new_run_id
 from .libpq import without_libpq_variables
+from .seeds import NoInput, digest_of
 from .server import Kind, PostgresUnavailable, Server
 
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "postgres"
+TEMPLATE_INPUTS = "postgres_template_inputs"
 
 
 class Run:
@@ -66,8 +68,15 @@ class Run:
     def server(self) -> Server:
         """The server, started at the first look; PostgresUnavailable where it does not start."""
         if self._server is None:
-            self._server = self.choice.start()
+            self._server = self.choice.start(template=self._template_digest())
         return self._server
+
+    def _template_digest(self) -> str | None:
+        """Return the digest of what the project says makes its template; UsageError where that names no file."""
+        try:
+            return digest_of(self._config.rootpath, self._config.getini(TEMPLATE_INPUTS))
+        except NoInput as error:
+            raise pytest.UsageError(f"{TEMPLATE_INPUTS}: {error}.") from None
 
     @property
     def notes(self) -> tuple[str, ...]:
