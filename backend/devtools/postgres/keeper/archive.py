@@ -22,7 +22,7 @@ _MAGIC = b"postgres seed\n"
 _HEAD = len(_MAGIC) + 16
 _LEFT_OUT = ("postmaster.pid", "postmaster.opts", "pg_internal.init")
 _NONE_BUT_OWN = stat.S_IWGRP | stat.S_IWOTH
-_VERIFIER = re.compile(rb"SCRAM-SHA-256\$(\d+):[A-Za-z0-9+/=]{24}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}")
+VERIFIER = re.compile(rb"SCRAM-SHA-256\$(\d+):[A-Za-z0-9+/=]{24}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}")
 
 
 class BrokenSeed(Exception):  # noqa: N818 (it says what is so)
@@ -64,7 +64,7 @@ def _verifiers(data: str) -> list[tuple[str, re.Match[bytes]]]:
     for name in os.listdir(os.path.join(data, "global")):
         path = os.path.join(data, "global", name)
         with open(path, "rb") as file:
-            found += [(path, match) for match in _VERIFIER.finditer(file.read())]
+            found += [(path, match) for match in VERIFIER.finditer(file.read())]
     return found
 
 
