@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from docker.errors import DockerException  # type: ignore[import-untyped] # it has no types
 from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import Reaper
+from testcontainers.core.container import DockerContainer, Reaper
 from testcontainers.core.labels import LABEL_SESSION_ID, SESSION_ID
 
 from .engine import connect_to_engine, engine_address, have_image
@@ -27,7 +28,8 @@ OWNER_LABEL = "postgres-for-tests.owner"
 ACK_SECONDS = 10.0
 _PORT = 8080
 _STATUS_POLL_SECONDS = 0.05
-_RETRY_SECONDS = 0.02
+_ANSWER_SECONDS = 2.0
+_RETRY_SECONDS = 0.01
 _SETTINGS = ("ryuk_disabled", "sleep_time", "max_tries", "hub_image_name_prefix", "ryuk_image")
 
 
@@ -83,37 +85,55 @@ class Arming:
                 have_image(client, testcontainers_config.ryuk_image, self._pull_seconds)
             finally:
                 client.close()
-            known = Reaper._instance is not None  # noqa: SLF001 (it has no other way to ask)
-            Reaper.get_instance()
-            if not known:
-                _confirm()
+            if Reaper._instance is None:  # noqa: SLF001 (it has no other way to ask)
+                _start_reaper()
         except Exception as error:  # noqa: BLE001 (the thread's outermost edge: without a reaper the run goes on)
             self._failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
             with suppress(DockerException, OSError):
                 Reaper.delete_instance()
 
 
-def _confirm() -> None:
-    """Read Ryuk's answer, and ask again until it comes: testcontainers does not (testcontainers-python #1114).
+def _start_reaper() -> None:
+    """Start Ryuk as testcontainers does, and take it for armed when it has answered.
 
-    A port that Docker forwards takes the connection before Ryuk listens, and what is sent then is lost.
+    testcontainers sends what is to be watched and reads no answer (testcontainers-python #1114), though a port that
+    Docker forwards takes a connection before Ryuk listens, and loses what is sent; where the port refuses it, it waits
+    for half a second. What it would keep of its reaper is kept for it, or it would start another.
     """
+    config = testcontainers_config
+    container = (
+        DockerContainer(config.ryuk_image)
+        .with_name(f"testcontainers-ryuk-{SESSION_ID}")
+        .with_exposed_ports(_PORT)
+        .with_volume_mapping(config.ryuk_docker_socket, "/var/run/docker.sock", "rw")
+        .with_kwargs(privileged=config.ryuk_privileged, auto_remove=True)
+        .with_env("RYUK_RECONNECTION_TIMEOUT", config.ryuk_reconnection_timeout)
+    )
+    Reaper._container = container  # noqa: SLF001 (see above)
+    atexit.register(Reaper.delete_instance)
+    container.start()
+    # It is armed while this connection is open.
+    Reaper._socket = _armed(container)  # noqa: SLF001 (see above)
+    Reaper._instance = Reaper()  # noqa: SLF001 (see above)
+
+
+def _armed(container: DockerContainer) -> socket.socket:
+    """Tell Ryuk whose containers to remove, again until it answers; return the connection."""
     deadline = time.monotonic() + ACK_SECONDS
-    asked = f"label={LABEL_SESSION_ID}={SESSION_ID}\r\n".encode()
-    container: Any = Reaper._container  # noqa: SLF001 (kept by nobody else)
-    place = (container.get_container_host_ip(), int(container.get_exposed_port(_PORT)))
-    line = Reaper._socket  # noqa: SLF001
+    place = None
     while time.monotonic() < deadline:
+        # The port is at times not mapped yet when the container runs already.
         with suppress(OSError):
-            if line is None:
-                line = socket.create_connection(place, timeout=1)
-                line.sendall(asked)
-            if line.recv(16).startswith(b"ACK"):
-                Reaper._socket = line  # noqa: SLF001 (Ryuk watches over us while it is open)
-                return
-        if line is not None:
+            place = place or (container.get_container_host_ip(), int(container.get_exposed_port(_PORT)))
+            line = socket.create_connection(place, timeout=_ANSWER_SECONDS)
+            try:
+                line.sendall(f"label={LABEL_SESSION_ID}={SESSION_ID}\r\n".encode())
+                if line.recv(16).startswith(b"ACK"):
+                    return line
+            except BaseException:
+                line.close()
+                raise
             line.close()
-            line = None
         time.sleep(_RETRY_SECONDS)
     raise TimeoutError(f"it did not answer within {ACK_SECONDS:g} s")
 
