@@ -177,7 +177,11 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
             f"The PostgreSQL server given, at {where}, cannot be used: {_said(error, url)}"
         ) from None
     return Choice(
-        "given", version, f"given ({where})", f"as {named_by} names it", lambda _: Server(url, version, "given")
+        "given",
+        version,
+        f"given ({where})",
+        f"as {named_by} names it",
+        lambda _: Server(url, version, "given"),
     )
 
 

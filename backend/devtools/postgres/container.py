@@ -19,8 +19,8 @@ from testcontainers.core.container import Reaper
 
 from .container_seed import DATA, ENTRY_POINT, ContainerSeed, NoSeed, find_seed, make_seed
 from .container_seed import remove as remove_seed
-from .embedded import NotReady, no_connection, version_if_ready
 from .engine import connect_to_engine
+from .ready import NotReady, no_connection, version_if_ready
 from .reaper import Arming, configured, labels, remove_abandoned
 from .seeds import secret_of
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url
@@ -201,9 +201,8 @@ def _seeded(image: str) -> Started | None:
     try:
         remove_abandoned(client)
         seed = find_seed(client, image)
-        if seed is None:
-            return Started(SeededPostgres(make_seed(client, image, lambda arguments: _unseeded(image, arguments)), image))
-        return Started(SeededPostgres(seed, image))
+        made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
+        return Started(SeededPostgres(made, image))
     except (NoSeed, PostgresUnavailable) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         print(f"No quick start for {image}: {reason}.", file=sys.stderr, flush=True)  # noqa: T201  for a person

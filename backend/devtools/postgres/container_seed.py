@@ -1,4 +1,4 @@
-"""Images in which a server's data are initialised already, each made once from one that follows the public image's contract.
+"""Images in which a server's data are initialised already, each made once from one that works as the public one does.
 
 A container of the image is started as anybody would, with its data where no volume is, shut down when it answers, and
 committed. What the image's own entry point and its `/docker-entrypoint-initdb.d` do is in it, so, and none of it is
@@ -27,7 +27,7 @@ from .reaper import OWNER_LABEL
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from docker import DockerClient
+    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
     from .container import Started
 
@@ -82,7 +82,7 @@ def initdb_arguments(environment: dict[str, str]) -> str:
 
 
 def find_seed(client: DockerClient, image: str) -> ContainerSeed | None:
-    """Return the seed of this very image, which a newer one of the same name does not have yet. Raises DockerException."""
+    """Return the seed of this very image, which a newer one of the same name has not yet. Raises DockerException."""
     name = f"{REPOSITORY}:{_key(client.images.get(image).attrs)}"
     try:
         labels: dict[str, str] = client.images.get(name).labels

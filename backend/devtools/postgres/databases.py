@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from .embedded import make_template_seed
+from .marks import drop_abandoned, mark, note_on
 from .seeds import INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
 from .server import database_url
+from .template_seed import make_template_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -89,6 +90,7 @@ class Databases:
                 strategy = sql.SQL(" strategy file_copy")
         statement = sql.SQL("create database {} template {}{}")
         self._run(statement.format(sql.Identifier(self._own(name)), sql.Identifier(template), strategy))
+        mark(self._administrative(), name)
         return self.url_of(name)
 
     def drop(self, names: Iterable[str]) -> None:
@@ -112,6 +114,10 @@ class Databases:
         """Return the names of this run's databases that exist."""
         query = "select datname from pg_database where starts_with(datname, %s) order by 1"
         return [name for (name,) in self._administrative().execute(query, [self.prefix])]
+
+    def drop_abandoned(self) -> list[str]:
+        """Drop what killed runs of this machine left, of any run id; return the names. See `marks.py`."""
+        return drop_abandoned(self._administrative(), "test_")
 
     def template(self, prepare: Callable[[str], None]) -> str:
         """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
@@ -173,16 +179,14 @@ class Databases:
 
     def _remember_failure(self, making: str, told: str) -> None:
         """Note it with the database that was being made, where every process of the run finds it."""
-        comment = sql.SQL("comment on database {} is {}").format(sql.Identifier(making), sql.Literal(told))
         # A server that went away meanwhile is its own failure, and no second one is wanted over the first.
         with suppress(psycopg.Error):
-            self._run(comment)
+            mark(self._administrative(), making, note=told)
 
     def _check_not_failed(self, making: str) -> None:
-        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = %s"
-        row = self._administrative().execute(query, [making]).fetchone()
-        if row is not None and row[0] is not None:
-            raise TemplateUnavailable(row[0])
+        told = note_on(self._administrative(), making)
+        if told:
+            raise TemplateUnavailable(told)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

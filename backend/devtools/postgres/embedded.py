@@ -10,19 +10,15 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psycopg
+from typing import Any
 
 from . import cache
 from .binaries import Binaries, find_binaries
 from .identity import Identity, preferred_identity
 from .keeper_process import KeeperProcess
-from .seeds import NO_SEEDS, SEEDED_TEMPLATE, Seeds, secret_of, seeds_for, template_seed
-from .server import PostgresUnavailable, Server, database_url, local_url, server_version
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .ready import NotReady, no_connection, version_if_ready
+from .seeds import NO_SEEDS, Seeds, secret_of, seeds_for
+from .server import PostgresUnavailable, Server, local_url
 
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
@@ -72,7 +68,9 @@ def start_kept(
     binaries: Binaries, identity: Identity, template: str | None, *, new_seed: Path | None = None
 ) -> tuple[Server, KeeperProcess]:
     """Do as `start_ephemeral` says, and return the keeper as well, which can make the data the new seed."""
-    seeds = replace(seeds_for(binaries.version, _initdb(binaries, ephemeral=True), template), keep=new_seed)
+    seeds = replace(
+        seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), template), keep=new_seed
+    )
     name = f"postgres-{secrets.token_hex(8)}"
     directory = _ephemeral_base(identity) / name
     place = Place(
@@ -89,32 +87,6 @@ def start_kept(
     if not known:
         cache.prune()
     return started
-
-
-def make_template_seed(template: str, prepare: Callable[[str], None]) -> None:
-    """Have `prepare` make the template database on a server of its own, and cache what that leaves.
-
-    The run's own server will not do: by now its tests may have left a role or a setting on it. What goes wrong here
-    costs the next run the time that a seed saves, and this one nothing.
-    """
-    with suppress(PostgresUnavailable, psycopg.Error):
-        binaries, identity = find_binaries(), preferred_identity()
-        bare = seeds_for(binaries.version, _initdb(binaries, ephemeral=True), None).store
-        if bare is None:
-            return
-        server, keeper = start_kept(binaries, identity, None, new_seed=template_seed(bare, template))
-        whole = False
-        try:
-            with psycopg.connect(server.url, autocommit=True) as connection:
-                # Copied and not logged, where that can be asked for, or the seed would hold it twice.
-                how = "strategy file_copy" if binaries.major >= 15 else ""  # noqa: PLR2004 (the first to know it)
-                connection.execute(f"create database {SEEDED_TEMPLATE} template template0 {how}")
-                prepare(database_url(server.url, SEEDED_TEMPLATE))
-                connection.execute(f"alter database {SEEDED_TEMPLATE} allow_connections false")
-            whole = True
-        finally:
-            keeper.stop(keep=whole)
-        cache.prune()
 
 
 def launch(place: Place, binaries: Binaries, identity: Identity) -> tuple[Server, KeeperProcess]:
@@ -162,7 +134,7 @@ def _order(
         "account": None if identity.uid is None else (identity.uid, identity.gid),
         "owner": identity.owner,
         "environment": _environment(),
-        "initdb": _initdb(binaries, ephemeral=place.ephemeral) if place.initialise else None,
+        "initdb": initdb_command(binaries, ephemeral=place.ephemeral) if place.initialise else None,
         "seeds": place.seeds.choices,
         "unseeded": place.seeds.unseeded,
         "store": place.seeds.store and str(place.seeds.store),
@@ -172,7 +144,7 @@ def _order(
     }
 
 
-def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
+def initdb_command(binaries: Binaries, *, ephemeral: bool) -> list[str]:
     command = [
         binaries.program("initdb"),
         f"--username={SUPERUSER}",
@@ -237,35 +209,6 @@ def _wait_until_ready(keeper: KeeperProcess, place: Place) -> tuple[str, str]:
             except NotReady as error:
                 refusal = str(error)
     raise PostgresUnavailable(_death(place, no_connection(START_SECONDS, refusal)))
-
-
-def no_connection(seconds: float, refusal: str | None) -> str:
-    """Say that a server took no connection in time, and why it did not take the last one."""
-    return f"it took no connection within {seconds:.0f} s" + (f" ({refusal})" if refusal else "")
-
-
-class NotReady(Exception):  # noqa: N818 (it says what is so)
-    """A server takes no connection yet; the message is libpq's."""
-
-
-def version_if_ready(url: str) -> str:
-    """Try to connect, once; return the server's version. Raises NotReady.
-
-    Raises PostgresUnavailable where the server is up and refuses for a reason that waiting does not change.
-    """
-    try:
-        return server_version(url, timeout=2)
-    except psycopg.OperationalError as error:
-        text = str(error)
-        # Somebody else's server may have taken the port just before ours, and knows another password.
-        passing = ("starting up", "shutting down", "not yet accepting", "password authentication failed")
-        if "FATAL" in text and not any(words in text for words in passing):
-            raise PostgresUnavailable(
-                f"The new server refuses the connection: {text.splitlines()[0]}"
-            ) from None
-        raise NotReady(
-            text.strip().splitlines()[-1].strip() if text.strip() else type(error).__name__
-        ) from None
 
 
 def _death(place: Place, reason: str) -> str:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 # Imported, and not run by path, so that its compiled form is kept.
-_KEEPER = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import keeper.keeper; keeper.keeper.main()"
+_KEEPER = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import keeper.keeper; keeper.keeper.main()"
+)
 _STOP_SECONDS = 45.0
 """More than the keeper takes when every one of its own deadlines passes: three for the server, two for directories."""
 _GRACE_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""Who made something that outlives a killed process: enough to tell later, on the same machine, that nobody wants it."""
+"""Who made what outlives a killed process: enough to tell later, on the same machine, that nobody wants it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,22 @@ def _of(pid: int) -> Owner:
 
 
 def this_process() -> Owner:
-    """Return the owner of what this process makes."""
+    """Return this process as an owner."""
     return _of(os.getpid())
+
+
+_acting_for: Owner | None = None
+
+
+def act_for(owner: Owner) -> None:
+    """Have what this process makes belong to another, which outlives it: a worker to its controller."""
+    global _acting_for  # noqa: PLW0603 (it is the process's own state, as its number is)
+    _acting_for = owner
+
+
+def acting_owner() -> Owner:
+    """Return the owner of what this process makes for whom it acts for: itself, unless told otherwise."""
+    return _acting_for or this_process()
 
 
 def _machine() -> str:
@@ -55,7 +69,9 @@ def _machine() -> str:
             return f"{_BOOT_ID.read_text(encoding='ascii').strip()}/{space}"
         # Without /proc nothing can be told from anything: a name that no other process ever has.
         return f"unknown/{os.urandom(8).hex()}"
-    answer = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip() or f"unknown/{os.urandom(8).hex()}"
 
 
@@ -69,5 +85,7 @@ def _born(pid: int) -> str | None:
         words = status.rpartition(") ")[2].split(" ")
         # One that only waits to be reaped does nothing more. The 22nd word of all is the time of its start.
         return None if words[0] in "ZX" else words[19]
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return "-".join(answer.stdout.split()) or None

@@ -22,7 +22,7 @@ from .owner import Owner, this_process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from docker import DockerClient
+    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 OWNER_LABEL = "postgres-for-tests.owner"
 ACK_SECONDS = 10.0

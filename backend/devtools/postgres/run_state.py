@@ -13,6 +13,7 @@ import pytest
 from .choose import Choice, choose
 from .databases import Databases, new_run_id
 from .libpq import without_libpq_variables
+from .owner import Owner, act_for, this_process
 from .seeds import NoInput, digest_of
 from .server import Kind, PostgresUnavailable, Server
 
@@ -37,6 +38,9 @@ class Run:
             self._server = Server(handed["url"], handed["version"], kind)
             self.run_id, self.worker = handed["run_id"], handed["worker"]
             self._keep_ours_apart(kind)
+            controller = Owner.parse(handed["owner"])
+            if controller is not None:
+                act_for(controller)
 
     def _keep_ours_apart(self, kind: Kind) -> None:
         """Keep what libpq reads from the environment, and is meant for another server, from one of ours."""
@@ -69,6 +73,8 @@ class Run:
         """The server, started at the first look; PostgresUnavailable where it does not start."""
         if self._server is None:
             self._server = self.choice.start(template=self._template_digest())
+            if self._server.kind == "given":
+                _drop_abandoned(Databases(self._server.url, self.run_id))
         return self._server
 
     def _template_digest(self) -> str | None:
@@ -87,7 +93,7 @@ class Run:
         """Return what a worker has to be handed."""
         server = self.server
         described = {"url": server.url, "kind": server.kind, "version": server.version}
-        return described | {"run_id": self.run_id, "worker": worker}
+        return described | {"run_id": self.run_id, "worker": worker, "owner": str(this_process())}
 
     def end(self) -> None:
         """Drop what the run made on a server that stays, or stop the one that does not."""
@@ -103,6 +109,16 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
+
+
+def _drop_abandoned(databases: Databases) -> None:
+    try:
+        left = databases.drop_abandoned()
+    finally:
+        databases.close()
+    if left:
+        told = f"Databases that a killed run had left are dropped now: {', '.join(left)}"
+        print(told, file=sys.stderr)  # noqa: T201  for a person
 
 
 def _drop_all(databases: Databases) -> None:

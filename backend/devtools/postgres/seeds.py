@@ -49,7 +49,12 @@ def seeds_for(version: str, initdb: Sequence[str], template: str | None) -> Seed
     choices: list[dict[str, Any]] = []
     wanted: list[str] = []
     if template is not None:
-        choices.append({"path": str(template_seed(bare, template)), "arguments": _setting(INSIDE_SETTING, SEEDED_TEMPLATE)})
+        choices.append(
+            {
+                "path": str(template_seed(bare, template)),
+                "arguments": _setting(INSIDE_SETTING, SEEDED_TEMPLATE),
+            }
+        )
         wanted = _setting(WANTED_SETTING, template)
     choices.append({"path": str(bare), "arguments": wanted})
     return Seeds(choices, wanted, bare)
@@ -95,7 +100,9 @@ def digest_of(root: Path, patterns: Iterable[str]) -> str | None:
     """
     files: dict[str, Path] = {}
     for pattern in patterns:
-        found = [file for place in root.glob(pattern) for file in (_below(place) if place.is_dir() else [place])]
+        found = [
+            file for place in root.glob(pattern) for file in (_below(place) if place.is_dir() else [place])
+        ]
         if not found:
             raise NoInput(f"{pattern} names no file below {root}")
         files |= {file.relative_to(root).as_posix(): file for file in found}

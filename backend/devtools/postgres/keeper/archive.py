@@ -5,7 +5,8 @@ everything. A file's content that occurs again, as the catalogs of template0, te
 and zeros at its end, which are most of a segment of WAL, not at all.
 """
 
-# ruff: noqa: PTH102, PTH103, PTH105, PTH108, PTH112, PTH118, PTH123 (pathlib would double this process's start)
+# Importing pathlib would double this process's start, which every server's start waits for.
+# ruff: noqa: PTH102, PTH104, PTH108, PTH114, PTH118, PTH123, PTH208
 
 import contextlib
 import json
@@ -21,7 +22,6 @@ FORMAT = 1
 _MAGIC = b"postgres seed\n"
 _HEAD = len(_MAGIC) + 16
 _LEFT_OUT = ("postmaster.pid", "postmaster.opts", "pg_internal.init")
-_NONE_BUT_OWN = stat.S_IWGRP | stat.S_IWOTH
 VERIFIER = re.compile(rb"SCRAM-SHA-256\$(\d+):[A-Za-z0-9+/=]{24}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}")
 
 
@@ -30,7 +30,7 @@ class BrokenSeed(Exception):  # noqa: N818 (it says what is so)
 
 
 def find_secret(data: str) -> bytes:
-    """Return the superuser's verifier in the data of a new server. Raises OSError, and BrokenSeed if none or several."""
+    """Return the superuser's verifier in the data of a new server. Raises BrokenSeed if none or several."""
     found = {match.group() for _, match in _verifiers(data)}
     if len(found) != 1:
         raise BrokenSeed(f"{len(found)} passwords are in it")
@@ -115,13 +115,19 @@ def _write_whole(path: str, parts: list[bytes]) -> None:
 
 def read(path: str) -> tuple[dict[str, Any], memoryview]:
     """Read a seed; return its header and its contents. Raises FileNotFoundError, and BrokenSeed."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _NONE_BUT_OWN:
-            raise BrokenSeed("somebody else can write to it")
-        buffer = memoryview(bytearray(found.st_size))
-        if found.st_size < _HEAD or file.readinto(buffer) != found.st_size:
-            raise BrokenSeed("it ends early")
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+            if not ours or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise BrokenSeed("somebody else can write to it")
+            buffer = memoryview(bytearray(found.st_size))
+            if found.st_size < _HEAD or file.readinto(buffer) != found.st_size:
+                raise BrokenSeed("it ends early")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BrokenSeed(error.strerror or type(error).__name__) from None
     start = _HEAD + int.from_bytes(buffer[len(_MAGIC) : len(_MAGIC) + 8], "big")
     checksum = zlib.crc32(buffer[_HEAD:])
     if buffer[: len(_MAGIC)] != _MAGIC or checksum != int.from_bytes(buffer[_HEAD - 8 : _HEAD], "big"):

@@ -8,23 +8,21 @@ stopped, crashed or was killed, and then the server is stopped, and an ephemeral
 """
 
 # Importing pathlib would double this process's start, which every server's start waits for.
-# ruff: noqa: PTH102, PTH104, PTH108, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH104, PTH108, PTH123
 
 import contextlib
 import json
 import os
 import select
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from typing import Any, NoReturn
 
 from . import archive
+from .places import GRACE_SECONDS, copy_programs, free_port, make, remove
 
-GRACE_SECONDS = 5.0
 PORT_ATTEMPTS = 5
 
 
@@ -69,7 +67,7 @@ class Keeper:
             if stopped_cleanly and b"keep\n" in self.heard:
                 self.store(self.order["keep"])
             for directory in self.order["remove"]:
-                self.remove(directory)
+                remove(directory)
 
     def prepare(self) -> None:
         """Make what is not there yet: directories, a copy of the programs, the data."""
@@ -78,26 +76,22 @@ class Keeper:
             # It stays ours: what the server's account may write to, another process of that account may replace.
             os.mkdir(directory, 0o711 if order["account"] else 0o700)
         if order["copies"]:
-            self.copy_programs()
+            copy_programs(order["programs"], order["copies"], order["owner"])
         self.arguments = order["unseeded"]
         if order["initdb"] and not self.grow():
             self.initialise()
-
-    def make(self, directory: str) -> None:
-        os.mkdir(directory, 0o700)
-        os.chown(directory, *self.order["owner"])
 
     def grow(self) -> bool:
         """Take the data from the first seed that is there and whole; return False where none is."""
         order = self.order
         for seed in order["seeds"]:
             try:
-                self.make(order["data"])
+                make(order["data"], order["owner"])
                 known = archive.extract(seed["path"], order["data"], order["owner"])
                 self.secret = archive.set_secret(order["data"], known, order["secret"])
             except FileNotFoundError:
-                self.remove(order["data"])
-            except (archive.BrokenSeed, PermissionError, ValueError, KeyError) as error:
+                remove(order["data"])
+            except (archive.BrokenSeed, ValueError, KeyError) as error:
                 self.discard(seed["path"], str(error))
             else:
                 self.arguments, self.seed = seed["arguments"], seed["path"]
@@ -110,7 +104,7 @@ class Keeper:
     def discard(self, seed: str, reason: str) -> None:
         """Remove a seed that is of no use, and what grew from it."""
         self.seed = None
-        self.remove(self.order["data"])
+        remove(self.order["data"])
         with contextlib.suppress(OSError):
             os.unlink(seed)
         self.tell(f"broken {seed}\t{reason}")
@@ -120,25 +114,12 @@ class Keeper:
         with contextlib.suppress(OSError, archive.BrokenSeed):
             archive.write(self.order["data"], seed, self.secret or archive.find_secret(self.order["data"]))
 
-    def copy_programs(self) -> None:
-        """Copy the programs for an account that cannot reach them, in place of those of another version."""
-        final: str = self.order["programs"]
-        shelf, making = os.path.dirname(final), f"{final}.making"
-        self.remove(shelf)
-        self.make(shelf)
-        for source, name in self.order["copies"]:
-            shutil.copytree(source, os.path.join(making, name), symlinks=True)
-        for place, _, files in os.walk(making):
-            for name in (place, *(os.path.join(place, file) for file in files)):
-                os.chown(name, *self.order["owner"], follow_symlinks=False)
-        os.rename(making, final)
-
     def initialise(self) -> None:
         """Run initdb under another name: data that a killed run left half-made never have the final one."""
         order = self.order
         making, final = order["making"], order["data"]
-        self.remove(making)
-        self.make(making)
+        remove(making)
+        make(making, order["owner"])
         password_file = making + ".password"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(password_file)
@@ -237,33 +218,10 @@ class Keeper:
                 return number == signal.SIGINT and self.child.returncode == 0
         return False
 
-    def remove(self, directory: str) -> None:
-        """Remove a directory, and again while the last processes of a server still write into it."""
-        deadline = time.monotonic() + GRACE_SECONDS
-        while os.path.lexists(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-            if time.monotonic() > deadline:
-                return
-            if os.path.lexists(directory):
-                time.sleep(0.02)
-
     def tell(self, line: str) -> None:
         # The owner may be gone, and then nobody needs to know.
         with contextlib.suppress(BrokenPipeError):
             os.write(1, line.encode() + b"\n")
-
-
-def free_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else one that the kernel chooses."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no port is free on 127.0.0.1")
 
 
 def read_order() -> dict[str, Any]:
@@ -283,5 +241,5 @@ def main() -> None:
     try:
         keeper.keep()
     except OSError as error:
-        keeper.tell(f"ended {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        keeper.tell(f"ended {error.strerror or error} in {keeper.order['data']}")
         sys.exit(1)
