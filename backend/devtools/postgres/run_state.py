@@ -74,7 +74,7 @@ class Run:
         if self._server is None:
             self._server = self.choice.start(template=self._template_digest())
             if self._server.kind == "given":
-                _drop_abandoned(Databases(self._server.url, self.run_id))
+                self._server.notes = _drop_abandoned(Databases(self._server.url, self.run_id))
         return self._server
 
     def _template_digest(self) -> str | None:
@@ -111,14 +111,13 @@ class Run:
 RUN = pytest.StashKey[Run]()
 
 
-def _drop_abandoned(databases: Databases) -> None:
+def _drop_abandoned(databases: Databases) -> tuple[str, ...]:
+    """Drop what killed runs left, and return what to tell of it."""
     try:
         left = databases.drop_abandoned()
     finally:
         databases.close()
-    if left:
-        told = f"Databases that a killed run had left are dropped now: {', '.join(left)}"
-        print(told, file=sys.stderr)  # noqa: T201  for a person
+    return (f"Databases that a killed run had left were dropped: {', '.join(left)}",) if left else ()
 
 
 def _drop_all(databases: Databases) -> None:
