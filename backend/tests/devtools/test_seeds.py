@@ -258,16 +258,16 @@ def test_a_seed_that_is_used_counts_as_used(folder: Path) -> None:
 def test_the_command_shows_the_cache_and_clears_it(folder: Path) -> None:
     start_ephemeral().stop()
     seed = only_seed(folder)
-    variables = {"HOME": str(folder.parent.parent), "XDG_CACHE_HOME": str(folder.parent)}
+    home, caches = str(folder.parent.parent), str(folder.parent)
     command = python("-m", "backend.devtools.postgres", "cache")
 
-    shown = finished(command, **variables)
+    shown = finished(command, HOME=home, XDG_CACHE_HOME=caches)
     assert shown.returncode == 0, shown.stderr
     assert f"{folder}: 1 data directories\n  {seed.name}  " in shown.stdout
     assert "No images: Docker does not answer at" in shown.stdout
     assert seed.exists()
 
-    cleared = finished([*command, "--clear"], **variables)
+    cleared = finished([*command, "--clear"], HOME=home, XDG_CACHE_HOME=caches)
     assert cleared.returncode == 0, cleared.stderr
     assert list(folder.iterdir()) == []
 
