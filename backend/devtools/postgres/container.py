@@ -155,11 +155,12 @@ class Started:
         return self._container.get_container_id()
 
     def remove(self) -> None:
-        atexit.unregister(self.remove)
         # An engine that went away took its containers with it.
         with suppress(DockerException, OSError):
             self._container.stop()
         _leave(self)
+        # Last, so that what a second Ctrl-C interrupts is done at exit.
+        atexit.unregister(self.remove)
 
 
 def _leave(user: object) -> None:
@@ -204,7 +205,8 @@ def _seeded(image: str) -> Started | None:
         made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
         return Started(SeededPostgres(made, image))
     except (NoSeed, PostgresUnavailable) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        first, *log = str(error).splitlines()
+        reason = first.removesuffix(" Its log ends:").rstrip(".") + (f" ({log[-1].strip()})" if log else "")
         print(f"No quick start for {image}: {reason}.", file=sys.stderr, flush=True)  # noqa: T201  for a person
         if seed is not None:
             remove_seed(client, seed.name)
