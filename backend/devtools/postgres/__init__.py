@@ -38,9 +38,9 @@ What makes that schema may be named in the settings, as files, directories and p
         models.py
         conftest.py
 
-While all of it is as it was, an embedded server of a later run has the template from the start, and nothing is prepared;
-after a change `postgres_prepare` is called twice, for the run and, on a server of its own, for the cache. Leave nothing
-out that the schema depends on (the lock of the libraries that write its DDL is part of it).
+While all of it is as it was, an embedded server of a later run has the template from the start, and nothing is
+prepared; after a change `postgres_prepare` is called twice, for the run and, on a server of its own, for the cache.
+Leave nothing out that the schema depends on (the lock of the libraries that write its DDL is part of it).
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
 share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden. All databases of a run have its random
@@ -72,15 +72,15 @@ database that names the machine's boot and the process, and the next run on the 
   itself to that, it is started as it is, with a line.
 - Seeds that were not used for 14 days and all but the last five of a kind go when another is made, as do images made 14
   days ago and all but the last two of one base, if no container uses them. Nothing of it is ever needed.
-- No password is cached: a server that grows from a seed gets one of its own, random, before it starts. The folder and
-  its files are the user's alone, for whoever can write to a data directory decides what its server runs.
+- No password is cached that anybody knew: each server gets one of its own, random, before it starts. The folder and its
+  files are the user's alone, for whoever can write to a data directory decides what its server runs.
 
 What it promises:
 
 - Nothing outlives its owner, even one that is killed. An embedded server belongs to a keeper process that holds a pipe
-  from the owner and stops the server at its end (`keeper/`). A container has testcontainers' reaper, which has to answer
-  before the server is handed out; where it cannot be had, that is said, and the next run that uses Docker on the same
-  machine removes the container.
+  from the owner and stops the server at its end (`keeper/`). A container has testcontainers' reaper, which has to
+  answer before the server is handed out; where it cannot be had, that is said, and the next run that uses Docker on
+  the same machine removes the container.
 - It works as root: in a user namespace, or as the account nobody, with what that cannot reach copied to where it can.
 - A server that cannot be had is `PostgresUnavailable`, whose plain lines say what was tried and what would help, and a
   password is in no message.

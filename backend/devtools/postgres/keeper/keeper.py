@@ -64,8 +64,8 @@ class Keeper:
             pass
         finally:
             stopped_cleanly = self.stop_child()
-            if stopped_cleanly and b"keep\n" in self.heard:
-                self.store(self.order["keep"])
+            if stopped_cleanly and self.secret and b"keep\n" in self.heard:
+                self.store(self.order["keep"], self.secret)
             for directory in self.order["remove"]:
                 remove(directory)
 
@@ -109,13 +109,28 @@ class Keeper:
             os.unlink(seed)
         self.tell(f"broken {seed}\t{reason}")
 
-    def store(self, seed: str) -> None:
+    def store(self, seed: str, secret: bytes) -> None:
         """Make the data a seed, if that can be: a cache that is full or read-only is none."""
         with contextlib.suppress(OSError, archive.BrokenSeed):
-            archive.write(self.order["data"], seed, self.secret or archive.find_secret(self.order["data"]))
+            archive.write(self.order["data"], seed, secret)
 
     def initialise(self) -> None:
-        """Run initdb under another name: data that a killed run left half-made never have the final one."""
+        """Run initdb, and make what it made a seed if there is to be one: under a password that nobody knows."""
+        order = self.order
+        if order["store"]:
+            self.run_initdb(os.urandom(24).hex())
+            try:
+                known = archive.find_secret(order["data"])
+                self.store(order["store"], known)
+                self.secret = archive.set_secret(order["data"], known, order["secret"])
+            except (OSError, archive.BrokenSeed):
+                remove(order["data"])
+            else:
+                return
+        self.run_initdb(order["password"])
+
+    def run_initdb(self, password: str) -> None:
+        """Initialise under another name: data that a killed run left half-made never have the final one."""
         order = self.order
         making, final = order["making"], order["data"]
         remove(making)
@@ -126,7 +141,7 @@ class Keeper:
         descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.fchown(descriptor, *order["owner"])
-            os.write(descriptor, order["password"].encode() + b"\n")
+            os.write(descriptor, password.encode() + b"\n")
             os.close(descriptor)
             code = self.run([*order["initdb"], "--pwfile=" + password_file, "--pgdata=" + making])
         finally:
@@ -135,8 +150,6 @@ class Keeper:
             self.tell(f"ended initdb failed with status {code}")
             self.wait_for_owner()
         os.rename(making, final)
-        if order["store"]:
-            self.store(order["store"])
 
     def serve(self) -> None:
         """Start the server, again on another port if somebody was quicker to take the one that was free."""
