@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .choose import DEFAULT_IMAGE
-from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
+from .run_state import RUN, TEMPLATE_INPUTS, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         type=float,
         help="how long pulling that image may take (default: $POSTGRES_PULL_SECONDS, else 120)",
+    )
+    parser.addini(
+        TEMPLATE_INPUTS,
+        "files, directories and patterns below rootdir that decide what postgres_prepare makes: where they are as they "
+        "were, an embedded server begins with that template, from the user's cache (~/.cache/postgres-for-tests)",
+        type="linelist",
     )
 
 

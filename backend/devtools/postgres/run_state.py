@@ -13,10 +13,13 @@ import pytest
 from .choose import Choice, choose
 from .databases import Databases, new_run_id
 from .libpq import without_libpq_variables
+from .owner import Owner, act_for, this_process
+from .seeds import NoInput, digest_of
 from .server import Kind, PostgresUnavailable, Server
 
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "postgres"
+TEMPLATE_INPUTS = "postgres_template_inputs"
 
 
 class Run:
@@ -35,6 +38,9 @@ class Run:
             self._server = Server(handed["url"], handed["version"], kind)
             self.run_id, self.worker = handed["run_id"], handed["worker"]
             self._keep_ours_apart(kind)
+            controller = Owner.parse(handed["owner"])
+            if controller is not None:
+                act_for(controller)
 
     def _keep_ours_apart(self, kind: Kind) -> None:
         """Keep what libpq reads from the environment, and is meant for another server, from one of ours."""
@@ -66,8 +72,17 @@ class Run:
     def server(self) -> Server:
         """The server, started at the first look; PostgresUnavailable where it does not start."""
         if self._server is None:
-            self._server = self.choice.start()
+            self._server = self.choice.start(template=self._template_digest())
+            if self._server.kind == "given":
+                self._server.notes = _drop_abandoned(Databases(self._server.url, self.run_id))
         return self._server
+
+    def _template_digest(self) -> str | None:
+        """Return the digest of what the project says makes its template; UsageError where that names no file."""
+        try:
+            return digest_of(self._config.rootpath, self._config.getini(TEMPLATE_INPUTS))
+        except NoInput as error:
+            raise pytest.UsageError(f"{TEMPLATE_INPUTS}: {error}.") from None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,7 +93,7 @@ class Run:
         """Return what a worker has to be handed."""
         server = self.server
         described = {"url": server.url, "kind": server.kind, "version": server.version}
-        return described | {"run_id": self.run_id, "worker": worker}
+        return described | {"run_id": self.run_id, "worker": worker, "owner": str(this_process())}
 
     def end(self) -> None:
         """Drop what the run made on a server that stays, or stop the one that does not."""
@@ -94,6 +109,15 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
+
+
+def _drop_abandoned(databases: Databases) -> tuple[str, ...]:
+    """Drop what killed runs left, and return what to tell of it."""
+    try:
+        left = databases.drop_abandoned()
+    finally:
+        databases.close()
+    return (f"Databases that a killed run had left were dropped: {', '.join(left)}",) if left else ()
 
 
 def _drop_all(databases: Databases) -> None:
