@@ -117,7 +117,7 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
         return
     if not found:
         return
-    places = [" ".join(filter(None, (each.thing.table, each.title))) for each in found]
+    places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
     rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
     tell(f"The database {describe(engine.url)} differs from the models: {', '.join(places[:NAMED])}{rest}.")
     tell(

@@ -13,7 +13,6 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from alembic.util import rev_id
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, MetaData
 
 from backend import migrations
 from backend.config import ROOT
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with plain_refusals(engine.url):
                 init_db(engine)
                 with engine.connect() as connection:
-                    drafted = BLANK if options.blank else draft_or_none(connection, Base.metadata)
+                    drafted = BLANK if options.blank else draft(connection, Base.metadata)
         finally:
             engine.dispose()
     if drafted is None:
@@ -86,11 +85,6 @@ def refuse_two_heads() -> None:
         migrations.head()
     except RuntimeError as mistake:
         raise SystemExit(f"Nothing was written: {mistake}.") from None
-
-
-def draft_or_none(connection: Connection, metadata: MetaData) -> Draft | None:
-    # The comparison warns of what it leaves to us.
-    return draft(connection, metadata)
 
 
 def write(drafted: Draft, message: str) -> Path:

@@ -85,8 +85,7 @@ WITH ours AS (/* ours */), members AS (
     FROM (SELECT DISTINCT classid, objid FROM members WHERE NOT is_extensions) AS m,
          LATERAL pg_identify_object(m.classid, m.objid, 0) AS known
     WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = m.classid AND d.objid = m.objid
-                      AND d.deptype IN ('i', 'a')
-                      AND (known.type <> 'table' OR d.deptype = 'i'))
+                      AND d.deptype IN ('i', 'a') AND known.type <> 'table')
     UNION ALL
     SELECT 'schema', name FROM ours
     WHERE NOT is_home AND NOT EXISTS (SELECT FROM members WHERE schema = ours.oid AND is_extensions)

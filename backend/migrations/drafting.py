@@ -20,7 +20,6 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import CheckConstraint, Connection, MetaData
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import TextClause, conv
 
@@ -79,19 +78,16 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
     script = produce_migrations(context, metadata)
     up, down = [list(_flat(way.ops)) for way in (script.upgrade_ops, script.downgrade_ops) if way is not None]
     up = [_found_if_there(step, before) for step in up]
-    with _undone(connection) as failures:
-        up += _take_and_complete(connection, up, wanted, _conditions(metadata))
-        down += _take_and_complete(connection, down, before, {})
-    remarked = list(_remarked(up, before, wanted, connection))
     told = AutogenContext(context, metadata, _OPTIONS)
-    upgrade, downgrade = _body(remarked, told), _body(down, told)
-    missing = failures or _missing(connection, upgrade, downgrade, wanted, before)
-    if missing:
-        told_first = [Remark(f"To be completed: {sentence}.") for sentence in missing]
-        upgrade = _body([*told_first, *remarked], told)
+    missing: list[str] = []
+    with _undone(connection, missing):
+        up += _complete(connection, up, wanted, _conditions(metadata), told, missing)
+        down += _complete(connection, down, before, {}, told, missing)
+    remarked = list(_remarked(up, before, wanted, connection))
+    to_complete = [Remark(f"To be completed: {sentence}.") for sentence in missing]
     return Draft(
-        upgrade,
-        downgrade,
+        _body([*to_complete, *remarked], told),
+        _body(down, told),
         tuple(sorted(told.imports)),
         tuple(step.sentence for step in remarked if isinstance(step, Remark)),
         tuple(missing),
@@ -99,57 +95,45 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
 
 
 @contextmanager
-def _undone(connection: Connection) -> Iterator[list[str]]:
-    """Lend a savepoint that is rolled back; what the database refuses in it is told in the list."""
-    failures: list[str] = []
+def _undone(connection: Connection, missing: list[str]) -> Iterator[None]:
+    """Lend a savepoint that is rolled back; what the database refuses in it is added to what is missing."""
     savepoint = connection.begin_nested()
     try:
-        yield failures
+        yield
     except DBAPIError as error:
-        failures.append(
-            f"PostgreSQL refused, and what follows was not tried: {str(error.orig).splitlines()[0]}"
-        )
+        refused = str(error.orig).splitlines()[0]
+        missing.append(f"PostgreSQL refused, and what follows was not tried: {refused}")
     finally:
         savepoint.rollback()
 
 
-def _take_and_complete(
+def _complete(
     connection: Connection,
     steps: Sequence[ops.MigrateOperation],
     wanted: Catalog,
     conditions: dict[str, str],
+    told: AutogenContext,
+    missing: list[str],
 ) -> list[ops.MigrateOperation]:
-    """Take the steps, and take and return what has to be added to them."""
-    operations = Operations(MigrationContext.configure(connection))
-    for step in steps:
-        operations.invoke(step)
+    """Run the steps as they will be written, return what has to be added to them, and tell what is missing still."""
+    _run(connection, _body(steps, told), told.imports)
     added = [
         step
         for difference in sorted(drift.compare(wanted, catalog.read(connection)), key=_rank)
         for step in _steps(difference, conditions)
     ]
-    for step in added:
-        operations.invoke(step)
+    _run(connection, _body(added, told), told.imports)
+    missing += [
+        f"{difference.thing.table or 'beside the tables'}, {difference.tell('what this makes', 'what is wanted')}"
+        for difference in drift.compare(wanted, catalog.read(connection))
+    ]
     return added
 
 
-def _missing(
-    connection: Connection, upgrade: str, downgrade: str, wanted: Catalog, before: Catalog
-) -> list[str]:
-    """Run the two bodies as they are written, and tell what they do not bring about."""
-    told: list[str] = []
-    names = {"op": Operations(MigrationContext.configure(connection)), "sa": sa, "postgresql": postgresql}
-    with _undone(connection) as failures:
-        for body, goal, whose in (
-            (upgrade, wanted, "the models"),
-            (downgrade, before, "the schema as it was"),
-        ):
-            exec(body, dict(names))  # noqa: S102  what was just written here
-            told += [
-                f"{difference.thing.table or 'beside the tables'}, {difference.tell('what this makes', whose)}"
-                for difference in drift.compare(goal, catalog.read(connection))
-            ]
-    return told + failures
+def _run(connection: Connection, body: str, imports: Iterable[str]) -> None:
+    operations = Operations(MigrationContext.configure(connection))
+    # What was just written here, with what the file will import.
+    exec("\n".join([*sorted(imports), body]), {"op": operations, "sa": sa})  # noqa: S102  see above
 
 
 def _steps(difference: Difference, conditions: dict[str, str]) -> list[ops.MigrateOperation]:

@@ -31,6 +31,11 @@ class Difference:
     def title(self) -> str:
         return f"{self.thing.kind} `{self.thing.name}`"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a table, or what belongs to none."""
+        return self.thing.table in ("", self.thing.name)
+
     def tell(self, side: str, should: str = "the models") -> str:
         """Say it in a sentence without its full stop; `side` is what is compared with what `should` say."""
         if self.what == "missing":
