@@ -6,7 +6,6 @@ they refer to is deleted.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, MetaData, Table, UniqueConstraint
@@ -115,4 +114,4 @@ def type_of(column: Column[object]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

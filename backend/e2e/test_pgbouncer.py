@@ -107,7 +107,9 @@ def test_processes_that_start_together_behind_it_all_succeed_and_one_does_the_wo
     command = [sys.executable, "-m", "backend.scripts.init_db"]
     environment = os.environ | {"DATABASE_URL": url}
     started = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(4)
     ]  # fmt: skip
     said = [process.communicate(timeout=120)[0] for process in started]

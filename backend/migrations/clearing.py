@@ -23,7 +23,8 @@ class Holder:
     def __str__(self) -> str:
         doing = "idle in a transaction" if self.is_idle else "busy"
         last = " ".join(self.statement.split())[:80]
-        return f"pid {self.pid} of {self.role} ({self.application or 'no name'}), {doing} for {self.seconds:.1f} s: {last}"
+        who = f"pid {self.pid} of {self.role} ({self.application or 'no name'})"
+        return f"{who}, {doing} for {self.seconds:.1f} s: {last}"
 
 
 def contents(connection: Connection) -> list[tuple[str, str]]:

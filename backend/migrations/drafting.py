@@ -81,8 +81,8 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
     told = AutogenContext(context, metadata, _OPTIONS)
     missing: list[str] = []
     with _undone(connection, missing):
-        up += _complete(connection, up, wanted, _conditions(metadata), told, missing)
-        down += _complete(connection, down, before, {}, told, missing)
+        up += _complete(connection, up, wanted, _conditions(metadata), told, missing=missing)
+        down += _complete(connection, down, before, {}, told, missing=missing)
     remarked = list(_remarked(up, before, wanted, connection))
     to_complete = [Remark(f"To be completed: {sentence}.") for sentence in missing]
     return Draft(
@@ -113,6 +113,7 @@ def _complete(
     wanted: Catalog,
     conditions: dict[str, str],
     told: AutogenContext,
+    *,
     missing: list[str],
 ) -> list[ops.MigrateOperation]:
     """Run the steps as they will be written, return what has to be added to them, and tell what is missing still."""

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from backend import migrations
 from backend.config import ConfigurationError, Settings, load_settings
-from backend.database import connect, init_db
+from backend.database import connect, init_db, schema_state
 from backend.devtools import check
 from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.main import create_app
@@ -51,10 +51,14 @@ def test_start_in_development_says_it_in_two_lines(clone: Engine) -> None:
     change(clone, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text")
 
     assert told_at_start(clone) == [
-        f"The database {clone.url.host}:{clone.url.port}/{clone.url.database} differs from the models: table `old_a`, "
-        "table `old_b`, table `old_c` and 1 more.",
-        "`nox -s db_check` says how, and what to do: `nox -s db_revision` for what the migrations lack, "
-        "`nox -s db_reset` for a database built anew.",
+        (
+            f"The database {clone.url.host}:{clone.url.port}/{clone.url.database} differs from the models: "
+            "table `old_a`, table `old_b`, table `old_c` and 1 more."
+        ),
+        (
+            "`nox -s db_check` says how, and what to do: `nox -s db_revision` for what the migrations lack, "
+            "`nox -s db_reset` for a database built anew."
+        ),
     ]
 
 
@@ -107,8 +111,11 @@ def test_check_tells_table_by_table_what_to_do(
         "  old_jobs",
         "    table `old_jobs` is in the database and in no model: by hand `DROP TABLE old_jobs`, or `nox -s db_reset`",
         "  users",
-        "    CHECK `ck_users_role` is in the models and not in the database: by hand `ALTER TABLE users ADD CONSTRAINT "
-        "ck_users_role CHECK (role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text]))`, or `nox -s db_reset`",
+        (
+            "    CHECK `ck_users_role` is in the models and not in the database: by hand `ALTER TABLE users ADD "
+            "CONSTRAINT ck_users_role CHECK (role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text]))`, or "
+            "`nox -s db_reset`"
+        ),
         "By hand means in `nox -s db_shell`; `nox -s db_reset` drops every row.",
     ]
 
@@ -117,7 +124,7 @@ def test_what_the_migrations_have_too_takes_a_migration(clone: Engine) -> None:
     """As a table whose model was taken out: what it wants is a revision, on every database."""
     [table] = [Difference(Thing("old_jobs", "table", "old_jobs"), "extra", {}, {})]
     with clone.connect() as connection:
-        state = check_db.schema_state(connection)
+        state = schema_state(connection)
 
     of_migrations = list(lines(Comparison("the migrations", state, [table])))
     of_database = list(lines(Comparison("the database x", state, [table], elsewhere=(table,))))

@@ -162,9 +162,9 @@ def test_what_takes_a_person_is_not_said_to_be_done_by_a_statement(word: str, cl
 def test_invalid_index_is_told(clone: Engine) -> None:
     """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index and is none."""
     change(clone, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
-    with clone.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        with pytest.raises(DBAPIError, match="uq_broken"):
-            connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY uq_broken ON companies (name)"))
+    outside = clone.execution_options(isolation_level="AUTOCOMMIT")
+    with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
+        connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY uq_broken ON companies (name)"))
 
     [difference] = found(clone)
     assert difference.actual["validity"] == "invalid: its building failed"

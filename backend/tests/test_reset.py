@@ -1,7 +1,5 @@
 """A reset drops whatever is there, once it is sure whose it is, and leaves a database whole wherever it is stopped."""
 
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,7 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from backend.config import ROOT, ConfigurationError
-from backend.database import connect, init_db, reset_db, schema_state
+from backend.database import connect, reset_db, schema_state
 from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.migrations import clearing, marker
 from backend.migrations.drift import differences
@@ -22,7 +20,6 @@ from backend.models.models import Base
 from backend.scripts import init_db as init_script
 from backend.scripts import reset_db as reset_script
 
-TOKEN = "t" * 32
 TABLES = {*Base.metadata.tables, "alembic_version"}
 
 
@@ -184,7 +181,8 @@ def test_connection_that_is_busy_is_told_and_left_and_nothing_is_dropped(configu
     process = subprocess.Popen([sys.executable, "-c", LONG_QUERY, url], stderr=subprocess.DEVNULL)
     try:
         wait_for(configured, "SELECT count(*) FROM pg_locks WHERE relation = 'precious'::regclass", 1)
-        said = refused("--lock-timeout", "0.2")
+        with pytest.raises(ConfigurationError) as caught:
+            reset_script.main(["--lock-timeout", "0.2"])
     finally:
         process.kill()
         process.wait()
@@ -193,6 +191,7 @@ def test_connection_that_is_busy_is_told_and_left_and_nothing_is_dropped(configu
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'long'",
         )
 
+    said = str(caught.value)
     assert said.startswith("Nothing was dropped: another connection has held a lock for 0.2 s.\n  pid ")
     assert "(long), busy for" in said
     assert "pg_terminate_backend(PID)" in said
@@ -289,130 +288,3 @@ def test_script_tells_what_it_dropped(configured: Engine, capsys: pytest.Capture
     assert "dropped table public.old_jobs" in said
     assert f"{len(TABLES) + 2} things dropped, and built anew." in said
     assert is_whole(configured)
-
-
-def refused(*arguments: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        reset_script.main(list(arguments))
-    return str(caught.value)
-
-
-def test_production_is_refused_even_when_the_name_is_typed(
-    configured: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("APP_ENV", "production")
-    monkeypatch.setenv("API_TOKEN", TOKEN)
-
-    assert "production database is never reset" in refused("--yes-drop", str(configured.url.database))
-    assert is_whole(configured)
-
-
-def test_database_that_says_it_is_productions_is_refused_whatever_the_settings_say(
-    configured: Engine,
-) -> None:
-    """A laptop whose DATABASE_URL leads, perhaps by a tunnel on loopback, to the real one."""
-    init_db(configured, environment="production")
-
-    for arguments in ([], ["--yes-drop", str(configured.url.database)]):
-        said = refused(*arguments)
-        assert "by its own mark it is production's, whatever APP_ENV says here" in said
-    assert is_whole(configured)
-
-
-def test_mark_survives_a_reset_and_is_that_of_who_did_it(configured: Engine) -> None:
-    def mark() -> str | None:
-        with configured.connect() as connection:
-            return marker.read(connection)
-
-    assert mark() == "development"
-    reset_db(configured)
-    assert mark() == "development"
-    reset_db(configured, environment="test")
-    assert mark() == "test"
-
-
-def test_only_production_marks_what_it_did_not_build(empty: Engine) -> None:
-    """A development start on a database that it did not make must not call it its own."""
-    init_db(empty)
-
-    def mark_after(environment: str) -> str | None:
-        init_db(empty, environment=environment)
-        with empty.connect() as connection:
-            return marker.read(connection)
-
-    assert mark_after("development") is None
-    assert mark_after("production") == "production"
-    assert mark_after("development") == "production"
-
-
-def test_mark_that_a_role_may_not_write_is_left_and_the_start_goes_on(empty: Engine) -> None:
-    init_db(empty)
-    run(empty, f'ALTER DATABASE "{empty.url.database}" SET default_transaction_read_only = on')
-    empty.dispose()
-
-    assert init_db(empty, environment="production").is_at_head
-
-
-def test_database_without_a_mark_wants_its_name_typed(empty: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", empty.url.render_as_string(hide_password=False))
-    run(empty, "CREATE TABLE somebodys (id int)")
-
-    said = refused()
-
-    assert "It bears no mark of development or test, so it may be somebody else's." in said
-    assert f"To drop table public.somebodys: `nox -s db_reset -- --yes-drop {empty.url.database}`." in said
-    assert ask(empty, "SELECT count(*) FROM somebodys") == 0
-    reset_script.main(["--yes-drop", str(empty.url.database)])
-    reset_script.main([])
-    assert is_whole(empty)
-
-
-def test_another_name_than_the_databases_is_refused_and_what_would_go_is_told(configured: Engine) -> None:
-    said = refused("--yes-drop", "other")
-
-    assert f"The name typed is 'other' and the database's is {configured.url.database!r}" in said
-    assert "table public.companies" in said
-    assert is_whole(configured)
-
-
-@pytest.mark.parametrize(("typed", "code"), [("right", 0), ("wrong", 1)])
-def test_name_is_asked_at_a_terminal(typed: str, code: int, empty: Engine) -> None:
-    run(empty, "CREATE TABLE somebodys (id int)")
-    name = str(empty.url.database)
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, (name if typed == "right" else "something").encode() + b"\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "backend.scripts.reset_db"],
-            cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
-            stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-    assert done.returncode == code, done.stderr
-    assert "What would go from" in done.stdout
-    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is (typed == "right")
-
-
-@pytest.mark.parametrize(
-    ("host", "address", "near"),
-    [
-        ("localhost", "127.0.0.1", True),
-        ("localhost", "::1", True),
-        ("127.0.0.2", "127.0.0.2", True),
-        ("/run/postgresql", "", True),
-        ("@abstract", "", True),
-        ("db", "172.18.0.2", True),
-        ("localhost", "10.0.0.1", False),  # PGHOSTADDR leads there
-        ("db.example.com", "10.0.0.1", False),
-        ("127.0.0.1.example.com", "192.0.2.1", False),
-        ("somewhere", "", False),
-    ],
-)
-def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str, *, near: bool) -> None:
-    assert reset_script.is_near(host, address) is near
-    assert reset_script.doubts_of(near=near, marked=True) == (
-        [] if near else ["It is neither on this machine nor Compose's, so its name must be typed."]
-    )

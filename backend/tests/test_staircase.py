@@ -1,13 +1,13 @@
 """Every migration, up, down and up again, with rows in every table; and what one that fails leaves behind."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend import migrations
@@ -33,7 +33,7 @@ def test_every_revision_goes_up_down_and_up_again_on_rows(empty: Engine) -> None
     """A step down leaves the schema exactly as it was below, and a step that drops no table keeps every row."""
     steps = ["base", *stairs()]
     with empty.begin() as connection:
-        for below, revision in zip(steps, steps[1:], strict=False):
+        for below, revision in pairwise(steps):
             before, rows_before = catalog.read(connection), count_rows(connection)
             migrations.upgrade(connection, revision)
             above = catalog.read(connection)
