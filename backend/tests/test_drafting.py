@@ -5,32 +5,14 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import Connection, Engine, MetaData, Table
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Engine, MetaData, Table
 
 from backend.migrations import catalog
 from backend.migrations.drafting import Draft, draft
 from backend.migrations.drift import differences
-from backend.models.models import Base
-from backend.utc import KEEP_TIMESTAMPS_FUNCTION, UtcDateTime, keep_timestamps_trigger, range_condition
+from backend.utc import KEEP_TIMESTAMPS_FUNCTION, UtcDateTime, range_condition
 
-
-def copied_models() -> MetaData:
-    """Copy the models' tables, with the trigger that `create_all` makes on each that keeps its timestamps."""
-    copy = MetaData(naming_convention=Base.metadata.naming_convention)
-    for table in Base.metadata.sorted_tables:
-        table.to_metadata(copy)
-
-    def keep_timestamps(_metadata: MetaData, connection: Connection, **_: object) -> None:
-        connection.execute(sa.text(copy.info.get("function", KEEP_TIMESTAMPS_FUNCTION)))
-        for table in copy.sorted_tables:
-            if "updated_at" in table.c and table.name not in copy.info.get("unkept", ()):
-                connection.execute(sa.text(keep_timestamps_trigger(table.name)))
-
-    sa.event.listen(copy, "after_create", keep_timestamps)
-    return copy
+from .changing import copied_models, take
 
 
 def without_constraint(table: Table, name: str) -> None:
@@ -174,16 +156,6 @@ def drafted(engine: Engine, *changes: Callable[[MetaData], None]) -> tuple[Draft
     return found, models
 
 
-def take(connection: Connection, body: str) -> None:
-    """Run a body as the file would."""
-    names = {
-        "op": Operations(MigrationContext.configure(connection)),
-        "sa": sa,
-        "postgresql": postgresql,
-    }
-    exec(body, names)  # noqa: S102  what was drafted
-
-
 def test_nothing_is_drafted_where_nothing_changed(clone: Engine) -> None:
     with clone.connect() as connection:
         assert draft(connection, copied_models()) is None
@@ -262,6 +234,16 @@ def test_step_that_postgresql_refuses_is_drafted_and_said(clone: Engine) -> None
             "type integer"
         ),
     )
+
+
+def test_percent_sign_is_written_as_it_is(clone: Engine) -> None:
+    """Alembic doubles it, as for a driver, and the CHECK would be another."""
+    draft, _ = drafted(clone, add_table_that_keeps_its_timestamps, comment)
+
+    assert "body NOT LIKE '100%'" in draft.upgrade
+    assert "'100% theirs'" in draft.upgrade
+    assert "%%" not in draft.upgrade
+    assert "drop_constraint" not in draft.upgrade
 
 
 def said(draft: Draft) -> str:
