@@ -67,8 +67,9 @@ def add_table_that_keeps_its_timestamps(models: MetaData) -> None:
         models,
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         sa.Column("company_id", sa.ForeignKey("companies.id"), index=True, nullable=False),
-        sa.Column("body", sa.Text, sa.CheckConstraint("body NOT LIKE '100%'", name="body_odd")),
+        sa.Column("body", sa.Text, sa.CheckConstraint("body <> ''", name="body_full")),
         sa.Column("created_at", UtcDateTime, server_default=sa.func.now(), nullable=False),
+        sa.CheckConstraint("body NOT LIKE '100%'", name="body_odd"),
         sa.Column("updated_at", UtcDateTime, server_default=sa.func.now(), nullable=False),
     )
 
@@ -244,6 +245,25 @@ def test_percent_sign_is_written_as_it_is(clone: Engine) -> None:
     assert "'100% theirs'" in draft.upgrade
     assert "%%" not in draft.upgrade
     assert "drop_constraint" not in draft.upgrade
+
+
+def test_what_the_catalog_says_is_taken_as_it_is(clone: Engine) -> None:
+    """What is in the schema and in no model is dropped, and made again on the way back: `:x` is no parameter."""
+    with clone.begin() as connection:
+        for statement in (
+            "ALTER TABLE companies ADD CONSTRAINT ck_companies_odd CHECK (name <> ':x' AND name NOT LIKE '100%')",
+            "CREATE FUNCTION odd() RETURNS text LANGUAGE sql AS 'SELECT $$:y 100% %s$$::text'",
+        ):
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    draft, models = drafted(clone)
+
+    assert draft.missing == ()
+    with clone.begin() as connection:
+        before = catalog.read(connection)
+        take(connection, draft.upgrade)
+        assert differences(connection, models) == []
+        take(connection, draft.downgrade)
+        assert catalog.read(connection) == before
 
 
 def said(draft: Draft) -> str:
