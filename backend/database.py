@@ -22,7 +22,7 @@ SessionLocal = sessionmaker(autoflush=False)
 
 # Held for the length of a migration's or a reset's transaction, so that of many processes that start together one does
 # the work. A transaction's lock, and not a session's, also holds behind a transaction-mode PgBouncer.
-SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('procore_integrator schema'))")
+SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))").bindparams(name=migrations.LOCK_NAME)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,11 @@ def compare_with_models(engine: Engine) -> list[Difference]:
         raise ConfigurationError(
             f"The database at {describe(engine.url)} cannot be compared with the models, which are made for that in a "
             f"schema that is rolled back: {first_line(error)}.\n"
-            f"Let the role make one: `GRANT CREATE ON DATABASE {engine.url.database} TO {engine.url.username}`."
+            + (
+                f"Let the role make one: `GRANT CREATE ON DATABASE {engine.url.database} TO {engine.url.username}`."
+                if sqlstate(error) == INSUFFICIENT_PRIVILEGE
+                else "Compare the server that it is a copy of, which takes writes."
+            )
         ) from error
 
 

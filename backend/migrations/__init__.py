@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 LOCK_SECONDS = 5
+LOCK_NAME = "procore_integrator schema"
+"""What an advisory lock's key is made of, by hashtext(), that whoever changes the schema holds."""
 _PLACE = Path(__file__).parent
 # The two lines that Alembic's template writes at the top of every revision.
 _IDENTIFIERS = re.compile(r'^revision = "(\w+)"\ndown_revision = (?:None|"(\w+)")$', re.MULTILINE)

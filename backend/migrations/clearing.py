@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from backend.migrations import LOCK_NAME
+
 
 @dataclass(frozen=True)
 class Holder:
-    """A connection that is in a transaction and holds a lock on what would be dropped."""
+    """A connection that is in a transaction and holds a lock that a reset wants."""
 
     pid: int
     role: str
@@ -47,8 +49,8 @@ def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
 
 
 def holders(connection: Connection) -> list[Holder]:
-    """List the other connections that hold a lock on a table, view or index which a reset would drop."""
-    return [Holder(*row) for row in connection.execute(_HOLDERS)]
+    """List the other connections that hold a lock on what a reset would drop, or the lock of who changes the schema."""
+    return [Holder(*row) for row in connection.execute(_HOLDERS, {"lock": LOCK_NAME})]
 
 
 def end_idle(connection: Connection) -> list[Holder]:
@@ -118,9 +120,12 @@ SELECT a.pid, a.usename, a.application_name, a.state LIKE 'idle in transaction%'
        extract(epoch FROM clock_timestamp() - a.state_change)::float8, a.query
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
-  AND EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours
+  AND (EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours
               ON ours.oid = c.relnamespace
               WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation')
+   OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND l.locktype = 'advisory'
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1
+              AND l.objid::bigint = hashtext(:lock)::bigint & 4294967295))
 ORDER BY a.pid
 """.replace("/* ours */", _OURS)
 )

@@ -205,6 +205,17 @@ def test_role_that_may_make_no_schema_is_told_so_and_keeps_no_start_from_its_wor
     assert told_at_start(reader) == []
 
 
+def test_database_that_takes_no_writes_is_told_so_in_two_lines(clone: Engine) -> None:
+    """As a standby, which has what its primary has."""
+    change(clone, f'ALTER DATABASE "{clone.url.database}" SET default_transaction_read_only = on')
+    clone.dispose()
+
+    with pytest.raises(ConfigurationError, match="in a read-only transaction") as caught:
+        check_db.check_database(clone)
+
+    assert str(caught.value).endswith("\nCompare the server that it is a copy of, which takes writes.")
+
+
 def test_whole_check_compares_the_migrations_and_the_database(
     configured: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,8 @@ def test_lock_that_is_not_had_is_an_error_with_its_sqlstate(configured: Engine) 
 
         with pytest.raises(OperationalError) as caught:
             reset_db(configured, lock_timeout=0.05)
+        with pytest.raises(ConfigurationError, match=r"\n  pid \d+ of .* idle in a transaction for "):
+            reset_script.main(["--lock-timeout", "0.05"])
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     assert is_whole(configured)
