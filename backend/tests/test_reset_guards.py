@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
+from backend import migrations
 from backend.config import ROOT, ConfigurationError
 from backend.database import connect, init_db, reset_db, schema_state
 from backend.migrations import marker
@@ -96,6 +97,9 @@ def test_only_production_marks_what_it_did_not_build(empty: Engine) -> None:
             return marker.read(connection)
 
     assert mark_after("development") is None
+    with empty.begin() as connection:
+        migrations.downgrade(connection, "87abf947398d")
+    assert mark_after("development") is None, "nor one that it brought along"
     assert mark_after("production") == "production"
     assert mark_after("development") == "production"
 
