@@ -45,6 +45,11 @@ def ask(engine: Engine, query: str) -> object:
     return found
 
 
+def reset_by_script(engine: Engine, *arguments: str) -> None:
+    """Run it with the name typed, for a container's host is not always this machine's."""
+    reset_script.main(["--yes-drop", str(engine.url.database), *arguments])
+
+
 def is_whole(engine: Engine) -> bool:
     with engine.connect() as connection:
         return schema_state(connection).is_at_head and differences(connection) == []
@@ -182,7 +187,7 @@ def test_connection_that_is_busy_is_told_and_left_and_nothing_is_dropped(configu
     try:
         wait_for(configured, "SELECT count(*) FROM pg_locks WHERE relation = 'precious'::regclass", 1)
         with pytest.raises(ConfigurationError) as caught:
-            reset_script.main(["--lock-timeout", "0.2"])
+            reset_by_script(configured, "--lock-timeout", "0.2")
     finally:
         process.kill()
         process.wait()
@@ -214,7 +219,7 @@ def test_lock_that_is_not_had_is_an_error_with_its_sqlstate(configured: Engine) 
         with pytest.raises(OperationalError) as caught:
             reset_db(configured, lock_timeout=0.05)
         with pytest.raises(ConfigurationError, match=r"\n  pid \d+ of .* idle in a transaction for "):
-            reset_script.main(["--lock-timeout", "0.05"])
+            reset_by_script(configured, "--lock-timeout", "0.05")
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     assert is_whole(configured)
@@ -275,7 +280,7 @@ def test_reset_that_is_killed_leaves_all_or_nothing_and_the_next_puts_it_right(
         assert marker.read(connection) == "development"
     assert len(before) in (len(TABLES) + 1, len(TABLES) + 2)
 
-    reset_script.main([])
+    reset_by_script(configured)
 
     assert is_whole(configured)
     assert ask(configured, "SELECT to_regclass('precious') IS NULL") is True
@@ -284,7 +289,7 @@ def test_reset_that_is_killed_leaves_all_or_nothing_and_the_next_puts_it_right(
 def test_script_tells_what_it_dropped(configured: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     run(configured, "CREATE TABLE old_jobs (id int)")
 
-    reset_script.main([])
+    reset_by_script(configured)
 
     said = capsys.readouterr().out
     assert "dropped table public.old_jobs" in said

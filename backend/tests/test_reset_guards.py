@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from backend import migrations
 from backend.config import ROOT, ConfigurationError
 from backend.database import connect, init_db, reset_db, schema_state
+from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.migrations import marker
 from backend.migrations.drift import differences
 from backend.scripts import init_db as init_script
@@ -112,18 +113,36 @@ def test_mark_that_a_role_may_not_write_is_left_and_the_start_goes_on(empty: Eng
     assert init_db(empty, environment="production").is_at_head
 
 
-def test_database_without_a_mark_wants_its_name_typed(empty: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", empty.url.render_as_string(hide_password=False))
-    run(empty, "CREATE TABLE somebodys (id int)")
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database on this machine, as a container's is not always, which the settings name."""
+    with start_ephemeral() as server:
+        monkeypatch.setenv("DATABASE_URL", server.url)
+        engine = connect(sqlalchemy_url(server.url))
+        yield engine
+        engine.dispose()
+
+
+def test_database_on_this_machine_with_its_mark_is_reset_without_more_ado(near: Engine) -> None:
+    init_script.main([])
+    run(near, "CREATE TABLE old_jobs (id int)")
+
+    reset_script.main([])
+
+    assert is_whole(near)
+
+
+def test_database_without_a_mark_wants_its_name_typed_once(near: Engine) -> None:
+    run(near, "CREATE TABLE somebodys (id int)")
 
     said = refused()
 
     assert "It bears no mark of development or test, so it may be somebody else's." in said
-    assert f"To drop table public.somebodys: `nox -s db_reset -- --yes-drop {empty.url.database}`." in said
-    assert ask(empty, "SELECT count(*) FROM somebodys") == 0
-    reset_script.main(["--yes-drop", str(empty.url.database)])
+    assert "To drop table public.somebodys: `nox -s db_reset -- --yes-drop postgres`." in said
+    assert ask(near, "SELECT count(*) FROM somebodys") == 0
+    reset_script.main(["--yes-drop", "postgres"])
     reset_script.main([])
-    assert is_whole(empty)
+    assert is_whole(near)
 
 
 def test_another_name_than_the_databases_is_refused_and_what_would_go_is_told(configured: Engine) -> None:
