@@ -74,12 +74,23 @@ def db_shell(session: nox.Session) -> None:
 
 @nox.session
 def db_revision(session: nox.Session) -> None:
-    """Draft a migration from the models, on a server that comes and goes (-- -m "add x")."""
+    """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)
-    session.run(
-        "python", "-m", "backend.devtools.database", "revise", "--ephemeral", *session.posargs, **PATIENCE
-    )
-    session.run("ruff", "format", "--quiet", "backend/migrations/versions")
+    session.run("python", "-m", "backend.devtools.revise", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def db_check(session: nox.Session) -> None:
+    """Tell what differs between models, migrations and your database (-- --json, --ephemeral)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.check", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def diagram(session: nox.Session) -> None:
+    """Draw the tables in the README anew, from the models (-- --check)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.diagram", *session.posargs)
 
 
 @nox.session
