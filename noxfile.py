@@ -55,6 +55,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_matrix(session: nox.Session) -> None:
+    """Run the suite on every PostgreSQL and Python here, and say what differs (-- --list, -k word)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.matrix", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
     database(session, "init")
