@@ -122,7 +122,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- environment, -- utc)."""
+    """Measure what is promised of speed, as ratios in one run (-- isolation, -- utc)."""
     prepare(session)
     session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
 

@@ -128,13 +128,15 @@ class Ground:
     prefix: tuple[str, ...]
     """What goes before a command that may not run as root."""
     pg_ctl: str
+    peers: Path = PEERS
+    """Where the suites' files are."""
 
     def run(self, suite: Suite) -> Measured:
         """Run the suite once; raises SuiteFailed."""
         place = self.place / "suite"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        shutil.copy(PEERS / f"{suite.conftest}.py", place / "conftest.py")
+        shutil.copy(self.peers / f"{suite.conftest}.py", place / "conftest.py")
         shutil.copy(PEERS / "suite.py", place / "test_suite.py")
         (place / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n", encoding="utf-8")
         record, log = place / "record.json", place / "log"
