@@ -46,8 +46,6 @@ _INTERRUPTED = 130
 def main(runs: int, tests: int, json_file: Path | None = None, plot: Path | None = None) -> None:
     """Measure, print the tables, and write the JSON file and the plot where they are asked for."""
     console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 120)
     try:
         with sigterm_as_ctrl_c():
             _main(console, runs, tests, json_file, plot)

@@ -1,4 +1,4 @@
-"""The tables that a person reads."""
+"""The tables that a person reads, in a terminal of 80 columns too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from .figures import Boot, Figures, Verdict
 
 CAPTION = (
-    "isolation: what a test takes more than the same test on the same server, by one Engine and with no isolation at "
+    "adds: what a test takes more than the same test on the same server, by one Engine and with no isolation at "
     "all; around: before and after the test, over an empty one; of ours: the mean beside ours that commits, on the "
-    "same kind of server; a run: its whole process, with the server's boot and its end. Medians over the runs."
+    "same kind of server; run: its whole process, with the server's boot and its end. Medians over the runs."
 )
 BOOT_CAPTION = "In fresh processes, caches warm; imports, and the interpreter's own start, are not in it."
 
@@ -35,40 +35,28 @@ def show(console: Console, facts: dict[str, Any], figures: Sequence[Figures], bo
 
 
 def isolation_table(facts: dict[str, Any], figures: Sequence[Figures]) -> Table:
+    runs = "1 run" if facts["runs"] == 1 else f"{facts['runs']} runs in turns"
     title = (
-        f"{facts['tests']} tests, each a row in six tables by the ORM and a commit: ms a test; {facts['runs']} "
-        f"{'run' if facts['runs'] == 1 else 'runs in turns'}, PostgreSQL {facts['postgres']}"
+        f"{facts['tests']} tests, each a row in six tables by the ORM and a commit\n"
+        f"milliseconds a test, {runs}, PostgreSQL {facts['postgres']}"
     )
     table = _table(title, CAPTION)
-    table.add_column("", min_width=26)
-    for heading in (
-        "isolation\np50",
-        "\np95",
-        "\nmean",
-        "around\np50",
-        "\np95",
-        "a test\np50",
-        "share",
-        "of\nours",
-    ):
+    table.add_column("", no_wrap=True)
+    for heading in ("adds\np50", "\np95", "\nmean", "around\np50", "share", "of\nours", "run\ns"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("a run\ns", justify="right", no_wrap=True)
     for docker in (False, True):
-        for each in (figure for figure in figures if figure.docker is docker):
+        group = [figure for figure in figures if figure.docker is docker]
+        if group:
+            table.add_row(Text("in Docker" if docker else "embedded", "italic dim"))
+        for each in group:
             table.add_row(
-                Text.assemble(
-                    (each.name, "bold" if each.ours else ""), (" in Docker" if docker else "", "dim")
-                ),
-                *(
-                    milliseconds(value)
-                    for value in (each.isolation_p50, each.isolation_p95, each.isolation_mean)
-                ),
-                *(milliseconds(value) for value in (each.around_p50, each.around_p95, each.test_p50)),
+                Text(each.name, "bold green" if each.ours else ""),
+                *(three_digits(value) for value in (each.isolation_p50, each.isolation_p95)),
+                *(three_digits(value) for value in (each.isolation_mean, each.around_p50)),
                 "" if each.share is None else f"{each.share:.0%}",
                 "" if each.times_ours is None else f"{each.times_ours:.1f}",
-                f"{each.run_seconds:.1f}",
+                three_digits(each.run_seconds),
             )
-        table.add_section()
     return table
 
 
@@ -79,7 +67,7 @@ def wait_table(figures: Sequence[Figures]) -> Table:
         table.add_column(heading, justify="right")
     for each in figures:
         table.add_row(
-            each.name, *(milliseconds(value) for value in (each.wait_p50, each.wait_p95, each.test_p50))
+            each.name, *(three_digits(value) for value in (each.wait_p50, each.wait_p95, each.test_p50))
         )
     return table
 
@@ -90,7 +78,7 @@ def boot_table(boots: Sequence[Boot]) -> Table:
     for heading in ("median", "least", "most", "imports", "of docker run"):
         table.add_column(heading, justify="right")
     for each in boots:
-        name = Text(each.name, "bold" if each.name.startswith("ours") else "")
+        name = Text(each.name, "bold green" if each.name.startswith("ours") else "")
         seconds = (f"{value:.2f}" for value in (each.median, each.least, each.most, each.imports))
         table.add_row(name, *seconds, "" if each.of_docker_run is None else f"{each.of_docker_run:.2f}")
     return table
@@ -109,13 +97,19 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def milliseconds(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 (three digits say enough)
+    digits = next((digits for digits, bound in ((2, 10), (1, 100)) if abs(value) < bound), 0)
+    return f"{value:.{digits}f}"
 
 
 def _table(title: str, caption: str | None) -> Table:
     return Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left"
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
     )
