@@ -63,7 +63,7 @@ def read_junit(path: Path) -> dict[str, str]:
     for case in ET.parse(path).iter("testcase"):  # noqa: S314 (our own pytest wrote it)
         name = _node_id(case)
         outcome = _outcome(case)
-        # A test that passes and then fails to clean up is written twice.
+        # A test that fails and then fails to clean up as well is written twice.
         if outcomes.get(name) not in BAD:
             outcomes[name] = outcome
     return outcomes

@@ -49,6 +49,9 @@ def broken():
 
 def test_whose_end_fails(broken):
     pass
+
+def test_that_fails_twice(broken):
+    assert False
 """
 
 
@@ -74,6 +77,7 @@ def test_outcomes_are_told_by_node_id(tmp_path: Path, suite: list[str]) -> None:
         "test_suite.py::test_skipped": "skipped",
         "test_suite.py::test_expected": "xfailed",
         "test_suite.py::test_whose_end_fails": "error",
+        "test_suite.py::test_that_fails_twice": "failed",
     }
 
 
@@ -161,8 +165,8 @@ def test_failures_are_counted_named_and_told_in_a_log(suite: list[str]) -> None:
 
     assert done.returncode == 1
     counts = " ".join(next(line for line in done.stdout.splitlines() if "embedded" in line).split())
-    # Four pass or fail as they should, one fails, one fails at its end, one is skipped.
-    assert re.fullmatch(rf"18\.\d+ embedded {re.escape(DEFAULT_PYTHON)} 4 2 1 \d+\.\d 1", counts)
+    # Four pass or fail as they should, one fails, one at its end, one at both, one is skipped.
+    assert re.fullmatch(rf"18\.\d+ embedded {re.escape(DEFAULT_PYTHON)} 4 3 1 \d+\.\d 1", counts)
     assert "  test_suite.py::TestGroup::TestInner::test_fails" in done.stdout.splitlines()
     log = ROOT / re.findall(r"is in (\S+\.log)", done.stdout)[-1]
     assert "RuntimeError" in log.read_text(encoding="utf-8")
