@@ -80,7 +80,7 @@ SUITES = (
     SESSION,
     COMMITTING,
     CLONE,
-    Suite("a clone a test, as pgtestdb", "clone_a_test", clones=True),
+    Suite("clone a test, as pgtestdb", "clone_a_test", clones=True),
     Suite(
         "pytest-postgresql",
         "with_pytest_postgresql",
