@@ -55,6 +55,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_matrix(session: nox.Session) -> None:
+    """Run the suite on every PostgreSQL and Python here, and say what differs (-- --list, -k word)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.matrix", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
     database(session, "init")
@@ -126,7 +133,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- environment, -- utc)."""
+    """Measure what is promised of speed, as ratios in one run (-- isolation, -- utc)."""
     prepare(session)
     session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
 
