@@ -22,6 +22,8 @@ from testcontainers.core.container import Reaper
 
 from .embedded import no_connection, refusal_of
 from .engine import connect_to_engine, engine_address, have_image
+from .leaks import LEAK_SETTINGS
+from .log import LOG_SETTINGS
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url, server_version
 
 if TYPE_CHECKING:
@@ -34,12 +36,17 @@ RYUK_PULL_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _LOOK_SECONDS = 0.2
 _STATUS_POLL_SECONDS = 0.05
+_AUTOPSY_SECONDS = 2.0
+KEPT_PREFIX = "postgres-kept-"
+"""How the name of a container begins that outlives its run on request."""
 _SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "max_connections=200",
     "timezone=UTC",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
@@ -102,6 +109,26 @@ class EphemeralPostgres(PostgresContainer):
         if self.status in ("exited", "dead"):
             raise PostgresUnavailable(self._death("stopped while it started"))
 
+    def autopsy(self) -> str:
+        """Say what became of the container; nothing where it runs, and as far as its engine knows."""
+        deadline = time.monotonic() + _AUTOPSY_SECONDS
+        while True:
+            try:
+                self.reload()
+            except NotFound:
+                return "its container was removed"
+            except (DockerException, OSError):
+                return f"Docker does not answer at {engine_address()} any more"
+            # A client is told by the network, which is quicker than the engine.
+            if self.status != "running" or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        state = self.get_wrapped_container().attrs["State"]
+        if self.status in ("exited", "dead"):
+            reason = " for want of memory" if state.get("OOMKilled") else ""
+            return f"its container ended{reason} with exit code {state.get('ExitCode')}"
+        return "" if self.status == "running" else f"its container is {self.status}"
+
     def _death(self, what: str) -> str:
         log = self.get_wrapped_container().logs(tail=20).decode(errors="replace").strip()
         tail = "\n".join(f"  {line}" for line in log.splitlines())
@@ -124,6 +151,15 @@ def start_container(image: str, pull_seconds: float) -> Server:
                 with suppress(DockerException, OSError):
                     removal()
 
+        def hand_over() -> str:
+            atexit.unregister(remove)
+            _started.discard(container)
+            # It would remove the container some seconds after this process ended.
+            Reaper.delete_instance()
+            name = f"{KEPT_PREFIX}{secrets.token_hex(4)}"
+            container.get_wrapped_container().rename(name)
+            return f"docker rm -f -v {name}"
+
         _started.add(container)
         atexit.register(remove)
         try:
@@ -136,7 +172,16 @@ def start_container(image: str, pull_seconds: float) -> Server:
         except BaseException:
             remove()
             raise
-    return Server(url, version, "docker", remove, notes)
+    return Server(
+        url,
+        version,
+        "docker",
+        remove,
+        notes,
+        log=str(container.get_wrapped_container().id),
+        autopsy=container.autopsy,
+        hand_over=hand_over,
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from psycopg import sql
 from .server import database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 5.0
@@ -96,10 +96,12 @@ class Databases:
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name)))
             )
 
-    def drop_all(self) -> list[str]:
+    def drop_all(self, *, but: Collection[str] = ()) -> list[str]:
         """Drop every database of this run, whichever process made it; return the names of those that would not go."""
         left = []
         for name in self.names():
+            if name in but:
+                continue
             try:
                 self.drop([name])
             except psycopg.Error:

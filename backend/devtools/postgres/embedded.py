@@ -17,6 +17,8 @@ import psycopg
 from .binaries import Binaries, find_binaries
 from .identity import Identity, preferred_identity
 from .keeper_process import KeeperProcess
+from .leaks import LEAK_SETTINGS
+from .log import LOG_SETTINGS
 from .server import PostgresUnavailable, Server, local_url, server_version
 
 SUPERUSER = "postgres"
@@ -33,6 +35,8 @@ _NOT_DURABLE = (
     "max_wal_senders=0",
     # Among the data, which go with the server: segments of a server that is killed would stay in /dev/shm for ever.
     "dynamic_shared_memory_type=mmap",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
@@ -83,7 +87,15 @@ def launch(place: Place, binaries: Binaries, identity: Identity) -> Server:
     except BaseException:
         keeper.stop()
         raise
-    return Server(url, version, "embedded", keeper.stop)
+    return Server(
+        url,
+        version,
+        "embedded",
+        keeper.stop,
+        log=str(place.log),
+        autopsy=keeper.autopsy,
+        hand_over=keeper.hand_over if place.ephemeral else None,
+    )
 
 
 def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:

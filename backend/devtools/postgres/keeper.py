@@ -2,8 +2,9 @@
 
 It runs by path, with nothing but the standard library, in a session of its own, so that Ctrl-C in a terminal reaches
 the application first. Its first line of input is the order, in JSON; the input's end means that the owner has
-stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. On its output
-it says, a line each, `serving PORT` and `ended REASON`.
+stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. An owner that
+wrote `keep` before is outlived: then SIGTERM alone ends it all. On its output it says, a line each, `serving PORT`
+and `ended REASON`.
 """
 
 # Importing pathlib would double this process's start, which every server's start waits for.
@@ -40,6 +41,7 @@ class Keeper:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         self.told_to_stop = False
+        self.told_to_keep = False
         signal.signal(signal.SIGTERM, self.terminate)
         # Handlers and not SIG_IGN, which the server would inherit.
         for ignored in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
@@ -157,11 +159,13 @@ class Keeper:
 
     def watch(self) -> None:
         """Sleep until something happens; raise OwnerGone if it was the owner's end."""
-        ready, _, _ = select.select([0, self.wake], [], [])
+        ready, _, _ = select.select([self.wake] if self.told_to_keep else [0, self.wake], [], [])
         if self.wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
-        if self.told_to_stop or (0 in ready and not os.read(0, 4096)):
+        said = os.read(0, 4096) if 0 in ready else None
+        self.told_to_keep = self.told_to_keep or said == b"keep\n"
+        if self.told_to_stop or said == b"":
             raise OwnerGone
 
     def stop_child(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -14,6 +15,9 @@ from .choose import Choice, choose
 from .databases import Databases, new_run_id
 from .libpq import without_libpq_variables
 from .server import Kind, PostgresUnavailable, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "postgres"
@@ -28,11 +32,15 @@ class Run:
         self._server: Server | None = None
         self.run_id = new_run_id()
         self.worker = "main"
+        self.boot_seconds = 0.0
+        """How long the server took to start, if this process started it."""
+        self.kept: dict[str, str] = {}
+        """The databases that outlive the run, each with the test that failed on it."""
         self._environment = ExitStack()
         handed: dict[str, Any] | None = getattr(config, "workerinput", {}).get(WORKER_INPUT)
         if handed is not None:
             kind: Kind = handed["kind"]
-            self._server = Server(handed["url"], handed["version"], kind)
+            self._server = Server(handed["url"], handed["version"], kind, log=handed["log"])
             self.run_id, self.worker = handed["run_id"], handed["worker"]
             self._keep_ours_apart(kind)
 
@@ -66,7 +74,14 @@ class Run:
     def server(self) -> Server:
         """The server, started at the first look; PostgresUnavailable where it does not start."""
         if self._server is None:
-            self._server = self.choice.start()
+            choice, began = self.choice, time.perf_counter()
+            self._server = choice.start()
+            self.boot_seconds = time.perf_counter() - began
+        return self._server
+
+    @property
+    def started(self) -> Server | None:
+        """The server, if something needed it so far."""
         return self._server
 
     @property
@@ -77,7 +92,12 @@ class Run:
     def for_worker(self, worker: str) -> dict[str, str]:
         """Return what a worker has to be handed."""
         server = self.server
-        described = {"url": server.url, "kind": server.kind, "version": server.version}
+        described = {
+            "url": server.url,
+            "kind": server.kind,
+            "version": server.version,
+            "log": server.log,
+        }
         return described | {"run_id": self.run_id, "worker": worker}
 
     def end(self) -> None:
@@ -88,7 +108,9 @@ class Run:
             return
         try:
             if server.kind == "given":
-                _drop_all(Databases(server.url, self.run_id))
+                _drop_all(Databases(server.url, self.run_id), self.kept)
+            elif self.kept:
+                server.leave_running()
         finally:
             server.stop()
 
@@ -96,9 +118,9 @@ class Run:
 RUN = pytest.StashKey[Run]()
 
 
-def _drop_all(databases: Databases) -> None:
+def _drop_all(databases: Databases, kept: Collection[str]) -> None:
     try:
-        left = databases.drop_all()
+        left = databases.drop_all(but=kept)
     except psycopg.Error as error:
         left = [f"all that begin with {databases.prefix} ({error})"]
     finally:
