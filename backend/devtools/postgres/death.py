@@ -25,7 +25,7 @@ def last_word(server: Server, error: BaseException | None) -> str | None:
     A server that does not answer ends it, and so does one of ours that has no room left. That an error is the
     server's end is never taken from the error alone: it is asked.
     """
-    refusal = refusal_of_the_dead(server.url)
+    refusal = refusal_of_the_dead(server.url, far=server.kind == "given")
     if refusal is not None:
         return obituary(server, refusal)
     if server.kind != "given" and ran_out_of_space(error):

@@ -31,6 +31,13 @@ _STATEMENT_CHARACTERS = 300
 _LOG_LINES = 40
 _LOG_CHARACTERS = 300
 
+_FATES = {
+    "session": "rolled back after the test",
+    "committing": "emptied after the test",
+    "clone": "dropped after the test",
+    "empty": "dropped after the test",
+}
+
 _LOCKS = """
     select a.pid, coalesce(a.state, a.backend_type),
            coalesce(string_agg(distinct
@@ -80,11 +87,7 @@ def psql(server: Server, database: str) -> str:
 def _fate(use: Use, kept: str | None) -> str:
     if kept is not None:
         return f"kept{f' ({kept})' if kept else ''}"
-    return (
-        "gone with the run (--keep-database keeps it)"
-        if use.tier != "session"
-        else ("rolled back after the test (--keep-database keeps it)")
-    )
+    return f"{_FATES[use.tier]} (--keep-database keeps it)"
 
 
 def _titled(title: str, lines: Callable[[], Iterable[str]]) -> Iterator[str]:
@@ -93,8 +96,8 @@ def _titled(title: str, lines: Callable[[], Iterable[str]]) -> Iterator[str]:
     except Exception as error:  # noqa: BLE001 (the report of a failure is no place for another)
         said = " ".join(str(error).split()) or type(error).__name__
         found = [f"  cannot be had: {said[:_LOG_CHARACTERS]}"]
-    yield title
-    yield from found or ["  none"]
+    yield title if found else f"{title} none"
+    yield from found
 
 
 def _locks(server: Server, database: str) -> Iterator[str]:

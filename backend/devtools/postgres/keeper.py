@@ -164,7 +164,11 @@ class Keeper:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
         said = os.read(0, 4096) if 0 in ready else None
-        self.told_to_keep = self.told_to_keep or said == b"keep\n"
+        if said == b"keep\n":
+            self.told_to_keep = True
+            # The owner's, which whoever reads it would wait on for as long as the server runs.
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
         if self.told_to_stop or said == b"":
             raise OwnerGone
 
