@@ -36,7 +36,7 @@ class Figures:
     """The tests that changed what they should not have."""
 
     def line(self, server: Server, *, boot_seconds: float, run_seconds: float) -> str | None:
-        """Return the line; nothing where no test used the server."""
+        """Return the line; nothing where no test used the server, or there is nothing to say."""
         if not self.workers:
             return None
         parts = [f"ready in {boot_seconds:.2f} s"] if server.kind != "given" else []
@@ -44,8 +44,8 @@ class Figures:
             parts.append(self._isolation(run_seconds))
         if server.kind != "given" and (held := _held(server)) is not None:
             parts.append(held)
-        parts.append(self._left())
-        return f"PostgreSQL {server.version} {server.kind}: {'; '.join(parts)}"
+        parts += self._left(looked_for=server.kind != "given")
+        return f"PostgreSQL {server.version} {server.kind}: {'; '.join(parts)}" if parts else None
 
     def _isolation(self, run_seconds: float) -> str:
         tiers = [
@@ -58,13 +58,11 @@ class Figures:
         share = sum(map(sum, self.seconds.values())) / whole if whole else 0.0
         return f"isolation {', '.join(tiers)}, {share:.1%} of the run"
 
-    def _left(self) -> str:
-        if not self.leaks and not self.faulty:
-            return "nothing leaked"
+    def _left(self, *, looked_for: bool) -> list[str]:
         left = [f"leaked: {_some(self.leaks)}"] if self.leaks else []
         if self.faulty:
             left.append(f"not as it was after {_some(self.faulty)}")
-        return "; ".join(left)
+        return left or (["nothing leaked"] if looked_for else [])
 
 
 def percentile(values: Iterable[float], percent: int) -> float:

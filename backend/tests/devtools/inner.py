@@ -64,20 +64,12 @@ def run_inside(
 
 def section_of(output: str, test: str) -> str:
     """Return what a failed test's report says of its database."""
-    report = re.search(rf"^_+ (?:ERROR at \w+ of )?{re.escape(test)} _+$(.*?)(?=^[=_]{{3,}} |\Z)", output, re.M | re.S)
+    report = re.search(
+        rf"^_+ (?:ERROR at \w+ of )?{re.escape(test)} _+$(.*?)(?=^[=_]{{3,}} |\Z)",
+        output,
+        re.MULTILINE | re.DOTALL,
+    )
     assert report is not None, output
     _, found, section = report[1].partition(" PostgreSQL ---")
     assert found, report[1]
     return section.partition("\n")[2]
-
-
-def last_lines(output: str, count: int) -> list[str]:
-    return output.strip().splitlines()[-count:]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
