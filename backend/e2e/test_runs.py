@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -19,24 +19,26 @@ from .test_containers import PLUGIN, ROOT, containers, note_session, noted_sessi
 SUITE = """
 import pathlib, subprocess
 import psycopg, pytest
-from testcontainers.core.labels import SESSION_ID
 
 def run(url, statement):
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(statement)
 
+def docker(*words):
+    command = ["docker", "--host", "unix:///var/run/docker.sock", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
 def container():
     session = pathlib.Path(__file__).with_name("session").read_text()
-    command = ["docker", "--host", "unix:///var/run/docker.sock", "ps", "--quiet", "--filter", f"label=org.testcontainers.session-id={session}",
-               "--filter", "ancestor=postgres:18"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    label = f"label=org.testcontainers.session-id={session}"
+    return docker("ps", "--quiet", "--filter", label, "--filter", "ancestor=postgres:18").split()[0]
 
 def test_before(postgres_clone):
     pass
 
 def test_death(postgres_empty):
-    {death}
-    run(postgres_empty, "{statement}")
+    DEATH
+    run(postgres_empty, "STATEMENT")
 
 @pytest.mark.parametrize("number", range(200))
 def test_after(postgres_clone, number):
@@ -48,7 +50,7 @@ def run_inside(
     place: Path, *arguments: str, death: str, statement: str = "select 1", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     note_session(place)
-    suite = SUITE.format(death=death, statement=statement)
+    suite = SUITE.replace("DEATH", death).replace("STATEMENT", statement)
     (place / "test_suite.py").write_text(suite, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:randomly", "--postgres", "docker", *arguments],
@@ -76,10 +78,10 @@ def last_word(result: subprocess.CompletedProcess[str]) -> str:
     ("death", "told"),
     [
         (
-            "subprocess.run(['docker', 'kill', container()], check=True)",
+            "docker('kill', container())",
             "its container ended with exit code 137",
         ),
-        ("subprocess.run(['docker', 'rm', '--force', container()], check=True)", "its container was removed"),
+        ("docker('rm', '--force', container())", "its container was removed"),
     ],
     ids=["killed", "removed"],
 )
@@ -92,45 +94,46 @@ def test_a_container_that_ends_in_mid_run_is_told_once(
     assert re.fullmatch(
         rf"PostgreSQL 18\S*, in Docker, died in the middle of the run: {told}\.", last_word(result)
     )
+    # With the container went its log.
+    assert ("Its log ends:\n  20" in result.stdout) == ("ended" in told)
     assert time.monotonic() - began < 60
     wait_until_gone(noted_session(tmp_path), 15)
 
 
 @contextmanager
 def relay(socket_path: Path) -> Iterator[None]:
-    """Stand between clients and the engine, so that for them it can go away without ending everybody's."""
-    with socket.socket(socket.AF_UNIX) as listener:
+    """Stand between clients and the engine, so that for them it is gone with the socket and nobody else's ends."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(socket_path))
         listener.listen(64)
 
         def copy(source: socket.socket, target: socket.socket) -> None:
             with suppress(OSError):
-                while data := source.recv(65536):
+                while (data := source.recv(65536)) and socket_path.exists():
                     target.sendall(data)
                 target.shutdown(socket.SHUT_WR)
 
         def serve() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect("/var/run/docker.sock")
-                for pair in ((client, engine), (engine, client)):
-                    threading.Thread(target=copy, args=pair, daemon=True).start()
+            with suppress(OSError):
+                while True:
+                    client = opened.enter_context(listener.accept()[0])
+                    engine = opened.enter_context(socket.socket(socket.AF_UNIX))
+                    engine.connect("/var/run/docker.sock")
+                    for pair in ((client, engine), (engine, client)):
+                        threading.Thread(target=copy, args=pair, daemon=True).start()
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve)
+        thread.start()
         yield
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
     """It takes its containers with it."""
     address = tmp_path / "engine"
-    death = (
-        f"pathlib.Path({str(address)!r}).unlink(); "
-        "subprocess.run(['docker', '--host', 'unix:///var/run/docker.sock', 'kill', container()], check=True)"
-    )
+    death = f"pathlib.Path({str(address)!r}).unlink(); docker('kill', container())"
     with relay(address):
         result = run_inside(
             tmp_path,
@@ -144,11 +147,16 @@ def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    shrink = "'docker', 'exec', '--privileged', '--user', 'root', container(), 'mount', '-o', 'remount,size=110m', '/pgtmp'"
+    # From a container of its own, for a container has no right to its own mounts.
+    shrink = (
+        "process = docker('inspect', '--format', '{{.State.Pid}}', container()).strip(); "
+        "docker('run', '--rm', '--privileged', '--pid=host', '--entrypoint=nsenter', 'postgres:18', "
+        "'-t', process, '-m', 'mount', '-o', 'remount,size=200m', '/pgtmp')"
+    )
     result = run_inside(
         tmp_path,
         *workers,
-        death=f"subprocess.run([{shrink}], check=True)",
+        death=shrink,
         statement="create table big as select repeat('x', 1000) from generate_series(1, 400000)",
     )
 

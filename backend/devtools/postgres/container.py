@@ -150,6 +150,9 @@ def start_container(image: str, pull_seconds: float) -> Server:
                 # An engine that went away took its containers with it, and a reaper removes itself as well.
                 with suppress(DockerException, OSError):
                     removal()
+            if not _started:
+                # Where that failed, testcontainers would try again as the process ends, and print why it cannot.
+                Reaper._container = None  # noqa: SLF001
 
         def hand_over() -> str:
             atexit.unregister(remove)

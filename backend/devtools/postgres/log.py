@@ -36,7 +36,8 @@ def read_log(server: Server, since: float = 0.0) -> str:
     if server.kind == "docker":
         client = connect_to_engine()
         try:
-            text: bytes = client.containers.get(server.log).logs(since=int(since), tail=_TAIL_LINES)
+            # docker refuses to be asked for what came since the epoch began.
+            text: bytes = client.containers.get(server.log).logs(since=int(since) or None, tail=_TAIL_LINES)
         finally:
             client.close()
         return text.decode(errors="replace")

@@ -1,6 +1,5 @@
 """Runs of pytest inside a test: a project of a few lines, and what its run says."""
 
-import os
 import re
 import subprocess
 import textwrap
