@@ -80,7 +80,8 @@ What it promises:
 - Nothing outlives its owner, even one that is killed. An embedded server belongs to a keeper process that holds a pipe
   from the owner and stops the server at its end (`keeper/`). A container has testcontainers' reaper, which has to
   answer before the server is handed out; where it cannot be had, that is said, and the next run that uses Docker on
-  the same machine removes the container.
+  the same machine removes the container. What `--keep-database` keeps is the exception: it stays until the command
+  that the run told, or on a given server until somebody drops it.
 - It works as root: in a user namespace, or as the account nobody, with what that cannot reach copied to where it can.
 - A server that cannot be had is `PostgresUnavailable`, whose plain lines say what was tried and what would help, and a
   password is in no message.

@@ -40,5 +40,5 @@ def make_template_seed(template: str, prepare: Callable[[str], None]) -> None:
                 connection.execute(f"alter database {SEEDED_TEMPLATE} allow_connections false")
             whole = True
         finally:
-            keeper.stop(keep=whole)
+            keeper.stop(seed=whole)
         cache.prune()

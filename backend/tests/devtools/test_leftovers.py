@@ -12,7 +12,9 @@ from psycopg import sql
 
 from backend.devtools.postgres import Server, ensure_database
 from backend.devtools.postgres.databases import Databases
-from backend.devtools.postgres.marks import mark, unmark
+from backend.devtools.postgres.keeping import keep
+from backend.devtools.postgres.ledger import Use
+from backend.devtools.postgres.marks import mark
 from backend.devtools.postgres.owner import Owner, acting_owner, this_process
 
 from .support import is_alive, python, query, wait_until
@@ -95,14 +97,14 @@ def test_only_what_bears_the_mark_of_a_process_of_this_machine_that_is_gone_is_d
         "elsewhere": marked(served, "test_0123456789_elsewhere", elsewhere, monkeypatch),
         "garbled": marked(served, "test_0123456789_garbled", "no owner at all", monkeypatch),
         "other name": marked(served, "theirs", gone, monkeypatch),
-        "released": marked(served, "test_0123456789_released", gone, monkeypatch),
+        "kept": marked(served, "test_0123456789_kept", gone, monkeypatch),
         "unmarked": "test_0123456789_unmarked",
         "commented": "test_0123456789_commented",
     }
     ensure_database(embedded.url, names["unmarked"])
     ensure_database(embedded.url, names["commented"])
     served.execute(f"comment on database {names['commented']} is '{gone}'")
-    unmark(served, names["released"])
+    keep(Use("test_it", "clone", names["kept"], ""), embedded)
     theirs = Databases(embedded.url, "another_run")
     try:
         assert theirs.drop_abandoned() == [names.pop("gone")]

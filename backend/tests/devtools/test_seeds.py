@@ -49,6 +49,9 @@ def test_a_second_server_grows_from_what_the_first_had_initialised(folder: Path,
         assert cluster(second) == made
         assert query(second.url, "select from pg_roles where rolname = 'left_behind'") == []
         assert query(second.url, "show data_checksums") == [("off",)]
+        assert query(second.url, "show track_commit_timestamp") == [("on",)]
+        assert query(second.url, "show log_line_prefix") == [("%m [%p] %q[%d] ",)]
+        assert second.log == str(data_directory(second.url).with_name("log"))
         query(second.url, "create table written as select 1")
 
 

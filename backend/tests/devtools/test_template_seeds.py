@@ -8,19 +8,22 @@ from .test_plugin import CONFTEST, WORKERS, Project, pytest_in
 from .test_plugin import project as project  # noqa: PLC0414 (for pytest to find it here as well)
 
 SEEDED = """
-import os
+import pytest
 from conftest import connect
 
-def test_it(postgres_clone, postgres_server):
-    with connect(postgres_clone) as connection:
-        rows = connection.execute("select count(*) from things").fetchone()
-        assert rows == (0,)
-        connection.execute("insert into things default values")
+@pytest.fixture(scope="session", autouse=True)
+def left(postgres_server):
     with connect(postgres_server.url) as connection:
         assert connection.execute("select from pg_roles where rolname = 'left'").fetchall() == []
         assert connection.execute("select from pg_database where datname = 'left'").fetchall() == []
         connection.execute('create role "left"')
         connection.execute('create database "left"')
+
+def test_it(postgres_clone):
+    with connect(postgres_clone) as connection:
+        rows = connection.execute("select count(*) from things").fetchone()
+        assert rows == (0,)
+        connection.execute("insert into things default values")
 """
 
 
