@@ -88,7 +88,7 @@ def in_private(mounts: str, temporary: Path) -> str:
         text=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     return result.stdout.strip()
 
 
@@ -125,6 +125,16 @@ def test_a_full_disk_is_told_as_what_it_is(temporary: Path) -> None:
     told = in_private(full, temporary)
     assert told.startswith("The embedded PostgreSQL did not start: No space left on device in ")
     assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", ["size=4m", "ro"])
+def test_a_cache_that_is_full_or_read_only_is_no_hindrance(temporary: Path, options: str) -> None:
+    (temporary / "cache").mkdir()
+    mount = f"mount -t tmpfs -o {options} tmpfs {temporary}/cache"
+
+    told = in_private(f"{mount} && {SMALL_MEMORY}", temporary)
+
+    assert Path(told).is_relative_to(temporary), told
 
 
 @pytest.fixture

@@ -66,6 +66,11 @@ def test_what_a_killed_run_left_is_dropped_by_the_next(
         wait_until(lambda: bool(list(place.glob("waiting *"))), "the test waits", 30)
         left = databases(guest) - before
         assert len(left) == 4
+        # They are the run's, and not the worker's, which may be killed and replaced while others use its template.
+        marks = query(
+            guest, "select shobj_description(oid, 'pg_database') from pg_database where datname ~ '^test_'"
+        )
+        assert [str(mark).split(": ")[1].split()[1] for (mark,) in marks] == [str(run.pid)] * 4
         # Another run beside a living one leaves it alone.
         (place / "test_suite.py").write_text("def test_it(postgres_database): pass\n", encoding="utf-8")
         result = pytest_in(place, "--postgres", guest)

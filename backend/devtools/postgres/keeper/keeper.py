@@ -105,7 +105,7 @@ class Keeper:
 
     def discard(self, seed: str, reason: str) -> None:
         """Remove a seed that is of no use, and what grew from it."""
-        self.seed, self.secret = None, b""
+        self.seed = None
         remove(self.order["data"])
         with contextlib.suppress(OSError):
             os.unlink(seed)
