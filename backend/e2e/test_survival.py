@@ -1,5 +1,6 @@
 """What takes long to show: starts by the hundred, disks that are full, engines and reapers that fail, two checkouts."""
 
+import json
 import os
 import signal
 import subprocess
@@ -137,11 +138,15 @@ def test_a_cache_that_is_full_or_read_only_is_no_hindrance(temporary: Path, opti
     assert Path(told).is_relative_to(temporary), told
 
 
+MUTE = "import socket; s = socket.create_server(('', 8080)); held = [s.accept() for _ in iter(int, 1)]"
+
+
 @pytest.fixture
 def mute_reaper(tmp_path: Path) -> Iterator[str]:
-    """Return an image that runs in the reaper's place, and answers nothing."""
+    """Return an image that listens in the reaper's place, and answers nothing."""
     name = "procore-e2e-mute:1"
-    (tmp_path / "Dockerfile").write_text(f'FROM {IMAGE}\nENTRYPOINT ["sleep", "600"]\n', encoding="utf-8")
+    entry = json.dumps(["python", "-c", MUTE])
+    (tmp_path / "Dockerfile").write_text(f"FROM python:3.14-slim\nENTRYPOINT {entry}\n", encoding="utf-8")
     subprocess.run(
         ["docker", "build", "--quiet", "--tag", name, tmp_path], check=True, stdout=subprocess.DEVNULL
     )
