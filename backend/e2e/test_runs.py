@@ -95,7 +95,7 @@ def test_a_container_that_ends_in_mid_run_is_told_once(
         rf"PostgreSQL 18\S*, in Docker, died in the middle of the run: {told}\.", last_word(result)
     )
     # With the container went its log.
-    assert ("Its log ends:\n  20" in result.stdout) == ("ended" in told)
+    assert ("Its log ends:\n  " in result.stdout) == ("ended" in told)
     assert time.monotonic() - began < 60
     wait_until_gone(noted_session(tmp_path), 15)
 

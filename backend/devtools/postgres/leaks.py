@@ -22,6 +22,7 @@ LOOK_SECONDS = 0.25
 
 _CLOSING_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02
+_LOOK_MILLISECONDS = 1000
 _NAMED = 3
 
 # The first 16384 of the identifiers are PostgreSQL's own.
@@ -142,6 +143,8 @@ class Watch:
                         autocommit=True,
                         connect_timeout=CONNECT_SECONDS,
                         application_name="leaks of tests",
+                        # A test may have left a lock on what is looked at.
+                        options=f"-c statement_timeout={_LOOK_MILLISECONDS}",
                     )
                 return self._connection.execute(question, parameters, prepare=True).fetchall()
         return None

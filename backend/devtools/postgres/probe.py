@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "report of a failed test"
 _LEAST_SECONDS = 0.05
 _SILENT = "it did not answer in time"
-_SILENCE_SECONDS = 0.5
+_SILENCE_SECONDS = 0.4
 _FAR_SILENCE_SECONDS = 3.0
 _RECOVERY_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1

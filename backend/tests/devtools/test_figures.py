@@ -54,8 +54,9 @@ def test_it_is_as_quiet_as_pytests_own_last_line(tmp_path: Path, quiet: str, tim
     assert ("15 passed" in result.stdout) == bool(times)
 
 
-def test_nothing_is_said_where_no_test_used_the_server(tmp_path: Path) -> None:
-    result = run_inside(tmp_path, "def test_other(): pass\n")
+@pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
+def test_nothing_is_said_where_no_test_used_the_server(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    result = run_inside(tmp_path, "def test_other(): pass\n", *workers)
 
     assert "1 passed" in result.stdout
     assert "ready in" not in result.stdout

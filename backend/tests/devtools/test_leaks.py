@@ -124,7 +124,11 @@ def test_an_open_session_fails_the_test_that_left_it(tmp_path: Path, statement: 
             connection.autocommit = False
             connection.execute("lock table things")
             connection.execute("select pg_advisory_lock(7)")
+            # The server is slower than the test to notice that it was closed.
+            pid = connection.info.backend_pid
+            os.kill(pid, signal.SIGSTOP)
             connection.close()
+            threading.Timer(0.2, os.kill, (pid, signal.SIGCONT)).start()
 
         def test_last():
             held[0].close()
