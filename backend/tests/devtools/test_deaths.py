@@ -135,7 +135,7 @@ def test_before(postgres_clone):
     pass
 
 def test_big(postgres_server, postgres_empty):
-    subprocess.run(["mount", "-o", "remount,size=110m", "/dev/shm"], check=True)
+    subprocess.run(["mount", "-o", "remount,size=350m", "/dev/shm"], check=True)
     run(postgres_empty, "create table big as select repeat('x', 1000) from generate_series(1, 400000)")
 
 @pytest.mark.parametrize("number", range(100))
