@@ -36,8 +36,8 @@ share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden.
 prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run ends by itself, by
 Ctrl-C, SIGTERM or SIGHUP. A run that is killed (SIGKILL) on a given server leaves its databases there.
 
-**When a test fails** that used a database, its report has a section with the `psql` line that opens it (of a server that
-was given without the password), the locks that were held and waited for at that moment, the test's last statements, and
+**When a test fails** that used a database, the report has a section with the `psql` line that opens it (for a server that
+was given, without the password), the locks that were held and waited for at that moment, the test's last statements, and
 the part of the server's log that belongs to this database and to the time of the test. It takes a second at most,
 and what cannot be had is one line. `--keep-database` leaves the databases of failed tests as they were then, and the
 server that they are on, and ends by how to open them and how to end the server (`kill PID` or `docker rm`); a database
@@ -55,7 +55,8 @@ does one of ours that has no room left, with what makes room. One connection tha
 **At the end** one line tells which server it was, how long it took to start, what keeping the tests apart cost, what
 the data held and what leaked (not with `-qq`):
 
-    PostgreSQL 18.6 embedded: ready in 0.21 s; isolation committing 1.1 ms p50, 1.9 ms p95 (489 tests), 1.2% of the run; 38 MB in memory at the end; nothing leaked
+    PostgreSQL 18.6 embedded: ready in 0.21 s; isolation committing 1.1 ms p50, 1.9 ms p95 (489 tests),
+    1.2% of the run; 38 MB in memory at the end; nothing leaked
 
 **On the command line**, for any program that reads DATABASE_URL:
 
