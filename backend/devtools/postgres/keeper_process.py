@@ -1,4 +1,4 @@
-"""The process that owns an embedded server (`keeper.py`), as its owner sees it."""
+"""The process that owns an embedded server (`keeper/`), as its owner sees it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+# Imported, and not run by path, so that its compiled form is kept.
+_KEEPER = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import keeper.keeper; keeper.keeper.main()"
+)
 _STOP_SECONDS = 45.0
 """More than the keeper takes when every one of its own deadlines passes: three for the server, two for directories."""
 _GRACE_SECONDS = 5.0
@@ -36,7 +39,7 @@ class KeeperProcess:
         self._unread = b""
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_KEEPER)],
+            [sys.executable, "-I", "-S", "-c", _KEEPER],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,10 +69,16 @@ class KeeperProcess:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
 
-    def stop(self) -> None:
-        """Have the keeper stop the server and clean up, and wait for it; where it was killed, do its work."""
+    def stop(self, *, keep: bool = False) -> None:
+        """Have the keeper stop the server and clean up, and wait for it; where it was killed, do its work.
+
+        If the data are to be kept, they are first made the seed that the order names.
+        """
         if self._forked:
             return
+        if keep:
+            with suppress(BrokenPipeError):
+                os.write(self._input.fileno(), b"keep\n")
         _running.discard(self)
         self._input.close()
         # Told as well, for a process that was started without our knowledge may hold the input open.
@@ -98,7 +107,7 @@ class KeeperProcess:
     def hand_over(self) -> str:
         """Have the keeper and its server outlive this process; return the command that ends them."""
         _running.discard(self)
-        os.write(self._input.fileno(), b"keep\n")
+        os.write(self._input.fileno(), b"outlive\n")
         self._input.close()
         self._output.close()
         # It is nobody's child to wait for any more, and Popen would warn of it.

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from .databases import CONNECT_SECONDS
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -23,6 +21,7 @@ LEAK_SETTINGS = ("track_commit_timestamp=on",)
 LOOK_SECONDS = 0.25
 """So long after a look the next is due where looking after every test would cost too much."""
 
+_CONNECT_SECONDS = 10
 _CLOSING_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02
 _LOOK_MILLISECONDS = 1000
@@ -144,7 +143,7 @@ class Watch:
                     self._connection = psycopg.connect(
                         self._url,
                         autocommit=True,
-                        connect_timeout=CONNECT_SECONDS,
+                        connect_timeout=_CONNECT_SECONDS,
                         application_name="leaks of tests",
                         # A test may have left a lock on what is looked at.
                         options=f"-c statement_timeout={_LOOK_MILLISECONDS}",

@@ -15,7 +15,7 @@ import pytest
 
 from .choose import DEFAULT_IMAGE
 from .reports import Reports
-from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
+from .run_state import RUN, TEMPLATE_INPUTS, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="leave the database of each failed test as it was then, with the server that it is on, and say how "
         "to open it and how to end the server",
+    )
+    parser.addini(
+        TEMPLATE_INPUTS,
+        "files, directories and patterns below rootdir that decide what postgres_prepare makes: where they are as they "
+        "were, an embedded server begins with that template, from the user's cache (~/.cache/postgres-for-tests)",
+        type="linelist",
     )
 
 

@@ -14,6 +14,8 @@ import pytest
 from .choose import Choice, choose
 from .databases import Databases, new_run_id
 from .libpq import without_libpq_variables
+from .owner import Owner, act_for, this_process
+from .seeds import NoInput, digest_of
 from .server import Kind, PostgresUnavailable, Server
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "postgres"
+TEMPLATE_INPUTS = "postgres_template_inputs"
 
 
 class Run:
@@ -43,6 +46,9 @@ class Run:
             self._server = Server(handed["url"], handed["version"], kind, log=handed["log"])
             self.run_id, self.worker = handed["run_id"], handed["worker"]
             self._keep_ours_apart(kind)
+            controller = Owner.parse(handed["owner"])
+            if controller is not None:
+                act_for(controller)
 
     def _keep_ours_apart(self, kind: Kind) -> None:
         """Keep what libpq reads from the environment, and is meant for another server, from one of ours."""
@@ -75,14 +81,23 @@ class Run:
         """The server, started at the first look; PostgresUnavailable where it does not start."""
         if self._server is None:
             choice, began = self.choice, time.perf_counter()
-            self._server = choice.start()
+            self._server = choice.start(template=self._template_digest())
             self.boot_seconds = time.perf_counter() - began
+            if self._server.kind == "given":
+                self._server.notes = _drop_abandoned(Databases(self._server.url, self.run_id))
         return self._server
 
     @property
     def started(self) -> Server | None:
         """The server, if something needed it so far."""
         return self._server
+
+    def _template_digest(self) -> str | None:
+        """Return the digest of what the project says makes its template; UsageError where that names no file."""
+        try:
+            return digest_of(self._config.rootpath, self._config.getini(TEMPLATE_INPUTS))
+        except NoInput as error:
+            raise pytest.UsageError(f"{TEMPLATE_INPUTS}: {error}.") from None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -98,7 +113,7 @@ class Run:
             "version": server.version,
             "log": server.log,
         }
-        return described | {"run_id": self.run_id, "worker": worker}
+        return described | {"run_id": self.run_id, "worker": worker, "owner": str(this_process())}
 
     def end(self) -> None:
         """Drop what the run made on a server that stays, or stop the one that does not."""
@@ -116,6 +131,15 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
+
+
+def _drop_abandoned(databases: Databases) -> tuple[str, ...]:
+    """Drop what killed runs left, and return what to tell of it."""
+    try:
+        left = databases.drop_abandoned()
+    finally:
+        databases.close()
+    return (f"Databases that a killed run had left were dropped: {', '.join(left)}",) if left else ()
 
 
 def _drop_all(databases: Databases, kept: Collection[str]) -> None:
