@@ -48,11 +48,11 @@ prefix (`test_<run>_`): only those are ever written to or dropped, and none is l
 Ctrl-C, SIGTERM or SIGHUP. What a run that is killed (SIGKILL) leaves on a given server bears a mark, a comment on the
 database that names the machine's boot and the process, and the next run on the same machine drops it (`marks.py`).
 
-**When a test fails** that used a database, its report has a section with the `psql` line that opens it (of a server
-that was given without the password), the locks that were held and waited for at that moment, the test's last
+**When a test fails** that used a database, the report has a section with the `psql` line that opens it (where the
+server was given, without the password), the locks that were held and waited for at that moment, the test's last
 statements, and the part of the server's log that belongs to this database and to the time of the test. It takes a
-second at most, and what cannot be had is one line. `--keep-database` leaves the databases of failed tests as they were
-then, and the server that they are on, and ends by how to open them and how to end the server (`kill PID` or
+second at most, and what cannot be had is one line. `--keep-database` leaves the databases of failed tests as they
+were then, and the server that they are on, and ends by how to open them and how to end the server (`kill PID` or
 `docker rm`); a database on a given server stays until it is dropped. It bears a comment that says which test it is of.
 
 **What a test leaves on the server fails it**, on servers of our own: roles, tablespaces, replication slots, prepared
@@ -68,7 +68,7 @@ does one of ours that has no room left, with what makes room. One connection tha
 the data held and what leaked (not with `-qq`):
 
     PostgreSQL 18.6 embedded: ready in 0.21 s; isolation committing 1.1 ms p50, 1.9 ms p95 (489 tests),
-        1.2% of the run; 38 MB in memory at the end; nothing leaked     (a single line there)
+    1.2% of the run; 38 MB in memory at the end; nothing leaked
 
 **On the command line**, for any program that reads DATABASE_URL:
 
