@@ -236,14 +236,16 @@ def start_container(image: str, pull_seconds: float) -> Server:
 def _seeded(image: str) -> Started | None:
     """Start a container of the image's seed, made first if need be; None, and a line, where that does not work."""
     client = connect_to_engine()
+    # It has answered, and a commit may take a busy one longer than an answer.
+    client.api.timeout = START_SECONDS
     seed = None
     try:
         remove_abandoned(client)
         seed = find_seed(client, image)
         made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
         return Started(SeededPostgres(made, image))
-    except (NoSeed, PostgresUnavailable) as error:
-        first, *log = str(error).splitlines()
+    except (NoSeed, PostgresUnavailable, DockerException, OSError) as error:
+        first, *log = str(error).splitlines() or [type(error).__name__]
         reason = first.removesuffix(" Its log ends:").rstrip(".") + (f" ({log[-1].strip()})" if log else "")
         print(f"No quick start for {image}: {reason}.", file=sys.stderr, flush=True)  # noqa: T201  for a person
         if seed is not None:
