@@ -229,6 +229,10 @@ def test_a_kept_database_is_as_the_test_left_it_and_its_server_runs_until_it_is_
         data = data_directory(shown[0][0])
         server = postmaster(data)
         assert "Tier clone, kept.\n" in section_of(result.stdout, "test_clone")
+        # Any other signal has the keeper look around, and it must not take the input's end for a word.
+        os.kill(keeper, signal.SIGHUP)
+        time.sleep(0.5)
+        assert query(shown[0][0], "select 1") == [(1,)]
     finally:
         os.kill(keeper, signal.SIGTERM)
     wait_until(lambda: not is_alive(server), "the server is gone")
