@@ -1,5 +1,6 @@
 """Images that are initialised already: made once, used from then on, and no obstacle where they are of no use."""
 
+import secrets
 import statistics
 import subprocess
 import sys
@@ -40,8 +41,10 @@ def engine() -> Iterator[docker.DockerClient]:
 def build(engine: docker.DockerClient, tmp_path: Path) -> Iterator[BuildImage]:
     """Build images on the public one; they are gone afterwards, with the seeds that were made of them."""
     names: set[str] = set()
+    # Runs of other checkouts use the same engine.
+    own = f"procore-e2e-derived-{secrets.token_hex(4)}:1"
 
-    def build(*lines: str, name: str = "procore-e2e-derived:1") -> str:
+    def build(*lines: str, name: str = own) -> str:
         names.add(name)
         (tmp_path / "Dockerfile").write_text("\n".join([f"FROM {IMAGE}", *lines]) + "\n", encoding="utf-8")
         engine.images.build(path=str(tmp_path), tag=name, rm=True, forcerm=True)

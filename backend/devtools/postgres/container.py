@@ -15,15 +15,15 @@ from contextlib import suppress
 from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import Reaper
 
 from .container_seed import DATA, ENTRY_POINT, ContainerSeed, NoSeed, find_seed, make_seed
 from .container_seed import remove as remove_seed
-from .engine import connect_to_engine
+from .engine import connect_to_engine, engine_address
 from .ready import NotReady, no_connection, version_if_ready
-from .reaper import Arming, configured, labels, remove_abandoned
+from .reaper import KEPT_PREFIX, Arming, configured, disarm_for_good, end_reaper, labels, remove_abandoned
 from .seeds import secret_of
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url
+from .settings import LEAK_SETTINGS, LOG_SETTINGS
 
 USER = "postgres"
 PORT = 5432
@@ -31,12 +31,15 @@ START_SECONDS = 120.0
 RYUK_PULL_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _LOOK_SECONDS = 0.2
+_AUTOPSY_SECONDS = 2.0
 _SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "max_connections=200",
     "timezone=UTC",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
@@ -110,6 +113,26 @@ class EphemeralPostgres(PostgresContainer):
         if self.status in ("exited", "dead"):
             raise PostgresUnavailable(self._death("stopped while it started"))
 
+    def autopsy(self) -> str:
+        """Say what became of the container; nothing where it runs, and as far as its engine knows."""
+        deadline = time.monotonic() + _AUTOPSY_SECONDS
+        while True:
+            try:
+                self.reload()
+            except NotFound:
+                return "its container was removed"
+            except (DockerException, OSError):
+                return f"Docker does not answer at {engine_address()} any more"
+            # A client is told by the network, which is quicker than the engine.
+            if self.status != "running" or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        state = self.get_wrapped_container().attrs["State"]
+        if self.status in ("exited", "dead"):
+            reason = " for want of memory" if state.get("OOMKilled") else ""
+            return f"its container ended{reason} with exit code {state.get('ExitCode')}"
+        return "" if self.status == "running" else f"its container is {self.status}"
+
     def _death(self, what: str) -> str:
         log = self.get_wrapped_container().logs(tail=20).decode(errors="replace").strip()
         tail = "\n".join(f"  {line}" for line in log.splitlines())
@@ -147,12 +170,20 @@ class Started:
             raise
 
     @property
-    def version(self) -> str:
-        return self._container.version
-
-    @property
     def container_id(self) -> str:
         return self._container.get_container_id()
+
+    def server(self, notes: tuple[str, ...]) -> Server:
+        return Server(
+            self.url,
+            self._container.version,
+            "docker",
+            self.remove,
+            notes,
+            log=self.container_id,
+            autopsy=self._container.autopsy,
+            hand_over=self.hand_over,
+        )
 
     def remove(self) -> None:
         # An engine that went away took its containers with it.
@@ -162,13 +193,20 @@ class Started:
         # Last, so that what a second Ctrl-C interrupts is done at exit.
         atexit.unregister(self.remove)
 
+    def hand_over(self) -> str:
+        """Have the container outlive this process and be no later run's to remove; return the command that ends it."""
+        name = f"{KEPT_PREFIX}{secrets.token_hex(4)}"
+        self._container.get_wrapped_container().rename(name)
+        disarm_for_good()
+        _users.discard(self)
+        atexit.unregister(self.remove)
+        return f"docker rm -f -v {name}"
+
 
 def _leave(user: object) -> None:
     _users.discard(user)
     if not _users:
-        # It may have removed itself as well.
-        with suppress(DockerException, OSError):
-            Reaper.delete_instance()
+        end_reaper()
 
 
 def start_container(image: str, pull_seconds: float) -> Server:
@@ -192,20 +230,22 @@ def start_container(image: str, pull_seconds: float) -> Server:
         raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
     finally:
         _leave(this_start)
-    return Server(container.url, container.version, "docker", container.remove, notes)
+    return container.server(notes)
 
 
 def _seeded(image: str) -> Started | None:
     """Start a container of the image's seed, made first if need be; None, and a line, where that does not work."""
     client = connect_to_engine()
+    # It has answered, and a commit may take a busy one longer than an answer.
+    client.api.timeout = START_SECONDS
     seed = None
     try:
         remove_abandoned(client)
         seed = find_seed(client, image)
         made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
         return Started(SeededPostgres(made, image))
-    except (NoSeed, PostgresUnavailable) as error:
-        first, *log = str(error).splitlines()
+    except (NoSeed, PostgresUnavailable, DockerException, OSError) as error:
+        first, *log = str(error).splitlines() or [type(error).__name__]
         reason = first.removesuffix(" Its log ends:").rstrip(".") + (f" ({log[-1].strip()})" if log else "")
         print(f"No quick start for {image}: {reason}.", file=sys.stderr, flush=True)  # noqa: T201  for a person
         if seed is not None:

@@ -19,7 +19,7 @@ from .server import database_url
 from .template_seed import make_template_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 5.0
@@ -100,10 +100,12 @@ class Databases:
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name)))
             )
 
-    def drop_all(self) -> list[str]:
+    def drop_all(self, *, but: Collection[str] = ()) -> list[str]:
         """Drop every database of this run, whichever process made it; return the names of those that would not go."""
         left = []
         for name in self.names():
+            if name in but:
+                continue
             try:
                 self.drop([name])
             except psycopg.Error:

@@ -19,6 +19,7 @@ from .keeper_process import KeeperProcess
 from .ready import NotReady, no_connection, version_if_ready
 from .seeds import NO_SEEDS, Seeds, secret_of, seeds_for
 from .server import PostgresUnavailable, Server, local_url
+from .settings import LEAK_SETTINGS, LOG_SETTINGS
 
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
@@ -34,6 +35,8 @@ _NOT_DURABLE = (
     "max_wal_senders=0",
     # Among the data, which go with the server: segments of a server that is killed would stay in /dev/shm for ever.
     "dynamic_shared_memory_type=mmap",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
@@ -69,7 +72,7 @@ def start_kept(
 ) -> tuple[Server, KeeperProcess]:
     """Do as `start_ephemeral` says, and return the keeper as well, which can make the data the new seed."""
     seeds = replace(
-        seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), template), keep=new_seed
+        seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), template), at_end=new_seed
     )
     name = f"postgres-{secrets.token_hex(8)}"
     directory = _ephemeral_base(identity) / name
@@ -100,7 +103,16 @@ def launch(place: Place, binaries: Binaries, identity: Identity) -> tuple[Server
     except BaseException:
         keeper.stop()
         raise
-    return Server(url, version, "embedded", keeper.stop), keeper
+    server = Server(
+        url,
+        version,
+        "embedded",
+        keeper.stop,
+        log=str(place.log),
+        autopsy=keeper.autopsy,
+        hand_over=keeper.hand_over if place.ephemeral else None,
+    )
+    return server, keeper
 
 
 def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:
@@ -138,7 +150,7 @@ def _order(
         "seeds": place.seeds.choices,
         "unseeded": place.seeds.unseeded,
         "store": place.seeds.store and str(place.seeds.store),
-        "keep": place.seeds.keep and str(place.seeds.keep),
+        "store_at_end": place.seeds.at_end and str(place.seeds.at_end),
         "secret": secret_of(place.password),
         "server": [binaries.program("postgres"), *(word for text in settings for word in ("-c", text))],
     }

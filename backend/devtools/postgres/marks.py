@@ -28,12 +28,9 @@ _MARKED = """
 
 def mark(connection: psycopg.Connection, name: str, *, note: str = "") -> None:
     """Mark a database that this run made, with a note on what became of it."""
-    _comment(connection, name, f"{_WORDS}{acting_owner()}\n{note}")
-
-
-def unmark(connection: psycopg.Connection, name: str) -> None:
-    """Take the mark away: from now on the database is a person's."""
-    _comment(connection, name, None)
+    statement = sql.SQL("comment on database {} is {}")
+    words = f"{_WORDS}{acting_owner()}\n{note}"
+    connection.execute(statement.format(sql.Identifier(name), sql.Literal(words)))
 
 
 def note_on(connection: psycopg.Connection, name: str) -> str:
@@ -63,8 +60,3 @@ def _drop(connection: psycopg.Connection, name: str) -> bool:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
         return True
     return False
-
-
-def _comment(connection: psycopg.Connection, name: str, text: str | None) -> None:
-    statement = sql.SQL("comment on database {} is {}")
-    connection.execute(statement.format(sql.Identifier(name), sql.Literal(text)))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 OWNER_LABEL = "postgres-for-tests.owner"
+KEPT_PREFIX = "postgres-kept-"
+"""How the name of a container begins that outlives its run on request: a label cannot be taken away again."""
 ACK_SECONDS = 10.0
 _PORT = 8080
 _STATUS_POLL_SECONDS = 0.05
@@ -39,12 +41,16 @@ def labels() -> dict[str, str]:
 
 
 def remove_abandoned(client: DockerClient) -> int:
-    """Remove containers of processes of this machine that are gone for certain; return how many there were."""
+    """Remove containers of processes of this machine that are gone for certain; return how many there were.
+
+    One that a run was asked to keep stays.
+    """
     removed = 0
     # One that another run is removing cannot be looked at, and the engine's own record of labels is enough.
     for found in client.api.containers(all=True, filters={"label": OWNER_LABEL}):
         owner = Owner.parse(found["Labels"][OWNER_LABEL])
-        if owner is not None and owner.is_gone():
+        kept = any(name.startswith(f"/{KEPT_PREFIX}") for name in found["Names"])
+        if owner is not None and owner.is_gone() and not kept:
             with suppress(DockerException):
                 client.api.remove_container(found["Id"], force=True, v=True)
                 removed += 1
@@ -89,8 +95,7 @@ class Arming:
                 _start_reaper()
         except Exception as error:  # noqa: BLE001 (the thread's outermost edge: without a reaper the run goes on)
             self._failure = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            with suppress(DockerException, OSError):
-                Reaper.delete_instance()
+            end_reaper()
 
 
 def _start_reaper() -> None:
@@ -136,6 +141,23 @@ def _armed(container: DockerContainer) -> socket.socket:
             line.close()
         time.sleep(_RETRY_SECONDS)
     raise TimeoutError(f"it did not answer within {ACK_SECONDS:g} s")
+
+
+def end_reaper() -> None:
+    """Remove Ryuk, unless it has removed itself or went with its engine."""
+    with suppress(DockerException, OSError):
+        Reaper.delete_instance()
+    # Where that failed, testcontainers would try again as the process ends, and print why it cannot.
+    Reaper._container = Reaper._instance = None  # noqa: SLF001 (it has no other way)
+
+
+def disarm_for_good() -> None:
+    """Remove Ryuk and start none again in this process: it would remove, at the end, what is to stay.
+
+    Raises DockerException where it cannot be removed.
+    """
+    Reaper.delete_instance()
+    testcontainers_config.ryuk_disabled = True
 
 
 @contextmanager

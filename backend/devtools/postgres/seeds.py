@@ -8,7 +8,7 @@ import hmac
 import json
 import platform
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,9 @@ class Seeds:
     unseeded: Sequence[str] = ()
     """The arguments of a server that had to be initialised."""
     store: Path | None = None
-    keep: Path | None = field(default=None)
+    """Where what initdb made goes."""
+    at_end: Path | None = None
+    """Where the data go as they are at the server's end, if its owner asks for it."""
 
 
 NO_SEEDS = Seeds()

@@ -12,7 +12,9 @@ from psycopg import sql
 
 from backend.devtools.postgres import Server, ensure_database
 from backend.devtools.postgres.databases import Databases
-from backend.devtools.postgres.marks import mark, unmark
+from backend.devtools.postgres.keeping import keep
+from backend.devtools.postgres.ledger import Use
+from backend.devtools.postgres.marks import mark
 from backend.devtools.postgres.owner import Owner, acting_owner, this_process
 
 from .support import is_alive, python, query, wait_until
@@ -64,6 +66,11 @@ def test_what_a_killed_run_left_is_dropped_by_the_next(
         wait_until(lambda: bool(list(place.glob("waiting *"))), "the test waits", 30)
         left = databases(guest) - before
         assert len(left) == 4
+        # They are the run's, and not the worker's, which may be killed and replaced while others use its template.
+        marks = query(
+            guest, "select shobj_description(oid, 'pg_database') from pg_database where datname ~ '^test_'"
+        )
+        assert [str(mark).split(": ")[1].split()[1] for (mark,) in marks] == [str(run.pid)] * 4
         # Another run beside a living one leaves it alone.
         (place / "test_suite.py").write_text("def test_it(postgres_database): pass\n", encoding="utf-8")
         result = pytest_in(place, "--postgres", guest)
@@ -95,14 +102,14 @@ def test_only_what_bears_the_mark_of_a_process_of_this_machine_that_is_gone_is_d
         "elsewhere": marked(served, "test_0123456789_elsewhere", elsewhere, monkeypatch),
         "garbled": marked(served, "test_0123456789_garbled", "no owner at all", monkeypatch),
         "other name": marked(served, "theirs", gone, monkeypatch),
-        "released": marked(served, "test_0123456789_released", gone, monkeypatch),
+        "kept": marked(served, "test_0123456789_kept", gone, monkeypatch),
         "unmarked": "test_0123456789_unmarked",
         "commented": "test_0123456789_commented",
     }
     ensure_database(embedded.url, names["unmarked"])
     ensure_database(embedded.url, names["commented"])
     served.execute(f"comment on database {names['commented']} is '{gone}'")
-    unmark(served, names["released"])
+    keep(Use("test_it", "clone", names["kept"], ""), embedded)
     theirs = Databases(embedded.url, "another_run")
     try:
         assert theirs.drop_abandoned() == [names.pop("gone")]

@@ -1,5 +1,8 @@
 """Seeds: what servers grow from, and what happens to one that is not what it should be."""
 
+import base64
+import hashlib
+import hmac
 import os
 import shutil
 import subprocess
@@ -49,6 +52,9 @@ def test_a_second_server_grows_from_what_the_first_had_initialised(folder: Path,
         assert cluster(second) == made
         assert query(second.url, "select from pg_roles where rolname = 'left_behind'") == []
         assert query(second.url, "show data_checksums") == [("off",)]
+        assert query(second.url, "show track_commit_timestamp") == [("on",)]
+        assert query(second.url, "show log_line_prefix") == [("%m [%p] %q[%d] ",)]
+        assert second.log == str(data_directory(second.url).with_name("log"))
         query(second.url, "create table written as select 1")
 
 
@@ -64,8 +70,27 @@ def test_servers_of_one_seed_do_not_know_each_others_passwords(folder: Path) -> 
 
     assert len(verifiers) == 3
     _, contents = archive.read(str(only_seed(folder)))
-    assert archive.VERIFIER.search(bytes(contents)) is not None
+    kept = archive.VERIFIER.search(bytes(contents))
+    assert kept is not None
     assert not [each for each in verifiers if each.encode() in bytes(contents)]
+    assert not opens(kept.group().decode(), str(psycopg.conninfo.conninfo_to_dict(maker.url)["password"]))
+
+
+def opens(verifier: str, password: str) -> bool:
+    """Tell whether a server that has this verifier takes this password (RFC 5803)."""
+    _, parameters, keys = verifier.split("$")
+    iterations, salt = parameters.split(":")
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return base64.b64encode(stored).decode() == keys.split(":")[0]
+
+
+def test_the_verifier_of_a_server_is_that_of_its_password(folder: Path) -> None:
+    with start_ephemeral() as server:
+        verifier = query(server.url, "select rolpassword from pg_authid where rolcanlogin")[0][0]
+
+    assert opens(str(verifier), str(psycopg.conninfo.conninfo_to_dict(server.url)["password"]))
+    assert not opens(str(verifier), "another")
 
 
 def test_a_seed_is_its_owners_alone(folder: Path) -> None:

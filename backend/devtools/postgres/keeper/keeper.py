@@ -3,8 +3,9 @@
 It runs with nothing but the standard library, in a session of its own, so that Ctrl-C in a terminal reaches
 the application first. Its first line of input is the order, in JSON; the input's end means that the owner has
 stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. If the line
-`keep` came before, the data are first made a seed. On its output it says, a line each, `serving PORT`,
-`ended REASON`, and `broken PATH<tab>REASON` of a seed that is of no use and was removed.
+`seed` came before, the data are first made a seed. An owner that wrote `outlive` is outlived: then SIGTERM alone ends
+it all. On its output it says, a line each, `serving PORT`, `ended REASON`, and `broken PATH<tab>REASON` of a seed
+that is of no use and was removed.
 """
 
 # Importing pathlib would double this process's start, which every server's start waits for.
@@ -46,6 +47,7 @@ class Keeper:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         self.told_to_stop = False
+        self.outlives_owner = False
         signal.signal(signal.SIGTERM, self.terminate)
         # Handlers and not SIG_IGN, which the server would inherit.
         for ignored in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
@@ -64,8 +66,8 @@ class Keeper:
             pass
         finally:
             stopped_cleanly = self.stop_child()
-            if stopped_cleanly and self.secret and b"keep\n" in self.heard:
-                self.store(self.order["keep"], self.secret)
+            if stopped_cleanly and self.secret and b"seed\n" in self.heard:
+                self.store(self.order["store_at_end"], self.secret)
             for directory in self.order["remove"]:
                 remove(directory)
 
@@ -103,7 +105,7 @@ class Keeper:
 
     def discard(self, seed: str, reason: str) -> None:
         """Remove a seed that is of no use, and what grew from it."""
-        self.seed, self.secret = None, b""
+        self.seed = None
         remove(self.order["data"])
         with contextlib.suppress(OSError):
             os.unlink(seed)
@@ -202,17 +204,26 @@ class Keeper:
 
     def watch(self) -> None:
         """Sleep until something happens; raise OwnerGone if it was the owner's end."""
-        ready, _, _ = select.select([0, self.wake], [], [])
+        ready, _, _ = select.select([self.wake] if self.outlives_owner else [0, self.wake], [], [])
         if self.wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
-        # Read even where there is a signal to follow, for a word may have come before it.
         said = None
-        with contextlib.suppress(BlockingIOError):
-            said = os.read(0, 4096)
-        self.heard += said or b""
+        if not self.outlives_owner:
+            # Read even where there is a signal to follow, for a word may have come before it.
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(0, 4096)
+            self.heard += said or b""
+            if b"outlive\n" in self.heard:
+                self.outlive_owner()
         if self.told_to_stop or said == b"":
             raise OwnerGone
+
+    def outlive_owner(self) -> None:
+        """Listen to signals alone from now on, and let go of what whoever reads it waits on: the owner's stderr."""
+        self.outlives_owner = True
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
 
     def stop_child(self) -> bool:
         """Stop what runs; return whether it was a server that has written everything down."""
