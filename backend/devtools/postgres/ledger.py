@@ -34,6 +34,8 @@ class Use:
     """Spent on isolation before and after the test, as its wall clock has it."""
     faults: list[str] = field(default_factory=list)
     """What was found after the test that fails it: sentences, each with what to do."""
+    notes: list[str] = field(default_factory=list)
+    """What the guard of the tier `session` saw, also where the test went on: sentences for the report of a failure."""
 
 
 @dataclass
