@@ -15,6 +15,7 @@ from sqlalchemy import Connection, DateTime, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from backend import migrations
+from backend.database import connect
 from backend.models.models import Base
 
 CATALOG = {
@@ -49,13 +50,16 @@ def describe(connection: Connection) -> dict[str, list[str]]:
     }
 
 
-def test_models_and_migrations_make_the_same_schema(clone: Engine, empty: Engine) -> None:
-    with clone.connect() as connection:
+@pytest.mark.postgres("session")
+def test_models_and_migrations_make_the_same_schema(database: Engine, postgres_empty: str) -> None:
+    with database.connect() as connection:
         migrated = describe(connection)
         assert migrations.compare(connection) == []
+    empty = connect(postgres_empty)
     with empty.begin() as connection:
         Base.metadata.create_all(connection)
         modelled = describe(connection)
+    empty.dispose()
 
     assert modelled == migrated
     assert all(migrated.values())

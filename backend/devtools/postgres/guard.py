@@ -51,7 +51,7 @@ _READS = (
 @lru_cache(maxsize=4096)
 def kind_of(statement: str) -> Kind:
     """Tell what a statement does, by its text; raise TierTooWeak for one that the tier `session` cannot hold."""
-    text = _NOISE.sub("''", statement).strip().lower()
+    text = _NOISE.sub(lambda noise: "''" if noise[0][0] in "'$" else " ", statement).strip().lower()
     if not text.strip("; \n"):
         return Kind.NOTHING
     if (found := _ENDS.search(text)) and "begin atomic" not in text:

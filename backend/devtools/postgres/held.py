@@ -29,12 +29,12 @@ _BEGIN = b"BEGIN; SAVEPOINT held_for_test"
 _COMMIT = b"RELEASE held_for_test; SAVEPOINT held_for_test"
 _ROLLBACK = b"ROLLBACK TO held_for_test"
 
-# Constraints that are deferred from the start of a transaction; SET CONSTRAINTS ALL DEFERRED would take more.
+# Constraints that are deferred from the start of a transaction, which SET CONSTRAINTS ALL DEFERRED would not be alone:
+# nothing where none can be deferred at all.
 _DEFERRED = """
-    select string_agg(distinct format('%I.%I', nspname, conname), ', ')
-      from pg_constraint join pg_namespace n on n.oid = connamespace where condeferred
+    select coalesce(string_agg(distinct format('%I.%I', nspname, conname), ', ') filter (where condeferred), '')
+      from pg_constraint join pg_namespace n on n.oid = connamespace where condeferrable having count(*) > 0
 """
-_ANY_DEFERRABLE = "select exists (select from pg_constraint where condeferrable)"
 
 
 class Held:
@@ -53,7 +53,8 @@ class Held:
         """Whether anything was written in it, committed or not."""
         self.changed_schema = False
         self.level = IsolationLevel.READ_COMMITTED
-        self._check: bytes | None = None
+        self._check = b""
+        self.constraints_changed = False
 
     @property
     def is_alive(self) -> bool:
@@ -90,7 +91,7 @@ class Held:
             if self.changed_schema:
                 # What was prepared for a table's other shape would fail.
                 self.real._prepared.clear()  # type: ignore[union-attr] # noqa: SLF001
-                self._check, self.changed_schema = None, False
+                self.changed_schema = False
                 self.send(b"ROLLBACK")
                 self.begin()
         self.used, self.wrote = False, False
@@ -115,17 +116,17 @@ class Held:
     def learn_deferred(self) -> None:
         """Find out what a commit has to check."""
         assert self.real is not None  # noqa: S101 (opened before)
-        exists = self.real.execute(_ANY_DEFERRABLE).fetchone()
-        names = self.real.execute(_DEFERRED).fetchone() if exists and exists[0] else None
+        row = self.real.execute(_DEFERRED).fetchone()
+        self.know_deferred(row[0] if row else None)
+
+    def know_deferred(self, names: str | None) -> None:
+        self.constraints_changed = False
         self._check = b""
         if names is not None:
-            again = f"SET CONSTRAINTS {names[0]} DEFERRED; " if names[0] else ""
+            again = f"SET CONSTRAINTS {names} DEFERRED; " if names else ""
             self._check = f"SET CONSTRAINTS ALL IMMEDIATE; {again}".encode()
 
     def commit_commands(self) -> bytes:
-        if self._check is None or self.changed_schema:
-            # A constraint made in this test is not known by name; those are few, and so all are deferred again.
-            return b"SET CONSTRAINTS ALL IMMEDIATE; " + _COMMIT
         return self._check + _COMMIT
 
 
@@ -261,7 +262,7 @@ class HeldConnection(psycopg.Connection[Any]):
             raise
         first = statement.lstrip()[:8].lower()
         if first.startswith(("create", "alter", "drop", "comment", "grant", "revoke")):
-            self.held.changed_schema = True
+            self.held.changed_schema = self.held.constraints_changed = True
         return kind
 
     def _refuse(self, what: str) -> None:
@@ -319,6 +320,11 @@ class HeldConnection(psycopg.Connection[Any]):
             yield from self._rollback_gen()
             return
         try:
+            if self.held.constraints_changed:
+                yield from self._exec_command(b"SET CONSTRAINTS ALL IMMEDIATE")
+                result = yield from self._exec_command(_DEFERRED)
+                names = result.get_value(0, 0) if result is not None and result.ntuples else None
+                self.held.know_deferred(names.decode() if names is not None else None)
             yield from self._send(self.held.commit_commands())
         except psycopg.Error:
             yield from self._rollback_gen()
