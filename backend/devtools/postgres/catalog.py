@@ -44,10 +44,6 @@ _PARTS = (
     ),
     ("'pg_type'::regclass, enumtypid, -1, 'the values of '", "pg_enum x"),
     ("'pg_class'::regclass, inhrelid, -2, 'the parents of '", "pg_inherits x"),
-    (
-        "'pg_class'::regclass, seqrelid, -3, 'the parameters of '",
-        "pg_sequence x where seqrelid in (select oid from relations)",
-    ),
     ("classoid, objoid, -10 - objsubid, 'the comment on '", "pg_description x where objoid >= 16384"),
 )
 
@@ -61,6 +57,10 @@ _SPECIAL = """
     select 'pg_class'::regclass, indexrelid, -4, 'the state of ',
            hash_record_extended(row(indisvalid, indisclustered, indisreplident), 0)
       from pg_index where indexrelid in (select oid from relations)
+     union all
+    select 'pg_class'::regclass, seqrelid, -3, 'the parameters of ', hash_record_extended(row(seqtypid, seqstart,
+           seqincrement, seqmax, seqmin, seqcache, seqcycle), 0)
+      from pg_sequence where seqrelid in (select oid from relations)
      union all
     select 'pg_database'::regclass, oid, 0, '',
            hash_record_extended(row(datdba, datacl, datconnlimit, datallowconn), 0)

@@ -7,7 +7,8 @@ has uncommitted writes, and where that ends the guard speaks.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from select import select
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,15 @@ class Held:
     @property
     def is_alive(self) -> bool:
         return self.real is not None and not self.real.closed
+
+    def look(self) -> bool:
+        """Tell whether the connection is there, having looked at what the server sent unasked, its end included."""
+        if self.real is None or self.real.closed:
+            return False
+        if select([self.real.pgconn.socket], [], [], 0)[0]:
+            with suppress(psycopg.OperationalError):
+                self.real.pgconn.consume_input()
+        return not self.real.closed
 
     def open(self, connect: Callable[[], psycopg.Connection[Any]]) -> HeldConnection:
         """Return another connection over the real one, which is made with `connect` if there is none."""

@@ -129,7 +129,7 @@ class OneEngine:
             )
         self.engine.pool = self._held_pool
         try:
-            if not self.held.holding or not self.held.is_alive:
+            if not self.held.holding or not self.held.look():
                 self._take_hold()
             yield self.engine
         finally:

@@ -143,6 +143,7 @@ class Reset:
         rows = self._connection.execute(_TABLES, {"replica": self._replica}).fetchall()
         tables = {row[0]: _Table(*row) for row in rows}
         references = [pair for pair in self._connection.execute(_REFERENCES) if set(pair) <= tables.keys()]
+        self._references = references
         self._tables, cyclic = _children_first(tables, references, by_order=not self._replica)
         resisting = {table.oid for table in self._tables if table.resists} | cyclic
         while more := {child for child, parent in references if parent in resisting} - resisting:
@@ -271,7 +272,7 @@ class Reset:
             table for table, now, then in zip(self._looked_at, states, self._expected[6], strict=True) if now != then
         ]
         truncated = [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
-        wanted = [table for table in self._tables if table in changed or table in truncated]
+        wanted = self._with_children([*changed, *truncated])
         if any(table.seeded and table.insert_triggers for table in wanted):
             # Its triggers would write other rows than these.
             found.spoilt = True
@@ -291,6 +292,13 @@ class Reset:
                         for block in self._copies[table.name]:
                             copy.write(block)
         self._expected = (*self._expected[:6], self._look()[6])
+
+    def _with_children(self, tables: list[_Table]) -> list[_Table]:
+        """Add the tables whose rows would hold those of these, in the order in which rows can go."""
+        oids = {table.oid for table in tables}
+        while not self._replica and (more := {child for child, parent in self._references if parent in oids} - oids):
+            oids |= more
+        return [table for table in self._tables if table.oid in oids]
 
     def _vacuum(self) -> None:
         """Give back the pages of dead rows; where somebody holds a table it is left for the next time."""
