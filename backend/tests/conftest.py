@@ -1,6 +1,7 @@
 """What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -53,16 +54,14 @@ def postgres_prepare() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def engine(postgres_database: str) -> Iterator[Engine]:
-    engine = connect(postgres_database)
-    yield engine
-    engine.dispose()
+def postgres_connect() -> Connect:
+    return connect
 
 
 @pytest.fixture
-def database(postgres_reset: str, engine: Engine) -> Engine:
-    """Give the engine; whatever is committed is gone after the test."""
-    return engine
+def database(postgres_engine: Engine) -> Engine:
+    """Give the engine on the database of the test's tier; whatever is committed is gone after the test."""
+    return postgres_engine
 
 
 @pytest.fixture
@@ -72,15 +71,19 @@ def session(database: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="session")
-def _client(engine: Engine) -> Iterator[TestClient]:
-    with TestClient(make_app(engine)) as client:
-        yield client
+def _clients() -> Iterator[tuple[ExitStack, dict[int, TestClient]]]:
+    with ExitStack() as stack:
+        yield stack, {}
 
 
 @pytest.fixture
-def client(_client: TestClient, database: Engine) -> TestClient:
+def client(database: Engine, _clients: tuple[ExitStack, dict[int, TestClient]]) -> TestClient:
     """Give a client of the application without a token; what goes wrong inside is raised in the test."""
-    return _client
+    # Starting the application takes longer than most tests, and the engine is one, whatever database it is on.
+    stack, clients = _clients
+    if id(database) not in clients:
+        clients[id(database)] = stack.enter_context(TestClient(make_app(database)))
+    return clients[id(database)]
 
 
 @pytest.fixture
@@ -90,19 +93,15 @@ def guarded(database: Engine) -> TestClient:
 
 
 @pytest.fixture
-def clone(postgres_clone: str) -> Iterator[Engine]:
-    """Give the engine of a database that is this test's own."""
-    engine = connect(postgres_clone)
-    yield engine
-    engine.dispose()
+def clone(postgres_clone: str, postgres_engine: Engine) -> Engine:
+    """Give the engine on a database that is this test's own."""
+    return postgres_engine
 
 
 @pytest.fixture
-def empty(postgres_empty: str) -> Iterator[Engine]:
-    """Give the engine of a database with nothing in it."""
-    engine = connect(postgres_empty)
-    yield engine
-    engine.dispose()
+def empty(postgres_empty: str, postgres_engine: Engine) -> Engine:
+    """Give the engine on a database with nothing in it."""
+    return postgres_engine
 
 
 @pytest.fixture

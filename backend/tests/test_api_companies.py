@@ -46,6 +46,7 @@ def test_created_company_is_shown_and_read_where_location_says(client: TestClien
     assert client.get(response.headers["location"]).json() == company
 
 
+@pytest.mark.postgres("committing")
 def test_row_is_committed_when_the_status_leaves(database: Engine) -> None:
     """A 201 is a promise: looked at from a connection of its own at the moment the response starts."""
     application = make_app(database)

@@ -121,8 +121,8 @@ def test_database_that_does_not_answer_is_a_503(caplog: pytest.LogCaptureFixture
     ]
 
 
-def test_pool_without_a_free_connection_is_a_503(postgres_reset: str) -> None:
-    engine = connect(postgres_reset, pool_size=1, max_overflow=0, pool_timeout=0.05)
+def test_pool_without_a_free_connection_is_a_503(postgres_committing: str) -> None:
+    engine = connect(postgres_committing, pool_size=1, max_overflow=0, pool_timeout=0.05)
     with engine.connect():
         response = TestClient(make_app(engine)).get(COMPANIES)
     engine.dispose()
@@ -130,9 +130,10 @@ def test_pool_without_a_free_connection_is_a_503(postgres_reset: str) -> None:
     assert_problem(response, 503, "/problems/database-unavailable")
 
 
-def test_session_killed_between_requests_is_not_noticed(client: TestClient, engine: Engine) -> None:
+@pytest.mark.postgres("committing")
+def test_session_killed_between_requests_is_not_noticed(client: TestClient, database: Engine) -> None:
     client.get(COMPANIES)
-    with engine.connect() as connection:
+    with database.connect() as connection:
         connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

@@ -67,6 +67,7 @@ def test_second_settings_are_a_conflict(client: TestClient, location: str) -> No
     assert client.get(location).json()["timezone"] == "UTC"
 
 
+@pytest.mark.postgres("committing")
 def test_settings_created_while_another_creates_them_are_a_conflict(
     client: TestClient, user: str, database: Engine
 ) -> None:
@@ -124,6 +125,7 @@ def test_change_from_another_version_is_a_conflict(client: TestClient, location:
     assert client.get(location).json()["timezone"] == "Europe/Berlin"
 
 
+@pytest.mark.postgres("committing")
 def test_change_that_waited_for_another_is_a_conflict(
     client: TestClient, location: str, database: Engine
 ) -> None:

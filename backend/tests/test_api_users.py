@@ -89,6 +89,7 @@ def test_case_of_ones_own_email_can_be_changed(client: TestClient, company: str)
     assert client.patch(location, json={"email": "One@Example.com"}).json()["email"] == "One@Example.com"
 
 
+@pytest.mark.postgres("committing")
 def test_of_many_who_want_an_email_at_once_one_gets_it(client: TestClient, company: str) -> None:
     emails = [f"{'oO'[n % 2]}ne@example.com" for n in range(8)]
     with ThreadPoolExecutor(4) as pool:

@@ -26,29 +26,6 @@ LOCK_SECONDS = 5.0
 
 _EMPTY = "template0"
 
-_TABLES = """
-    select n.nspname, c.relname
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p')
-       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-       and not exists (select from pg_depend d
-                        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-     order by 1, 2
-"""
-
-_HOLDERS = """
-    select distinct a.pid, a.state, a.query
-      from pg_locks l join pg_stat_activity a on a.pid = l.pid
-     where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid()
-       and l.database = (select oid from pg_database where datname = current_database())
-       and l.relation = any(%s::regclass[])
-     order by a.pid
-"""
-
-
-class TablesStayLocked(Exception):  # noqa: N818 (it says what is so)
-    """A test left a transaction open that holds its tables, and so they could not be emptied in time."""
-
 
 class TemplateUnavailable(Exception):  # noqa: N818 (it says what is so)
     """What prepares the template left it unusable; no test of this run tries that again."""
@@ -92,6 +69,14 @@ class Databases:
         self._run(statement.format(sql.Identifier(self._own(name)), sql.Identifier(template), strategy))
         mark(self._administrative(), name)
         return self.url_of(name)
+
+    def set_aside(self, name: str, aside: str) -> None:
+        """Rename a database, and end the connections to it: its name is free for another."""
+        old, new = sql.Identifier(self._own(name)), sql.Identifier(self._own(aside))
+        self._administrative().execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [name]
+        )
+        self._run(sql.SQL("alter database {} rename to {}").format(old, new))
 
     def drop(self, names: Iterable[str]) -> None:
         """Drop databases, and end the connections that are still open to them."""
@@ -213,66 +198,3 @@ class Databases:
 
     def _run(self, statement: sql.Composed) -> None:
         self._administrative().execute(statement)
-
-
-class Reset:
-    """Empties every table of one database, in one round trip, on a connection of its own."""
-
-    def __init__(self, url: str, keep: Iterable[str], *, lock_seconds: float = LOCK_SECONDS) -> None:
-        self._url = url
-        self._milliseconds = int(lock_seconds * 1000)
-        self._connection = self._connect()
-        kept = set(keep)
-        found = self._connection.execute(_TABLES).fetchall()
-        tables = [table for table in found if table[1] not in kept and ".".join(table) not in kept]
-        self._tables = [sql.Identifier(*table).as_string(self._connection) for table in tables]
-
-    def __call__(self) -> None:
-        """Empty the tables.
-
-        Raises TablesStayLocked, which names the connections that held them, once those were ended and the tables
-        emptied: the test that left them open fails, and not the ones after it.
-        """
-        if not self._tables:
-            return
-        statement = sql.SQL("truncate {} restart identity cascade").format(
-            sql.SQL(", ").join(map(sql.SQL, self._tables))
-        )
-        try:
-            self._execute(statement)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            holders = self._connection.execute(_HOLDERS, [self._tables]).fetchall()
-            self._connection.execute(
-                "select pg_terminate_backend(pid, 2000) from unnest(%s::int[]) pid",
-                [[row[0] for row in holders]],
-            )
-            self._execute(statement)
-            told = "\n".join(
-                f"  pid {pid} ({state}), last statement: {query}" for pid, state, query in holders
-            )
-            raise TablesStayLocked(
-                f"The tables were still locked {self._milliseconds / 1000:g} s after the test, by:\n{told}\n"
-                "These connections were ended. Commit, roll back or close what the test opens."
-            ) from None
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _execute(self, statement: sql.Composed) -> None:
-        try:
-            self._connection.execute(statement)
-        except psycopg.OperationalError:
-            # A test that ends every connection to its database ends this one too.
-            if not self._connection.broken:
-                raise
-            self._connection = self._connect()
-            self._connection.execute(statement)
-
-    def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            application_name="reset between tests",
-            options=f"-c lock_timeout={self._milliseconds}",
-        )

@@ -63,7 +63,7 @@ def section(use: Use, server: Server, since: float, *, kept: str | None = None) 
     """
     deadline = time.monotonic() + SECONDS
     parts = [
-        [psql(server, use.database), f"Tier {use.tier}, {_fate(use, kept)}."],
+        [psql(server, kept_name(use, kept)), f"Tier {use.tier}, {_fate(use, kept)}."],
         _titled("Locks at the failure:", lambda: _locks(server, use.database)),
         _titled("Last statements, oldest first:", lambda: _folded(use.statements)),
         _titled(
@@ -72,6 +72,11 @@ def section(use: Use, server: Server, since: float, *, kept: str | None = None) 
         ),
     ]
     return "\n".join(line for part in parts for line in part)
+
+
+def kept_name(use: Use, kept: str | None) -> str:
+    """Return the name under which the database is found when the report is read."""
+    return use.database if kept is None or use.kept_as is None else use.kept_as
 
 
 def psql(server: Server, database: str) -> str:

@@ -1,31 +1,31 @@
-"""The fixtures: what a test asks for, from a server's URL to a database of its own."""
+"""The fixtures: what a test asks for, from a server's URL to an engine on a database of its own."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from .databases import LOCK_SECONDS, Databases, Reset, TemplateUnavailable
+from .databases import LOCK_SECONDS, Databases, TemplateUnavailable
+from .guard import connections_seen
 from .keeping import is_kept
 from .ledger import Tier, Use, ledger_of
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
+from .shared import Shared
+from .shelf import Shelf
+from .tiers import WANTED, tier_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-_DROP_AFTER = 16
-"""So many databases that nobody needs any more are kept, until they are dropped together.
+    from sqlalchemy import Engine
 
-Dropping one just after its last connection waits 100 ms for the backend to go.
-"""
+    from .one_engine import OneEngine
+    from .reset import Found
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,6 @@ class ServerInfo:
     url: str = field(repr=False)
     kind: Kind
     version: str
-
-
-@dataclass
-class Shelf:
-    """The databases of this process: the template's copies, and those that wait to be dropped."""
-
-    databases: Databases
-    worker: str
-    _numbers: Iterator[int] = field(default_factory=count)
-    _done: deque[str] = field(default_factory=deque)
-
-    def new_name(self, purpose: str) -> str:
-        return f"{self.databases.prefix}{self.worker}_{purpose}{next(self._numbers)}"
-
-    def give_back(self, name: str) -> None:
-        self._done.append(name)
-        if len(self._done) > 2 * _DROP_AFTER:
-            self.databases.drop(self._done.popleft() for _ in range(_DROP_AFTER))
-
-    def close(self) -> None:
-        self.databases.drop(self._done)
-        self.databases.close()
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +58,20 @@ def postgres_prepare() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_keep_tables() -> Iterable[str]:
-    """Override this: the tables (`name` or `schema.name`) that `postgres_reset` leaves as they are."""
-    return ("alembic_version",)
+def postgres_lock_seconds() -> float:
+    """Override this: how long after a test its open transactions are waited for, before they are ended."""
+    return LOCK_SECONDS
 
 
 @pytest.fixture(scope="session")
-def postgres_lock_seconds() -> float:
-    """Override this: how long `postgres_reset` waits for a transaction that a test left open."""
-    return LOCK_SECONDS
+def postgres_connect() -> Callable[..., Engine]:
+    """Override this: return what makes an engine of a URL and of SQLAlchemy's engine options, as `create_engine` does.
+
+    It is called once a process. The engine has to be for psycopg, and to open its connections itself.
+    """
+    from sqlalchemy import create_engine  # noqa: PLC0415 (whoever asks for no engine needs no SQLAlchemy)
+
+    return create_engine
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +80,8 @@ def _postgres_shelf(
     pytestconfig: pytest.Config,
 ) -> Iterator[Shelf]:
     run = pytestconfig.stash[RUN]
-    shelf = Shelf(Databases(run.server.url, run.run_id), run.worker)
+    url = run.server.url
+    shelf = Shelf(lambda: Databases(url, run.run_id), run.worker, pytestconfig.stash.get(WANTED, {}))
     yield shelf
     shelf.close()
 
@@ -105,85 +89,169 @@ def _postgres_shelf(
 @pytest.fixture(scope="session")
 def _postgres_template(_postgres_shelf: Shelf, postgres_prepare: Callable[[str], None]) -> str:
     try:
-        return _postgres_shelf.databases.template(lambda url: postgres_prepare(sqlalchemy_url(url)))
+        name = _postgres_shelf.databases.template(lambda url: postgres_prepare(sqlalchemy_url(url)))
     except TemplateUnavailable as error:
         pytest.fail(str(error), pytrace=False)
+    _postgres_shelf.know_template(name)
+    return name
 
 
 @pytest.fixture(scope="session")
-def postgres_database(_postgres_shelf: Shelf, _postgres_template: str) -> str:
-    """Return the URL of a copy of the template, which all tests of this process share."""
-    name = _postgres_shelf.new_name("shared")
-    return sqlalchemy_url(_postgres_shelf.databases.create(name, _postgres_template))
+def _postgres_shared(
+    _postgres_shelf: Shelf, _postgres_template: str, postgres_lock_seconds: float
+) -> Iterator[Shared]:
+    shared = Shared(_postgres_shelf, _postgres_template, postgres_lock_seconds)
+    with connections_seen(shared.see):
+        yield shared
+    shared.close()
 
 
 @pytest.fixture(scope="session")
-def _postgres_emptying(
-    postgres_database: str, postgres_keep_tables: Iterable[str], postgres_lock_seconds: float
-) -> Iterator[Reset]:
-    url = postgres_database.replace("+psycopg", "", 1)
-    reset = Reset(url, postgres_keep_tables, lock_seconds=postgres_lock_seconds)
-    yield reset
-    reset.close()
+def postgres_database(_postgres_shared: Shared) -> str:
+    """Return the URL of a copy of the template, which all tests of this process share in the first two tiers."""
+    return sqlalchemy_url(_postgres_shared.url)
 
 
-@contextmanager
-def _noted(request: pytest.FixtureRequest, tier: Tier, name: str) -> Iterator[Use]:
-    """Note in the ledger what a test uses and, for as long as the block runs, what that costs."""
-    use = Use(request.node.nodeid, tier, name, "")
+@pytest.fixture(scope="session")
+def _postgres_one_engine(
+    _postgres_shared: Shared, postgres_connect: Callable[..., Engine]
+) -> Iterator[OneEngine]:
+    from .one_engine import OneEngine  # noqa: PLC0415 (it needs SQLAlchemy)
+
+    one = OneEngine(postgres_connect, _postgres_shared.url)
+    _postgres_shared.held = one.held
+    yield one
+    one.close()
+
+
+def _new_use(request: pytest.FixtureRequest, tier: Tier, url: str) -> Use:
+    name = url.rpartition("/")[2].partition("?")[0]
+    use = Use(request.node.nodeid, tier, name, url)
     ledger_of(request.config).uses.append(use)
-    with _timed(use):
-        yield use
+    return use
+
+
+def _use_of(request: pytest.FixtureRequest, tier: Tier) -> Use:
+    return next(use for use in reversed(ledger_of(request.config).uses) if use.tier == tier)
 
 
 @contextmanager
-def _timed(use: Use) -> Iterator[None]:
-    began = time.perf_counter()
+def _spent_on(use: Use) -> Iterator[None]:
+    started = perf_counter()
     try:
         yield
     finally:
-        use.seconds += time.perf_counter() - began
+        use.seconds += perf_counter() - started
+
+
+def _fail(use: Use, found: Found) -> None:
+    use.faults += found.faults
+    if found.faults:
+        pytest.fail("\n".join(found.faults), pytrace=False)
 
 
 @pytest.fixture
-def postgres_reset(
-    postgres_database: str, _postgres_emptying: Reset, request: pytest.FixtureRequest
-) -> Iterator[str]:
-    """Give the URL of the shared database, and empty its tables after the test: what it commits, no other test sees.
+def postgres_engine(request: pytest.FixtureRequest, _postgres_one_engine: OneEngine) -> Iterator[Engine]:
+    """Give the process's one engine, on the database of the test's tier; it must not be kept for longer.
 
-    The tables are those of the template. A table that `postgres_keep_tables` names is emptied all the same if it
-    refers to one that is not (TRUNCATE ... CASCADE).
+    `@pytest.mark.postgres("session")`, the default, rolls everything back: its commits are savepoints, and TierTooWeak
+    says where a test needs more. `"committing"` commits truly. `"clone"` and `"empty"` have a database of their own.
+    Without a marker the tier is that of the one URL fixture that the test asks for.
     """
-    name = str(psycopg.conninfo.conninfo_to_dict(postgres_database.replace("+psycopg", "", 1))["dbname"])
-    with _noted(request, "committing", name) as use:
-        use.url = postgres_database.replace("+psycopg", "", 1)
-    yield postgres_database
-    if is_kept(name):
-        request.session.shouldstop = f"the tests' shared database is kept as {request.node.name} left it"
+    tier = tier_of(request.node, request.fixturenames)
+    if tier == "session":
+        yield from _in_session(request, _postgres_one_engine)
         return
-    with _timed(use):
-        _postgres_emptying()
+    request.getfixturevalue(f"postgres_{tier}")
+    use = _use_of(request, tier)
+    one = _postgres_one_engine
+    with ExitStack() as stack:
+        with _spent_on(use):
+            engine = stack.enter_context(one.committing(use) if tier == "committing" else one.elsewhere(use))
+        yield engine
+        with _spent_on(use):
+            stack.close()
+
+
+def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engine]:
+    shared: Shared = request.getfixturevalue("_postgres_shared")
+    use = _new_use(request, "session", shared.url)
+    use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
+    with ExitStack() as stack:
+        with _spent_on(use):
+            if shared.written_past:
+                shared.restore()
+            engine = stack.enter_context(one.session(use))
+        shared.in_session = True
+        try:
+            yield engine
+        finally:
+            shared.in_session = False
+            with _spent_on(use):
+                stack.close()
+                # Sequences are not rolled back, and a connection past the engine may have committed.
+                shared.sequences_used = shared.sequences_used or use.commits > 0 or bool(use.statements)
+                found = None
+                if is_kept(use.database):
+                    shared.replace(kept_as=use.kept_as)
+                elif shared.written_past:
+                    found = shared.restore()
+    if found is not None:
+        _fail(use, found)
+
+
+@pytest.fixture
+def postgres_committing(request: pytest.FixtureRequest, _postgres_shared: Shared) -> Iterator[str]:
+    """Give the URL of the shared database; afterwards its rows and sequences are as in the template.
+
+    A test that leaves more behind fails with what that is: DDL, settings, transactions, locks of a session.
+    """
+    shared = _postgres_shared
+    use = _new_use(request, "committing", shared.url)
+    use.kept_as = shared.name_if_kept()
+    with _spent_on(use):
+        shared.ready()
+    yield sqlalchemy_url(shared.url)
+    if is_kept(use.database):
+        shared.replace(kept_as=use.kept_as)
+        _forget_connections(request)
+        return
+    with _spent_on(use):
+        found = shared.restore()
+        if found.ended or found.spoilt:
+            _forget_connections(request)
+    _fail(use, found)
+
+
+def _forget_connections(request: pytest.FixtureRequest) -> None:
+    """Have the engine, if there is one, open new connections: those it has were ended."""
+    if "_postgres_one_engine" in request.fixturenames:
+        one: OneEngine = request.getfixturevalue("_postgres_one_engine")
+        one.let_go()
+        one.release()
 
 
 @pytest.fixture
 def postgres_clone(
-    _postgres_shelf: Shelf, _postgres_template: str, request: pytest.FixtureRequest
+    request: pytest.FixtureRequest, _postgres_shelf: Shelf, _postgres_template: str
 ) -> Iterator[str]:
     """Give the URL of a copy of the template that is this test's own, for tests that change the schema."""
-    yield from _own(request, "clone", _postgres_shelf, _postgres_template)
+    yield from _own(request, _postgres_shelf, "clone")
 
 
 @pytest.fixture
-def postgres_empty(_postgres_shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[str]:
+def postgres_empty(request: pytest.FixtureRequest, _postgres_shelf: Shelf) -> Iterator[str]:
     """Give the URL of a new database with nothing in it, for tests that bring one to a schema."""
-    yield from _own(request, "empty", _postgres_shelf)
+    _postgres_shelf.start()
+    yield from _own(request, _postgres_shelf, "empty")
 
 
-def _own(request: pytest.FixtureRequest, tier: Tier, shelf: Shelf, *template: str) -> Iterator[str]:
-    name = shelf.new_name(tier)
-    with _noted(request, tier, name) as use:
-        use.url = shelf.databases.create(name, *template)
+def _own(request: pytest.FixtureRequest, shelf: Shelf, tier: Tier) -> Iterator[str]:
+    started = perf_counter()
+    name = shelf.take(tier)
+    use = _new_use(request, tier, shelf.databases.url_of(name))
+    use.seconds += perf_counter() - started
     yield sqlalchemy_url(use.url)
     if not is_kept(name):
-        with _timed(use):
+        with _spent_on(use):
             shelf.give_back(name)

@@ -42,6 +42,12 @@ def keep(use: Use, server: Server) -> str:
     return lost
 
 
+def renamed(before: str, after: str) -> None:
+    """Know a kept database by its new name; the old one is free for another."""
+    _kept.discard(before)
+    _kept.add(after)
+
+
 def is_kept(database: str) -> bool:
     """Tell whether the database is one that nothing may empty, write to or drop any more."""
     return database in _kept

@@ -37,12 +37,16 @@ class Use:
     """Spent on isolation before and after the test, as its wall clock has it."""
     faults: list[str] = field(default_factory=list)
     """What was found after the test that fails it: sentences, each with what to do."""
+    notes: list[str] = field(default_factory=list)
+    """What the guard of the tier `session` saw, also where the test went on: sentences for the report of a failure."""
     keep: Callable[[], str] | None = field(default=None, repr=False)
     """Called when the test has failed and its database is to be kept, before anything is torn down.
 
     It makes the database hold what the test saw, as far as that can be done, and returns a sentence about what it
     could not; nothing where the database holds that anyway.
     """
+    kept_as: str | None = None
+    """The name that the database will have once the test is over, where it is kept and others need its own."""
 
 
 @dataclass

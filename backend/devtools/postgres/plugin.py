@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
-pytest_plugins = [f"{__package__}.fixtures"]
+pytest_plugins = [f"{__package__}.tiers", f"{__package__}.fixtures"]
 
 _NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
 

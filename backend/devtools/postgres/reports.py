@@ -179,7 +179,7 @@ class Reports:
     def _keep(self, use: Use, server: Server, said: dict[str, Any]) -> str | None:
         if not self._config.getoption("--keep-database"):
             return None
-        said.setdefault("kept", []).append([use.database, use.test])
+        said.setdefault("kept", []).append([use.kept_as or use.database, use.test])
         return keeping.keep(use, server)
 
     def _close_the_books(self, item: pytest.Item) -> dict[str, Any]:

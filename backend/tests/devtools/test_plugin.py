@@ -42,9 +42,9 @@ def one(url, statement):
         return connection.execute(statement).fetchone()[0]
 
 @pytest.mark.parametrize("number", range(4))
-def test_reset(postgres_reset, number):
-    assert one(postgres_reset, "insert into things default values returning id") == 1
-    assert one(postgres_reset, "select version_num from alembic_version") == "head"
+def test_reset(postgres_committing, number):
+    assert one(postgres_committing, "insert into things default values returning id") == 1
+    assert one(postgres_committing, "select version_num from alembic_version") == "head"
 
 @pytest.mark.parametrize("number", range(4))
 def test_clone(postgres_clone, postgres_database, number):
@@ -180,7 +180,7 @@ def test_an_interrupted_run_drops_its_databases(
     before = query(guest, DATABASES)
     place = project(
         "import pathlib, time\n"
-        "def test_wait(postgres_reset, postgres_clone):\n"
+        "def test_wait(postgres_committing, postgres_clone):\n"
         "    pathlib.Path('waiting').touch()\n"
         "    time.sleep(60)\n"
     )
@@ -239,12 +239,12 @@ def test_a_users_settings_for_libpq_reach_no_server_of_ours(
 def test_a_failing_tests_report_shows_no_password(project: Project) -> None:
     place = project(
         "import re\n"
-        "def test_it(postgres_reset, postgres_clone, postgres_empty, postgres_server):\n"
+        "def test_it(postgres_committing, postgres_clone, postgres_empty, postgres_server):\n"
         "    password = re.search(':([^:@]*)@', postgres_server.url)[1]\n"
         "    open('password', 'w').write(password)\n"
         "    del password\n"
         "    assert postgres_server is None\n"
-        "    assert postgres_reset is None\n"
+        "    assert postgres_committing is None\n"
     )
 
     result = pytest_in(place, "--showlocals", "--postgres", "embedded")
@@ -308,12 +308,12 @@ def test_a_forgotten_transaction_fails_its_own_test_alone(project: Project, embe
         "held = []\n"
         "@pytest.fixture(scope='session')\n"
         "def postgres_lock_seconds(): return 0.2\n"
-        "def test_first(postgres_reset):\n"
-        "    held.append(connect(postgres_reset))\n"
+        "def test_first(postgres_committing):\n"
+        "    held.append(connect(postgres_committing))\n"
         "    held[0].autocommit = False\n"
         "    held[0].execute('insert into things default values')\n"
-        "def test_second(postgres_reset):\n"
-        "    assert connect(postgres_reset).execute('table things').fetchall() == []\n"
+        "def test_second(postgres_committing):\n"
+        "    assert connect(postgres_committing).execute('table things').fetchall() == []\n"
     )
 
     result = pytest_in(place, "-W", "ignore", "--postgres", embedded.url)

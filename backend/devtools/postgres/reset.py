@@ -1,0 +1,385 @@
+"""The end of a test with real commits: in one round trip its rows go and the database is proved to be as it was.
+
+A superuser deletes with triggers and foreign keys out of action (`session_replication_role`). An ordinary role deletes in
+the order of the foreign keys, and truncates tables that resist: in a cycle, with a trigger or rule on DELETE, or with
+row security that is forced on their owner.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from .catalog import FINGERPRINT, describe, differences
+from .databases import CONNECT_SECONDS, LOCK_SECONDS
+
+_PAGES = 32
+"""A table whose pages are more than this, all of them dead rows, is vacuumed: every scan would pay for them."""
+
+_TABLES = """
+    select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+           exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 8 = 8 and
+                          (t.tgenabled in ('A', 'R') or t.tgenabled = 'O' and not tgisinternal and not %(replica)s))
+           or not %(replica)s and (c.relforcerowsecurity
+              or exists (select from pg_rewrite where ev_class = c.oid and ev_type = '4')
+              or exists (select from pg_constraint where conrelid = c.oid and confrelid = c.oid and confdeltype = 'r')),
+           (select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
+             where attrelid = c.oid and attnum > 0 and not attisdropped and attgenerated = ''),
+           not %(replica)s and exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 4 = 4
+                                        and not tgisinternal and t.tgenabled <> 'D')
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind = 'r' and c.relpersistence <> 't'
+       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+       and not exists (select from pg_depend d
+                        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+     order by 1
+"""
+# What refers to what; a partition is referred to where its parent is.
+_REFERENCES = "select conrelid, confrelid from pg_constraint where contype = 'f' and conrelid <> confrelid"
+
+_SEQUENCES = """
+    select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind = 'S' and c.relpersistence <> 't' order by 1
+"""
+
+# What outlives a test: transactions, locks of sessions, prepared transactions.
+_LEFT = """
+    select a.pid, a.state, a.query, a.backend_xid is not null or a.state like 'idle in transaction%%'
+      from pg_stat_get_activity(null) a
+     where a.datid = (select oid from pg_database where datname = current_database())
+       and a.pid <> pg_backend_pid() and a.pid <> all(%(spared)s) and a.backend_type = 'client backend'
+       and (a.state like 'idle in transaction%%' or a.backend_xid is not null
+            or exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory'))
+     order by a.pid
+"""
+_LEFT_COUNT = """
+    (select count(*) from pg_stat_get_activity(null) a
+      where a.datid = {oid} and a.pid <> pg_backend_pid() and a.pid <> all($1)
+        and a.backend_type = 'client backend' and (a.state like 'idle in transaction%' or a.backend_xid is not null)),
+    (select count(*) from pg_locks where locktype = 'advisory' and database = {oid} and pid <> pg_backend_pid()
+        and pid <> all($1)),
+    (select count(*) from pg_prepared_xact() where dbid = {oid})
+"""
+_BLOCKING = """
+    select distinct a.pid, a.state, a.query, true
+      from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid() and l.pid <> all(%(spared)s)
+       and l.database = (select oid from pg_database where datname = current_database())
+       and l.relation = any(%(tables)s)
+     order by a.pid
+"""
+
+
+class TestLeftTraces(Exception):  # noqa: N818 (it says what is so)
+    """A test left behind what emptying its tables does not undo; the message says what, and what to do."""
+
+
+@dataclass
+class Found:
+    """What the end of a test found: `faults` fail it, and a database that is `spoilt` is thrown away."""
+
+    faults: list[str] = field(default_factory=list)
+    spoilt: bool = False
+    ended: bool = False
+    """Whether connections were ended, or were found to have been."""
+
+
+@dataclass
+class _Table:
+    oid: int
+    name: str
+    resists: bool
+    columns: str | None
+    insert_triggers: bool
+    seeded: bool = False
+
+
+class Reset:
+    """Takes one database back to how it is now, on a connection of its own.
+
+    `spared` are the backends whose open transactions are meant to be.
+    """
+
+    def __init__(self, url: str, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._url = url
+        self._seconds = lock_seconds
+        self.spared: tuple[int, ...] = ()
+        self._calls = 0
+        self._connection = self._connect()
+        self._oid: int = self._one("select oid from pg_database where datname = current_database()")
+        self._replica = self._with_triggers_off()
+        self._learn()
+        self._before = describe(self._connection)
+        self._arm()
+
+    def _one(self, query: str) -> Any:  # noqa: ANN401 (whatever is asked for)
+        row = self._connection.execute(query.encode()).fetchone()
+        return row[0] if row else None
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="reset between tests",
+            options=f"-c lock_timeout={int(self._seconds * 1000)}",
+            prepare_threshold=None,
+        )
+
+    def _with_triggers_off(self) -> bool:
+        try:
+            self._connection.execute("set session_replication_role = replica")
+        except psycopg.errors.InsufficientPrivilege:
+            return False
+        return True
+
+    def _learn(self) -> None:
+        """Find tables and their order, keep a copy of the rows that are there, and where sequences stand."""
+        rows = self._connection.execute(_TABLES, {"replica": self._replica}).fetchall()
+        tables = {row[0]: _Table(*row) for row in rows}
+        references = [pair for pair in self._connection.execute(_REFERENCES) if set(pair) <= tables.keys()]
+        self._references = references
+        self._tables, cyclic = _children_first(tables, references, by_order=not self._replica)
+        resisting = {table.oid for table in self._tables if table.resists} | cyclic
+        while more := {child for child, parent in references if parent in resisting} - resisting:
+            # TRUNCATE wants all that refer to a table along with it.
+            resisting |= more
+        for table in self._tables:
+            table.resists = table.oid in resisting
+            table.seeded = bool(self._one(f"select exists (select from only {table.name})"))
+        self._sequences = {
+            name: self._connection.execute(f"select last_value, is_called from {name}".encode()).fetchone()
+            for _, name in self._connection.execute(_SEQUENCES).fetchall()
+        }
+        self._copies: dict[str, list[bytes]] = {}
+        for table in self._tables:
+            if table.seeded:
+                with self._connection.cursor().copy(self._copy_out(table).encode()) as copy:
+                    self._copies[table.name] = [bytes(block) for block in copy]
+
+    def _copy_out(self, table: _Table) -> str:
+        return f"copy (select {table.columns} from only {table.name}) to stdout"
+
+    def _arm(self) -> None:
+        """Prepare, on the connection as it is now, what every reset executes."""
+        self._deletes = []
+        for number, table in enumerate(self._tables):
+            if not table.seeded and not table.resists:
+                self._connection.execute(f"prepare empty{number} as delete from only {table.name}".encode())
+                self._deletes.append(f"execute empty{number}")
+        sequences = " union all ".join(
+            f"select setval('{name}'::regclass, {value}, {called}) from {name} "  # noqa: S608 (quoted names)
+            f"where (last_value, is_called) is distinct from ({value}, {called})"
+            for name, (value, called) in ((n.replace("'", "''"), s or (1, False)) for n, s in self._sequences.items())
+        )
+        self._sets = ["execute sequences"] if sequences else []
+        if sequences:
+            self._connection.execute(f"prepare sequences as {sequences}".encode())
+        seeded = [table for table in self._tables if table.seeded and not table.resists]
+        states = [_state(table) for table in [*seeded, *(t for t in self._tables if t.resists)]]
+        full = [f"pg_relation_size({table.oid})" for table in self._tables if not table.resists]
+        self._looked_at = [*seeded, *(t for t in self._tables if t.resists)]
+        self._connection.execute(
+            (
+                f"prepare look(int[]) as select ({FINGERPRINT}), {_LEFT_COUNT.format(oid=self._oid)}, "
+                f"greatest(0, {', '.join(full) or '0'}), "
+                f"(select count(*) from pg_largeobject_metadata), array[{', '.join(states)}]::text[]"
+            ).encode()
+        )
+        self._expected = self._look()
+
+    def _executed_look(self) -> str:
+        return f"execute look('{{{','.join(map(str, self.spared))}}}')"
+
+    def _look(self) -> tuple[Any, ...]:
+        return self._connection.execute(self._executed_look().encode()).fetchone() or ()
+
+    def __call__(self) -> Found:
+        """Take the database back; see Found. Raises psycopg.Error where the server cannot be reached."""
+        found = Found()
+        try:
+            self._compare(self._round_trip(found), found)
+        except psycopg.Error as error:
+            if self._connection.closed:
+                raise
+            # A table that is gone cannot be emptied; what else changed is told with it.
+            found.spoilt = True
+            if changed := self._changes():
+                found.faults.append(changed)
+        return found
+
+    def _reconnect(self) -> None:
+        self._connection.close()
+        self._connection = self._connect()
+        self._with_triggers_off()
+        before = self._expected
+        self._arm()
+        self._expected = before
+
+    def _round_trip(self, found: Found) -> tuple[Any, ...]:
+        statements = "; ".join([*self._deletes, *self._sets, self._executed_look()]).encode()
+        for last in (False, False, True):
+            try:
+                cursor = self._connection.execute(statements)
+                while cursor.nextset():
+                    pass
+                return cursor.fetchone() or ()
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                if last:
+                    raise
+                tables = [table.oid for table in self._tables]
+                holders = {"spared": list(self.spared), "tables": tables}
+                rows = self._connection.execute(_BLOCKING, holders).fetchall()
+                self._end(rows, found, "The tables were still locked")
+            except psycopg.OperationalError:
+                # A test that ends every connection to its database ends this one too.
+                if last or not self._connection.closed:
+                    raise
+                self._reconnect()
+                found.ended = True
+        raise AssertionError
+
+    def _compare(self, row: tuple[Any, ...], found: Found) -> None:
+        expected = self._expected
+        if row[1] or row[2]:
+            self._wait_for_others(found)
+        if row[3]:
+            self._end_prepared(found)
+        if found.faults:
+            # What they held is free now, and what they wrote is gone.
+            row = self._round_trip(found)
+        if row[0] != expected[0]:
+            found.spoilt = True
+            if changed := self._changes():
+                found.faults.append(changed)
+            return
+        if row[5] != expected[5]:
+            self._connection.execute(b"select lo_unlink(oid) from pg_largeobject_metadata")
+            found.spoilt = expected[5] != 0
+        if row[6] != expected[6]:
+            self._restore(row[6], found)
+        if row[4] > _PAGES * 8192:
+            self._vacuum()
+
+    def _restore(self, states: list[str], found: Found) -> None:
+        """Bring back the rows of the template, parents first, or empty what only TRUNCATE can."""
+        changed = [
+            table for table, now, then in zip(self._looked_at, states, self._expected[6], strict=True) if now != then
+        ]
+        truncated = [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
+        wanted = self._with_children([*changed, *truncated])
+        if any(table.seeded and table.insert_triggers for table in wanted):
+            # Its triggers would write other rows than these.
+            found.spoilt = True
+            return
+        with self._connection.transaction():
+            self._connection.execute(b"set constraints all deferred")
+            if truncated:
+                names = ", ".join(f"only {table.name}" for table in truncated)
+                self._connection.execute(f"truncate {names}".encode())
+            for table in wanted:
+                if table not in truncated:
+                    self._connection.execute(f"delete from only {table.name}".encode())
+            for table in reversed(wanted):
+                if table.seeded:
+                    into = f"copy {table.name} ({table.columns}) from stdin"
+                    with self._connection.cursor().copy(into.encode()) as copy:
+                        for block in self._copies[table.name]:
+                            copy.write(block)
+        self._expected = (*self._expected[:6], self._look()[6])
+
+    def _with_children(self, tables: list[_Table]) -> list[_Table]:
+        """Add the tables whose rows would hold those of these, in the order in which rows can go."""
+        oids = {table.oid for table in tables}
+        while not self._replica and (more := {child for child, parent in self._references if parent in oids} - oids):
+            oids |= more
+        return [table for table in self._tables if table.oid in oids]
+
+    def _vacuum(self) -> None:
+        """Give back the pages of dead rows; where somebody holds a table it is left for the next time."""
+        names = ", ".join(table.name for table in self._tables)
+        self._connection.execute(f"vacuum (skip_locked) {names}".encode())
+
+    def _wait_for_others(self, found: Found) -> None:
+        """Give those that are about to end their transactions the time, and end the rest."""
+        deadline = time.monotonic() + self._seconds
+        while rows := self._connection.execute(_LEFT, {"spared": list(self.spared)}).fetchall():
+            if time.monotonic() > deadline or all(not row[3] for row in rows):
+                break
+            time.sleep(0.005)
+        open_ = [row for row in rows if row[3]]
+        self._end(open_, found, "A transaction was still open")
+        self._end([row for row in rows if not row[3]], found, "A session's advisory lock was still held", wait=False)
+
+    def _end(self, rows: list[Any], found: Found, what: str, *, wait: bool = True) -> None:
+        if not rows:
+            return
+        self._connection.execute(
+            "select pg_terminate_backend(pid, 2000) from unnest(%s::int[]) pid", [[row[0] for row in rows]]
+        )
+        after = f"{self._seconds:g} s after the test" if wait else "after the test"
+        told = "\n".join(f"  pid {pid} ({state}), last statement: {query}" for pid, state, query, _ in rows)
+        found.faults.append(
+            f"{what} {after}, by:\n{told}\n"
+            "These connections were ended. Commit, roll back or close what the test opens."
+        )
+        found.ended = True
+
+    def _end_prepared(self, found: Found) -> None:
+        query = "select gid from pg_prepared_xacts where database = current_database()"
+        names = [name for (name,) in self._connection.execute(query).fetchall()]
+        for name in names:
+            self._connection.execute(sql.SQL("rollback prepared {}").format(sql.Literal(name)))
+        if names:
+            found.faults.append(
+                f"The prepared transaction {', '.join(names)} was left after the test, and was rolled back. "
+                "Commit it or roll it back in the test."
+            )
+
+    def _changes(self) -> str:
+        changed = differences(self._before, describe(self._connection))
+        if not changed:
+            return ""
+        return (
+            f"The test changed more than rows: {changed}. The database was thrown away. "
+            'Give the test one of its own: @pytest.mark.postgres("clone").'
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _state(table: _Table) -> str:
+    """Return an expression that changes whenever the rows of a table were written; the price is a scan of them."""
+    if not table.seeded:
+        return f"(select exists (select from only {table.name})::text)"
+    return (
+        f"(select count(*) || ' ' || coalesce(sum(hashtextextended(ctid::text || xmin::text, 0)), 0) "  # noqa: S608
+        f"from only {table.name})"
+    )
+
+
+def _children_first(
+    tables: dict[int, _Table], references: list[Any], *, by_order: bool
+) -> tuple[list[_Table], set[int]]:
+    """Order tables so that none comes before one that refers to it; return also those that no order suits."""
+    parents_of: dict[int, set[int]] = {oid: set() for oid in tables}
+    for child, parent in references:
+        parents_of[child].add(parent)
+    ordered: list[_Table] = []
+    waiting = dict.fromkeys(tables)
+    while waiting:
+        referred = {parent for oid in waiting for parent in parents_of[oid]}
+        free = [oid for oid in waiting if oid not in referred]
+        if not free:
+            rest = list(waiting)
+            return ordered + [tables[oid] for oid in rest], set(rest) if by_order else set()
+        ordered += [tables[oid] for oid in free]
+        for oid in free:
+            del waiting[oid]
+    return ordered, set()
