@@ -23,6 +23,7 @@ LOCK_SECONDS = 5.0
 
 _EMPTY = "template0"
 
+
 class TemplateUnavailable(Exception):  # noqa: N818 (it says what is so)
     """What prepares the template left it unusable; no test of this run tries that again."""
 
