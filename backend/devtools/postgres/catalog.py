@@ -1,8 +1,9 @@
 """What a database's schema is made of: one number to compare, and sentences that name what differs.
 
-A row of the catalog that is written again gets another xmin, so that the number changes with any DDL that was committed,
-whatever it did. Where PostgreSQL itself writes (TRUNCATE gives a table another file, VACUUM counts its pages), the
-columns that DDL alone writes are compared instead. Temporary things are left out: they end with their session.
+A row of the catalog that is written again gets another xmin, so that the number changes with any DDL that was
+committed, whatever it did. Where PostgreSQL itself writes (TRUNCATE gives a table another file, VACUUM counts its
+pages), the columns that DDL alone writes are compared instead. Temporary things are left out: they end with their
+session.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _OBJECTS = {
 _PARTS = (
     (
         "'pg_class'::regclass, attrelid, attnum, ''",
-        "pg_attribute x join relations r on r.oid = attrelid where attnum > 0 "
-        "and not attisdropped and relkind not in ('i', 'I')",
+        """pg_attribute x join relations r on r.oid = attrelid
+            where attnum > 0 and not attisdropped and relkind not in ('i', 'I')""",
     ),
     ("'pg_type'::regclass, enumtypid, -1, 'the values of '", "pg_enum x"),
     ("'pg_class'::regclass, inhrelid, -2, 'the parents of '", "pg_inherits x"),
@@ -86,13 +87,12 @@ _RELATIONS = """
 def _union() -> str:
     parts = [_SPECIAL]
     parts += [
-        f"select '{catalog}'::regclass, x.oid, 0, '', hash_record_extended(row(x.oid, x.xmin), 0) "  # noqa: S608
+        f"select '{catalog}'::regclass, x.oid, 0, '', hash_record_extended(row(x.oid, x.xmin), 0) "
         f"from {catalog} x where {which}"
         for catalog, which in _OBJECTS.items()
     ]
     parts += [
-        f"select {key}, hash_record_extended(row(x.ctid, x.xmin), 0) from {source}"  # noqa: S608
-        for key, source in _PARTS
+        f"select {key}, hash_record_extended(row(x.ctid, x.xmin), 0) from {source}" for key, source in _PARTS
     ]
     return _RELATIONS + "\n union all\n".join(parts) + ")"
 

@@ -158,7 +158,10 @@ def postgres_engine(request: pytest.FixtureRequest, _postgres_one_engine: OneEng
     says where a test needs more. `"committing"` commits truly. `"clone"` and `"empty"` have a database of their own.
     Without a marker the tier is that of the one URL fixture that the test asks for.
     """
-    tier = tier_of(request.node, request.fixturenames)
+    try:
+        tier = tier_of(request.node, request.fixturenames)
+    except pytest.UsageError as error:
+        pytest.fail(str(error), pytrace=False)
     if tier == "session":
         yield from _in_session(request, _postgres_one_engine)
         return

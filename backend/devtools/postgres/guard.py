@@ -1,4 +1,4 @@
-"""What the tier `session` cannot hold, recognised as it happens: by a statement's text, and by connections past the engine."""
+"""What the tier `session` cannot hold, recognised as it happens: by statements' text, and by other connections."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ _ENDS = re.compile(
 _TELLS = re.compile(r"(?:^|;)\s*(listen|notify|unlisten)\b|\b(pg_notify)\s*\(")
 _LOCKS = re.compile(r"\b(pg_(?:try_)?advisory_lock(?:_shared)?)\s*\(")
 _LEVEL = re.compile(r"\bset\s[^;]*isolation\s+level\s+(serializable|repeatable\s+read)")
-_WRITES = re.compile(r"\b(insert\s+into|update|delete\s+from|merge\s+into)\b(?<!for update)(?<!no key update)")
+_WRITES = re.compile(
+    r"\b(insert\s+into|update|delete\s+from|merge\s+into)\b(?<!for update)(?<!no key update)"
+)
 _READS = (
     "select", "values", "table", "show", "explain", "fetch", "move", "set", "reset", "declare", "close", "lock",
     "analyze", "discard", "deallocate", "rollback", "execute", "prepare", "load", "checkpoint", "unlisten",
@@ -55,14 +57,18 @@ def kind_of(statement: str) -> Kind:
     if not text.strip("; \n"):
         return Kind.NOTHING
     if (found := _ENDS.search(text)) and "begin atomic" not in text:
-        raise TierTooWeak(f"The statement {found[1].upper()} was sent as text: it would end the test's transaction.")
+        raise TierTooWeak(
+            f"The statement {found[1].upper()} was sent as text: it would end the test's transaction."
+        )
     if found := _TELLS.search(text):
         name = (found[1] or found[2]).upper()
         raise TierTooWeak(f"{name} was used, and notifications are sent when a transaction really commits.")
     if found := _LOCKS.search(text):
         raise TierTooWeak(f"{found[1]} was used, whose lock belongs to a connection, and here all share one.")
     if found := _LEVEL.search(text):
-        raise TierTooWeak(f"The isolation level {found[1].upper()} was asked for, which a savepoint cannot change.")
+        raise TierTooWeak(
+            f"The isolation level {found[1].upper()} was asked for, which a savepoint cannot change."
+        )
     first = text.split(None, 1)[0].strip("(;")
     if first in ("savepoint", "release"):
         return Kind.SAVEPOINT if first == "savepoint" else Kind.RELEASE
@@ -81,7 +87,9 @@ def connections_seen(see: Callable[[BaseConnection[Any]], None]) -> Iterator[Non
     """
     original = BaseConnection.__dict__["_connect_gen"]
 
-    def connect(cls: type[BaseConnection[Any]], conninfo: str = "") -> Generator[Any, Any, BaseConnection[Any]]:
+    def connect(
+        cls: type[BaseConnection[Any]], conninfo: str = ""
+    ) -> Generator[Any, Any, BaseConnection[Any]]:
         connection = yield from original.__func__(cls, conninfo)
         try:
             see(connection)

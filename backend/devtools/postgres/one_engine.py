@@ -16,7 +16,8 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from .guard import TierTooWeak
-from .held import Held, HeldConnection
+from .held import Held
+from .holder import HeldConnection
 from .server import sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -147,7 +148,9 @@ class OneEngine:
         with self.engine.connect() as connection:
             driver = connection.connection.driver_connection
             if not isinstance(driver, HeldConnection):
-                raise TypeError("postgres_connect has to make an engine for psycopg that opens its own connections")
+                raise TypeError(
+                    "postgres_connect has to make an engine for psycopg that opens its own connections"
+                )
         if driver.autocommit:
             raise TierTooWeak("The engine asks for AUTOCOMMIT, and every commit here is a savepoint.")
         self.held.begin()

@@ -1,8 +1,8 @@
 """The end of a test with real commits: in one round trip its rows go and the database is proved to be as it was.
 
-A superuser deletes with triggers and foreign keys out of action (`session_replication_role`). An ordinary role deletes in
-the order of the foreign keys, and truncates tables that resist: in a cycle, with a trigger or rule on DELETE, or with
-row security that is forced on their owner.
+A superuser deletes with triggers and foreign keys out of action (`session_replication_role`). An ordinary role
+deletes in the order of the foreign keys, and truncates tables that resist: in a cycle, with a trigger or rule on
+DELETE, or with row security that is forced on their owner.
 """
 
 from __future__ import annotations
@@ -16,36 +16,10 @@ from psycopg import sql
 
 from .catalog import FINGERPRINT, describe, differences
 from .databases import CONNECT_SECONDS, LOCK_SECONDS
+from .tables import REFERENCES, SEQUENCES, TABLES, Table, children_first, state
 
 _PAGES = 32
 """A table whose pages are more than this, all of them dead rows, is vacuumed: every scan would pay for them."""
-
-_TABLES = """
-    select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname),
-           exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 8 = 8 and
-                          (t.tgenabled in ('A', 'R') or t.tgenabled = 'O' and not tgisinternal and not %(replica)s))
-           or not %(replica)s and (c.relforcerowsecurity
-              or exists (select from pg_rewrite where ev_class = c.oid and ev_type = '4')
-              or exists (select from pg_constraint where conrelid = c.oid and confrelid = c.oid and confdeltype = 'r')),
-           (select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute
-             where attrelid = c.oid and attnum > 0 and not attisdropped and attgenerated = ''),
-           not %(replica)s and exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgtype & 4 = 4
-                                        and not tgisinternal and t.tgenabled <> 'D')
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind = 'r' and c.relpersistence <> 't'
-       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-       and not exists (select from pg_depend d
-                        where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-     order by 1
-"""
-# What refers to what; a partition is referred to where its parent is.
-_REFERENCES = "select conrelid, confrelid from pg_constraint where contype = 'f' and conrelid <> confrelid"
-
-_SEQUENCES = """
-    select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind = 'S' and c.relpersistence <> 't' order by 1
-"""
 
 # What outlives a test: transactions, locks of sessions, prepared transactions.
 _LEFT = """
@@ -75,10 +49,6 @@ _BLOCKING = """
 """
 
 
-class TestLeftTraces(Exception):  # noqa: N818 (it says what is so)
-    """A test left behind what emptying its tables does not undo; the message says what, and what to do."""
-
-
 @dataclass
 class Found:
     """What the end of a test found: `faults` fail it, and a database that is `spoilt` is thrown away."""
@@ -87,16 +57,6 @@ class Found:
     spoilt: bool = False
     ended: bool = False
     """Whether connections were ended, or were found to have been."""
-
-
-@dataclass
-class _Table:
-    oid: int
-    name: str
-    resists: bool
-    columns: str | None
-    insert_triggers: bool
-    seeded: bool = False
 
 
 class Reset:
@@ -140,11 +100,11 @@ class Reset:
 
     def _learn(self) -> None:
         """Find tables and their order, keep a copy of the rows that are there, and where sequences stand."""
-        rows = self._connection.execute(_TABLES, {"replica": self._replica}).fetchall()
-        tables = {row[0]: _Table(*row) for row in rows}
-        references = [pair for pair in self._connection.execute(_REFERENCES) if set(pair) <= tables.keys()]
+        rows = self._connection.execute(TABLES, {"replica": self._replica}).fetchall()
+        tables = {row[0]: Table(*row) for row in rows}
+        references = [pair for pair in self._connection.execute(REFERENCES) if set(pair) <= tables.keys()]
         self._references = references
-        self._tables, cyclic = _children_first(tables, references, by_order=not self._replica)
+        self._tables, cyclic = children_first(tables, references, by_order=not self._replica)
         resisting = {table.oid for table in self._tables if table.resists} | cyclic
         while more := {child for child, parent in references if parent in resisting} - resisting:
             # TRUNCATE wants all that refer to a table along with it.
@@ -154,7 +114,7 @@ class Reset:
             table.seeded = bool(self._one(f"select exists (select from only {table.name})"))
         self._sequences = {
             name: self._connection.execute(f"select last_value, is_called from {name}".encode()).fetchone()
-            for _, name in self._connection.execute(_SEQUENCES).fetchall()
+            for _, name in self._connection.execute(SEQUENCES).fetchall()
         }
         self._copies: dict[str, list[bytes]] = {}
         for table in self._tables:
@@ -162,7 +122,7 @@ class Reset:
                 with self._connection.cursor().copy(self._copy_out(table).encode()) as copy:
                     self._copies[table.name] = [bytes(block) for block in copy]
 
-    def _copy_out(self, table: _Table) -> str:
+    def _copy_out(self, table: Table) -> str:
         return f"copy (select {table.columns} from only {table.name}) to stdout"
 
     def _arm(self) -> None:
@@ -173,15 +133,17 @@ class Reset:
                 self._connection.execute(f"prepare empty{number} as delete from only {table.name}".encode())
                 self._deletes.append(f"execute empty{number}")
         sequences = " union all ".join(
-            f"select setval('{name}'::regclass, {value}, {called}) from {name} "  # noqa: S608 (quoted names)
+            f"select setval('{name}'::regclass, {value}, {called}) from {name} "
             f"where (last_value, is_called) is distinct from ({value}, {called})"
-            for name, (value, called) in ((n.replace("'", "''"), s or (1, False)) for n, s in self._sequences.items())
+            for name, (value, called) in (
+                (n.replace("'", "''"), s or (1, False)) for n, s in self._sequences.items()
+            )
         )
         self._sets = ["execute sequences"] if sequences else []
         if sequences:
             self._connection.execute(f"prepare sequences as {sequences}".encode())
         seeded = [table for table in self._tables if table.seeded and not table.resists]
-        states = [_state(table) for table in [*seeded, *(t for t in self._tables if t.resists)]]
+        states = [state(table) for table in [*seeded, *(t for t in self._tables if t.resists)]]
         full = [f"pg_relation_size({table.oid})" for table in self._tables if not table.resists]
         self._looked_at = [*seeded, *(t for t in self._tables if t.resists)]
         self._connection.execute(
@@ -204,7 +166,7 @@ class Reset:
         found = Found()
         try:
             self._compare(self._round_trip(found), found)
-        except psycopg.Error as error:
+        except psycopg.Error:
             if self._connection.closed:
                 raise
             # A table that is gone cannot be emptied; what else changed is told with it.
@@ -269,9 +231,13 @@ class Reset:
     def _restore(self, states: list[str], found: Found) -> None:
         """Bring back the rows of the template, parents first, or empty what only TRUNCATE can."""
         changed = [
-            table for table, now, then in zip(self._looked_at, states, self._expected[6], strict=True) if now != then
+            table
+            for table, now, then in zip(self._looked_at, states, self._expected[6], strict=True)
+            if now != then
         ]
-        truncated = [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
+        truncated = (
+            [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
+        )
         wanted = self._with_children([*changed, *truncated])
         if any(table.seeded and table.insert_triggers for table in wanted):
             # Its triggers would write other rows than these.
@@ -293,10 +259,12 @@ class Reset:
                             copy.write(block)
         self._expected = (*self._expected[:6], self._look()[6])
 
-    def _with_children(self, tables: list[_Table]) -> list[_Table]:
+    def _with_children(self, tables: list[Table]) -> list[Table]:
         """Add the tables whose rows would hold those of these, in the order in which rows can go."""
         oids = {table.oid for table in tables}
-        while not self._replica and (more := {child for child, parent in self._references if parent in oids} - oids):
+        while not self._replica and (
+            more := {child for child, parent in self._references if parent in oids} - oids
+        ):
             oids |= more
         return [table for table in self._tables if table.oid in oids]
 
@@ -314,7 +282,9 @@ class Reset:
             time.sleep(0.005)
         open_ = [row for row in rows if row[3]]
         self._end(open_, found, "A transaction was still open")
-        self._end([row for row in rows if not row[3]], found, "A session's advisory lock was still held", wait=False)
+        self._end(
+            [row for row in rows if not row[3]], found, "A session's advisory lock was still held", wait=False
+        )
 
     def _end(self, rows: list[Any], found: Found, what: str, *, wait: bool = True) -> None:
         if not rows:
@@ -352,34 +322,3 @@ class Reset:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _state(table: _Table) -> str:
-    """Return an expression that changes whenever the rows of a table were written; the price is a scan of them."""
-    if not table.seeded:
-        return f"(select exists (select from only {table.name})::text)"
-    return (
-        f"(select count(*) || ' ' || coalesce(sum(hashtextextended(ctid::text || xmin::text, 0)), 0) "  # noqa: S608
-        f"from only {table.name})"
-    )
-
-
-def _children_first(
-    tables: dict[int, _Table], references: list[Any], *, by_order: bool
-) -> tuple[list[_Table], set[int]]:
-    """Order tables so that none comes before one that refers to it; return also those that no order suits."""
-    parents_of: dict[int, set[int]] = {oid: set() for oid in tables}
-    for child, parent in references:
-        parents_of[child].add(parent)
-    ordered: list[_Table] = []
-    waiting = dict.fromkeys(tables)
-    while waiting:
-        referred = {parent for oid in waiting for parent in parents_of[oid]}
-        free = [oid for oid in waiting if oid not in referred]
-        if not free:
-            rest = list(waiting)
-            return ordered + [tables[oid] for oid in rest], set(rest) if by_order else set()
-        ordered += [tables[oid] for oid in free]
-        for oid in free:
-            del waiting[oid]
-    return ordered, set()

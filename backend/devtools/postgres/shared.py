@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .guard import TierTooWeak
-from .held import HeldConnection
+from .holder import HeldConnection
 from .keeping import renamed
 from .reset import Found, Reset
 from .server import database_url
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .held import Held
     from .shelf import Shelf
+
 
 class Shared:
     """One copy of the template. Where a test spoils it, another takes its place under its name."""
@@ -49,7 +50,9 @@ class Shared:
             return
         self.written_past = True
         if self.held.wrote:
-            weak = TierTooWeak("Another connection was opened to the test's database, and sees nothing of what it wrote.")
+            weak = TierTooWeak(
+                "Another connection was opened to the test's database, and sees nothing of what it wrote."
+            )
             self.held.note(str(weak))
             raise weak
 

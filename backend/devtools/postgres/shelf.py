@@ -1,4 +1,4 @@
-"""The databases of one process's tests: the shared copy of the template, those made ahead, those that wait to be dropped."""
+"""The databases of one process's tests: those in use, those made ahead, and those that wait to be dropped."""
 
 from __future__ import annotations
 

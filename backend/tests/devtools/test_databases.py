@@ -7,8 +7,6 @@ import pytest
 from backend.devtools.postgres import Server, database_url, ensure_database
 from backend.devtools.postgres.databases import (
     Databases,
-    Reset,
-    TablesStayLocked,
     TemplateUnavailable,
     new_run_id,
 )
@@ -152,68 +150,6 @@ def test_a_run_that_was_killed_while_it_prepared_does_not_spoil_the_next_look(da
     url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
 
     assert query(url, "select to_regclass('half_made')") == [(None,)]
-
-
-def test_reset_empties_and_restarts_all_tables_but_those_to_keep(databases: Databases) -> None:
-    url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
-    reset = Reset(url, ("alembic_version",))
-    for _ in range(2):
-        query(url, "insert into parents default values; insert into children select id from parents")
-        assert query(url, "select id from parents") == [(1,)]
-
-        reset()
-
-        assert query(url, "select from parents union all select from children") == []
-        assert query(url, "table alembic_version") == [("head",)]
-    reset.close()
-
-
-def test_reset_quotes_names_and_reaches_every_schema(databases: Databases) -> None:
-    url = databases.create(f"{databases.prefix}odd")
-    query(url, """create schema "Odd ""one"; create table "Odd ""one"."a.b; drop" as select 1""")
-    reset = Reset(url, ())
-
-    reset()
-    reset.close()
-
-    assert query(url, """table "Odd ""one"."a.b; drop" """) == []
-
-
-def test_a_forgotten_transaction_is_named_ended_and_does_not_spoil_the_next_reset(
-    databases: Databases,
-) -> None:
-    url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
-    reset = Reset(url, (), lock_seconds=0.2)
-    forgotten = psycopg.connect(url)
-    forgotten.execute("insert into parents default values")
-    pid = forgotten.info.backend_pid
-
-    with pytest.raises(TablesStayLocked) as told:
-        reset()
-
-    assert f"pid {pid} (idle in transaction), last statement: insert into parents" in str(told.value)
-    assert "0.2 s" in str(told.value)
-    with pytest.raises(psycopg.OperationalError):
-        forgotten.execute("select 1")
-    forgotten.close()
-    query(url, "insert into parents default values")
-    reset()
-    assert query(url, "table parents") == []
-    reset.close()
-
-
-def test_reset_survives_a_test_that_ends_every_connection(databases: Databases) -> None:
-    url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
-    reset = Reset(url, ())
-    query(url, "insert into parents default values")
-    query(
-        url, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name ~ 'reset'"
-    )
-
-    reset()
-    reset.close()
-
-    assert query(url, "table parents") == []
 
 
 def test_ensuring_a_database_makes_it_once_and_leaves_it_then(ordinary: str, embedded: Server) -> None:

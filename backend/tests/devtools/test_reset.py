@@ -1,4 +1,4 @@
-"""The end of a test with real commits: what was written is gone, what was there is back, and what else changed is named."""
+"""The end of a test with real commits: what it wrote is gone, what was there is back, what else changed is named."""
 
 from collections.abc import Callable, Iterator
 
@@ -51,9 +51,11 @@ DATA = """
 """
 
 CONTENT = """
-    select (select array_agg(p::text order by id) from parents p), (select array_agg(c::text order by id) from children c),
+    select (select array_agg(p::text order by id) from parents p),
+           (select array_agg(c::text order by id) from children c),
            (select count(*) from loops) + (select count(*) from lefts) + (select count(*) from parts)
-           + (select count(*) from notes) + (select count(*) from "Odd ""one"."a.b; drop") + (select count(*) from kept),
+           + (select count(*) from notes)
+           + (select count(*) from "Odd ""one"."a.b; drop") + (select count(*) from kept),
            (select (last_value, is_called)::text from counter), (select last_value from parents_id_seq),
            (select last_value from children_id_seq), (select version_num from alembic_version)
 """
@@ -162,9 +164,15 @@ def test_settings_of_the_database_and_of_roles_in_it_are_named(url: str, reset: 
 
 @pytest.mark.parametrize(
     "harmless",
-    ["truncate notes", "vacuum full notes", "analyze", "create temp table t (id serial primary key)", "reindex table notes",
-     "create table t (); drop table t"],
-)  # fmt: skip
+    [
+        "truncate notes",
+        "vacuum full notes",
+        "analyze",
+        "create temp table t (id serial primary key)",
+        "reindex table notes",
+        "create table t (); drop table t",
+    ],
+)
 def test_what_leaves_the_schema_as_it_was_is_no_fault(url: str, reset: Reset, harmless: str) -> None:
     query(url, harmless)
 
@@ -227,7 +235,8 @@ def test_survives_a_test_that_ends_every_connection(url: str, reset: Reset) -> N
     before = query(url, CONTENT)
     query(url, DATA)
     query(
-        url, "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name ~ 'reset between'"
+        url,
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name ~ 'reset between'",
     )
 
     assert reset() == Found(ended=True)
