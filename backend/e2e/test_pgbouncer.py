@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Connection, Engine, make_url, text
 
 from backend import migrations
 from backend.database import connect, init_db, reset_db, schema_state
@@ -136,8 +136,13 @@ def test_pool_that_takes_every_statement_apart_is_told_what_to_do(url: str) -> N
     )
 
 
-def test_session_that_another_client_moved_is_repaired_at_checkout(pooled: Engine, url: str) -> None:
-    """Both are handed the one session; what the other has SET outside a transaction stays on it."""
+def rendered(connection: Connection) -> object:
+    """Have the server render an instant, which goes by its session."""
+    return connection.scalar(text("SELECT CAST(CAST('2024-11-03 05:30+00' AS timestamptz) AS text)"))
+
+
+def test_session_that_another_client_moved_shows_utc_to_ours(pooled: Engine, url: str) -> None:
+    """Both are handed the one session. PgBouncer gives each client its own zone back, and ours is looked at besides."""
     instant = datetime(2024, 11, 3, 5, 30, tzinfo=UTC)
     epoch = text("SELECT (extract(epoch FROM CAST(:at AS timestamptz)) * 1000000)::int8")
     with pooled.connect() as connection:
@@ -147,13 +152,24 @@ def test_session_that_another_client_moved_is_repaired_at_checkout(pooled: Engin
         other.execute("SET timezone = 'America/New_York'; SET datestyle = 'SQL, DMY'")
         assert other.execute("SELECT pg_backend_pid()").fetchone() == (backend,)
 
-    with pooled.connect() as connection:
-        assert connection.scalar(text("SELECT pg_backend_pid()")) == backend
-        # What the server computes goes by its session.
-        assert connection.scalar(text("SELECT CAST(CAST('2024-11-03 05:30+00' AS timestamptz) AS text)")) == (
-            "2024-11-03 05:30:00+00"
+        with pooled.connect() as connection:
+            assert connection.scalar(text("SELECT pg_backend_pid()")) == backend
+            assert rendered(connection) == "2024-11-03 05:30:00+00"
+            loaded = connection.scalar(text("SELECT CAST('2024-11-03 05:30+00' AS timestamptz)"))
+            assert connection.scalar(epoch, {"at": instant}) == 1_730_611_800_000_000
+        assert other.execute("SHOW timezone").fetchone() == ("America/New_York",), (
+            "and the other keeps its own"
         )
-        loaded = connection.scalar(text("SELECT CAST('2024-11-03 05:30+00' AS timestamptz)"))
-        assert connection.scalar(epoch, {"at": instant}) == 1_730_611_800_000_000
     assert loaded == instant
     assert loaded.tzinfo is UTC
+
+
+def test_zone_that_a_client_of_ours_left_behind_is_repaired_at_checkout(pooled: Engine) -> None:
+    """PgBouncer would give that back too, for it is ours."""
+    with pooled.connect() as connection:
+        connection.execute(text("SET timezone = 'America/New_York'"))
+        connection.commit()
+        assert rendered(connection) == "2024-11-03 01:30:00-04"
+
+    with pooled.connect() as connection:
+        assert rendered(connection) == "2024-11-03 05:30:00+00"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -125,7 +126,9 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _forget_the_files() -> None:
+def _forget_the_files() -> Iterator[None]:
+    """What a test has the migrations be is not what the next test, of whichever module, is to find."""
+    yield
     migrations.forget()
 
 
