@@ -28,7 +28,7 @@ def test_before(postgres_clone):
 {death}
 
 @pytest.mark.parametrize("number", range(200))
-def test_after(postgres_clone, postgres_reset, number):
+def test_after(postgres_clone, postgres_committing, number):
     run(postgres_clone, "select 1")
 """
 IN_A_TEST = """

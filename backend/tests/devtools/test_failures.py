@@ -20,15 +20,15 @@ def test_the_section_shows_the_database_its_statements_and_its_own_part_of_the_l
     result = run_inside(
         tmp_path,
         """
-        def test_earlier(postgres_reset):
+        def test_earlier(postgres_committing):
             with pytest.raises(psycopg.Error):
-                run(postgres_reset, "select earlier")
+                run(postgres_committing, "select earlier")
 
-        def test_it(postgres_clone, postgres_reset, use):
+        def test_it(postgres_clone, postgres_committing, use):
             use.statements.extend(["begin", "select 1", "select  1", "select 1", "rollback"])
             with pytest.raises(psycopg.Error):
                 run(postgres_clone, "select elsewhere")
-            run(postgres_reset, "select here")
+            run(postgres_committing, "select here")
         """,
     )
 
@@ -246,8 +246,8 @@ def test_on_a_given_server_the_kept_database_stays_alone_and_is_marked(
     result = run_inside(
         tmp_path,
         """
-        def test_it(postgres_reset, postgres_clone, postgres_empty):
-            run(postgres_reset, "insert into things default values")
+        def test_it(postgres_committing, postgres_clone, postgres_empty):
+            run(postgres_committing, "insert into things default values")
             assert 0
         def test_fine(postgres_clone):
             pass
@@ -262,7 +262,7 @@ def test_on_a_given_server_the_kept_database_stays_alone_and_is_marked(
         embedded.url,
         "select datname, shobj_description(oid, 'pg_database') from pg_database where datname like 'test%'",
     )
-    shared = next(name for name in kept if "shared" in name)
+    shared = next(name for name in kept if "_kept" in name)
     things = query(embedded.url.rpartition("/")[0] + f"/{shared}", "select count(*) from things")
     for name in kept:
         query(embedded.url, f"drop database {name}")
@@ -273,6 +273,42 @@ def test_on_a_given_server_the_kept_database_stays_alone_and_is_marked(
     assert things == [(1,)]
     assert "They stay until you drop them." in result.stdout
     assert query(embedded.url, "select datname from pg_database") == before
+
+
+@pytest.mark.parametrize("tier", ["session", "committing"])
+def test_kept_database_holds_what_the_test_saw_and_later_tests_have_another(
+    tmp_path: Path, embedded: Server, tier: str
+) -> None:
+    result = run_inside(
+        tmp_path,
+        f"""
+        from sqlalchemy import text
+
+        @pytest.mark.postgres("{tier}")
+        def test_it(postgres_engine):
+            with postgres_engine.begin() as connection:
+                connection.execute(text("insert into things default values"))
+            with postgres_engine.connect() as connection:
+                connection.execute(text("insert into things default values"))
+                assert connection.scalar(text("select count(*) from things")) == 3
+
+        @pytest.mark.postgres("{tier}")
+        @pytest.mark.parametrize("number", range(2))
+        def test_later(postgres_engine, number):
+            with postgres_engine.begin() as connection:
+                connection.execute(text("insert into things default values"))
+                assert connection.scalar(text("select count(*) from things")) == 1
+        """,
+        "--keep-database",
+        postgres=embedded.url,
+    )
+    (kept,) = re.findall(r"^psql .*dbname=(\w+).*  # test_it.py::test_it$", result.stdout, re.MULTILINE)
+    things = query(embedded.url.rpartition("/")[0] + f"/{kept}", "select count(*) from things")
+    query(embedded.url, f"drop database {kept}")
+
+    assert "1 failed, 2 passed" in result.stdout
+    # The other row was rolled back as the failure left the block.
+    assert things == [(1,)]
 
 
 def test_where_nothing_failed_nothing_is_kept(tmp_path: Path) -> None:

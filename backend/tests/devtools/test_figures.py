@@ -12,8 +12,8 @@ from .inner import ALONE_OR_NOT, run_inside
 
 SUITE = """
 @pytest.mark.parametrize("number", range(10))
-def test_committing(postgres_reset, number):
-    run(postgres_reset, "insert into things default values")
+def test_committing(postgres_committing, number):
+    run(postgres_committing, "insert into things default values")
 
 @pytest.mark.parametrize("number", range(4))
 def test_clone(postgres_clone, number):
