@@ -22,14 +22,32 @@ A project says once what its schema is; it is made once a run, and copied from t
     def postgres_prepare():
         return lambda url: migrate(url)
 
-    def test_that_commits(postgres_reset):          # a URL; afterwards every table is emptied
-        ...
+**How a test is kept apart** is its tier, the cheapest by default:
 
-    def test_that_changes_the_schema(postgres_clone):   # a copy of the template for this test alone
-        ...
+    def test_it(postgres_engine): ...                       # session: rolled back
 
-    def test_that_migrates(postgres_empty):             # a database with nothing in it
-        ...
+    @pytest.mark.postgres("committing")                     # real commits, several connections
+    def test_that_commits(postgres_engine): ...
+
+    @pytest.mark.postgres("clone")                          # a database of its own, with the schema
+    def test_that_changes_the_schema(postgres_engine): ...
+
+    @pytest.mark.postgres("empty")                          # a database of its own, with nothing in it
+    def test_that_migrates(postgres_engine): ...
+
+- `session`: one real transaction, in which COMMIT and ROLLBACK are savepoints; several connections of the engine may
+  take turns in it. Deferred constraints are checked where a commit would check them. What one transaction cannot show
+  truly is refused as it happens, by `TierTooWeak`, with the tier to ask for: a second connection while another has
+  uncommitted writes, or past the engine; LISTEN and NOTIFY; advisory locks of sessions; isolation levels; statements
+  that end the transaction. Sequences go on from test to test, and now() stands still: the report of a failure says so.
+- `committing`: nothing is pretended. After the test one round trip deletes what was written, brings back the rows and
+  sequences that the template had, and proves by the catalog that nothing else changed. What did (DDL, settings, a
+  transaction left open, a session's lock) fails the test by name, and the next one has a fresh clone.
+- `clone` and `empty`: made ahead by a thread while other tests run, dropped behind them.
+
+There is one Engine in a process, whatever the tier, so that compiled statements are kept: `postgres_connect` may be
+overridden to make it. Who needs no SQLAlchemy asks for a URL: `postgres_committing`, `postgres_clone`,
+`postgres_empty`. A test that asks for one of these is in that tier, its engine too.
 
 What makes that schema may be named in the settings, as files, directories and patterns below rootdir:
 
@@ -43,7 +61,7 @@ prepared; after a change `postgres_prepare` is called twice, for the run and, on
 Leave nothing out that the schema depends on (the lock of the libraries that write its DDL is part of it).
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
-share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden. All databases of a run have its random
+share in the first two tiers, and `postgres_lock_seconds` may be overridden. All databases of a run have its random
 prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run ends by itself, by
 Ctrl-C, SIGTERM or SIGHUP. What a run that is killed (SIGKILL) leaves on a given server bears a mark, a comment on the
 database that names the machine's boot and the process, and the next run on the same machine drops it (`marks.py`).
@@ -67,7 +85,7 @@ does one of ours that has no room left, with what makes room. One connection tha
 **At the end** one line tells which server it was, how long it took to start, what keeping the tests apart cost, what
 the data held and what leaked (not with `-qq`):
 
-    PostgreSQL 18.6 embedded: ready in 0.21 s; isolation committing 1.1 ms p50, 1.9 ms p95 (489 tests),
+    PostgreSQL 18.6 embedded: ready in 0.21 s; isolation session 0.2 ms p50, 0.4 ms p95 (489 tests),
     1.2% of the run; 38 MB in memory at the end; nothing leaked
 
 **On the command line**, for any program that reads DATABASE_URL:

@@ -281,10 +281,11 @@ def test_kept_database_holds_what_the_test_saw_and_later_tests_have_another(
 ) -> None:
     result = run_inside(
         tmp_path,
-        f"""
+        """
         from sqlalchemy import text
 
-        @pytest.mark.postgres("{tier}")
+        pytestmark = pytest.mark.postgres("TIER")
+
         def test_it(postgres_engine):
             with postgres_engine.begin() as connection:
                 connection.execute(text("insert into things default values"))
@@ -292,13 +293,12 @@ def test_kept_database_holds_what_the_test_saw_and_later_tests_have_another(
                 connection.execute(text("insert into things default values"))
                 assert connection.scalar(text("select count(*) from things")) == 3
 
-        @pytest.mark.postgres("{tier}")
         @pytest.mark.parametrize("number", range(2))
         def test_later(postgres_engine, number):
             with postgres_engine.begin() as connection:
                 connection.execute(text("insert into things default values"))
                 assert connection.scalar(text("select count(*) from things")) == 1
-        """,
+        """.replace("TIER", tier),
         "--keep-database",
         postgres=embedded.url,
     )
