@@ -114,6 +114,8 @@ def pytest_configure_node(node: WorkerController) -> None:
     try:
         handed = node.config.stash[RUN].for_worker(node.gateway.id)
     except PostgresUnavailable as error:
+        # Gateways that are open as the process ends are terminated by execnet, which in Python 3.12 prints a traceback.
+        node.nodemanager.teardown_nodes()
         raise pytest.UsageError(str(error)) from None
     node.workerinput[WORKER_INPUT] = handed
 
