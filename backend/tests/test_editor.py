@@ -1,4 +1,4 @@
-"""The editor's files agree with the project: each task, debugger and port that they name is there, and none is missing."""
+"""The editor's files agree with the project: each task, debugger and port that they name is there, none is missing."""
 
 import ast
 import json
