@@ -5,7 +5,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "utc": "what instants cost beside plain timestamps: reads, writes, checkouts and JSON",
-    "environment": "Compose, a saved file and a second start without Docker (needs Docker)",
+    "environment": "Compose, a saved file, a second start without Docker, the dev container (needs Docker, npm)",
 }
 
 

@@ -79,7 +79,7 @@ def test_production_adds_little_to_its_base(checkout: Checkout, prod: str) -> No
 
 def test_production_has_the_lock_s_packages_however_often_it_is_built(checkout: Checkout, prod: str) -> None:
     again = f"{prod}-again"
-    build(checkout, again, "--no-cache-filter", "environment,lean,code")
+    build(checkout, again, "--no-cache-filter", "environment")
     try:
         found = packages(checkout, prod)
 
@@ -127,6 +127,17 @@ def test_production_is_unprivileged_and_serves_with_a_read_only_root(checkout: C
 
 def test_dockerfile_is_clean_by_hadolint(checkout: Checkout) -> None:
     """Of a pinned version, from the package index: its own binaries are not everywhere to be had."""
-    tool = (sys.executable, "-m", "uv", "tool", "run", "--from", HADOLINT, "hadolint", "--no-color")
+    tool = (
+        sys.executable,
+        "-m",
+        "uv",
+        "--quiet",
+        "tool",
+        "run",
+        "--from",
+        HADOLINT,
+        "hadolint",
+        "--no-color",
+    )
 
     assert checkout.run(*tool, "--failure-threshold", "style", "backend/Dockerfile") == ""
