@@ -17,7 +17,7 @@ Message = dict[str, Any]
 class Debugger:
     """An adapter that runs as this command, until the context ends; every wait has a deadline in seconds."""
 
-    def __init__(self, command: Sequence[str], *, seconds: float = 60) -> None:
+    def __init__(self, command: Sequence[str], *, seconds: float = 120) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.seconds = seconds
         self.numbers = itertools.count(1)

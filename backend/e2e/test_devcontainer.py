@@ -62,7 +62,8 @@ def test_nothing_that_a_tool_keeps_is_beside_the_code_and_what_is_made_there_bel
     opened: Workspace,
 ) -> None:
     """Runs after the suite, lint and nox were at work inside; the commit has Git write below `.git` too."""
-    opened.run("nox", "-s", "types", "venv")
+    opened.run("mypy", "backend/errors.py")
+    opened.run("nox", "-s", "venv")
     opened.run("bash", "-c", "echo made inside > made-inside && git add made-inside")
     opened.run(
         "git", "-c", "user.name=e2e", "-c", "user.email=e2e@example.com", "commit", "-qm", "Made inside"
