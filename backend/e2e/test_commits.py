@@ -35,6 +35,6 @@ def test_commit_is_made_if_lint_passes_and_refused_if_not(clone: Workspace) -> N
     assert "F401" in refused
     assert run("git", "log", "--format=%s", "-1").strip() == "All"
 
-    config.write_text(text + "\nNOTHING = None\n")
+    config.write_text(text + "\n\nNOTHING = None\n")
     run(*commit)
     assert run("git", "log", "--format=%s", "-1").strip() == "More"
