@@ -64,6 +64,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_matrix(session: nox.Session) -> None:
+    """Run the suite on every PostgreSQL and Python here, and say what differs (-- --list, -k word)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.matrix", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
     database(session, "init")
@@ -83,12 +90,23 @@ def db_shell(session: nox.Session) -> None:
 
 @nox.session
 def db_revision(session: nox.Session) -> None:
-    """Draft a migration from the models, on a server that comes and goes (-- -m "add x")."""
+    """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)
-    session.run(
-        "python", "-m", "backend.devtools.database", "revise", "--ephemeral", *session.posargs, **PATIENCE
-    )
-    session.run("ruff", "format", "--quiet", "backend/migrations/versions")
+    session.run("python", "-m", "backend.devtools.revise", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def db_check(session: nox.Session) -> None:
+    """Tell what differs between models, migrations and your database (-- --json, --ephemeral)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.check", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def diagram(session: nox.Session) -> None:
+    """Draw the tables in the README anew, from the models (-- --check)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.diagram", *session.posargs)
 
 
 @nox.session
@@ -124,7 +142,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- environment, -- utc)."""
+    """Measure what is promised of speed, as ratios in one run (-- isolation, -- utc)."""
     prepare(session)
     session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from .databases import LOCK_SECONDS, Databases, Reset, TemplateUnavailable
+from .keeping import is_kept
+from .ledger import Tier, Use, ledger_of
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
 
@@ -122,28 +127,63 @@ def _postgres_emptying(
     reset.close()
 
 
+@contextmanager
+def _noted(request: pytest.FixtureRequest, tier: Tier, name: str) -> Iterator[Use]:
+    """Note in the ledger what a test uses and, for as long as the block runs, what that costs."""
+    use = Use(request.node.nodeid, tier, name, "")
+    ledger_of(request.config).uses.append(use)
+    with _timed(use):
+        yield use
+
+
+@contextmanager
+def _timed(use: Use) -> Iterator[None]:
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        use.seconds += time.perf_counter() - began
+
+
 @pytest.fixture
-def postgres_reset(postgres_database: str, _postgres_emptying: Reset) -> Iterator[str]:
+def postgres_reset(
+    postgres_database: str, _postgres_emptying: Reset, request: pytest.FixtureRequest
+) -> Iterator[str]:
     """Give the URL of the shared database, and empty its tables after the test: what it commits, no other test sees.
 
     The tables are those of the template. A table that `postgres_keep_tables` names is emptied all the same if it
     refers to one that is not (TRUNCATE ... CASCADE).
     """
+    name = str(psycopg.conninfo.conninfo_to_dict(postgres_database.replace("+psycopg", "", 1))["dbname"])
+    with _noted(request, "committing", name) as use:
+        use.url = postgres_database.replace("+psycopg", "", 1)
     yield postgres_database
-    _postgres_emptying()
+    if is_kept(name):
+        request.session.shouldstop = f"the tests' shared database is kept as {request.node.name} left it"
+        return
+    with _timed(use):
+        _postgres_emptying()
 
 
 @pytest.fixture
-def postgres_clone(_postgres_shelf: Shelf, _postgres_template: str) -> Iterator[str]:
+def postgres_clone(
+    _postgres_shelf: Shelf, _postgres_template: str, request: pytest.FixtureRequest
+) -> Iterator[str]:
     """Give the URL of a copy of the template that is this test's own, for tests that change the schema."""
-    name = _postgres_shelf.new_name("clone")
-    yield sqlalchemy_url(_postgres_shelf.databases.create(name, _postgres_template))
-    _postgres_shelf.give_back(name)
+    yield from _own(request, "clone", _postgres_shelf, _postgres_template)
 
 
 @pytest.fixture
-def postgres_empty(_postgres_shelf: Shelf) -> Iterator[str]:
+def postgres_empty(_postgres_shelf: Shelf, request: pytest.FixtureRequest) -> Iterator[str]:
     """Give the URL of a new database with nothing in it, for tests that bring one to a schema."""
-    name = _postgres_shelf.new_name("empty")
-    yield sqlalchemy_url(_postgres_shelf.databases.create(name))
-    _postgres_shelf.give_back(name)
+    yield from _own(request, "empty", _postgres_shelf)
+
+
+def _own(request: pytest.FixtureRequest, tier: Tier, shelf: Shelf, *template: str) -> Iterator[str]:
+    name = shelf.new_name(tier)
+    with _noted(request, tier, name) as use:
+        use.url = shelf.databases.create(name, *template)
+    yield sqlalchemy_url(use.url)
+    if not is_kept(name):
+        with _timed(use):
+            shelf.give_back(name)
