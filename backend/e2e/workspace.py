@@ -77,7 +77,7 @@ class Workspace:
             "containers": ("ps", "--all", "--quiet", "--filter", label),
             "volumes": ("volume", "ls", "--quiet", "--filter", label),
             "networks": ("network", "ls", "--quiet", "--filter", label),
-            "images": ("images", "--quiet", f"{self.project}*"),
+            "images": ("images", "--quiet", "--filter", label),
         }
         found = {kind: self.checkout.run("docker", *each).split() for kind, each in commands.items()}
         return {kind: names for kind, names in found.items() if names}
