@@ -13,7 +13,7 @@ from backend.e2e.workspace import Workspace, devcontainer_cli
 
 OPEN, REOPEN = "devcontainer up, new volumes, images there", "devcontainer up, stopped before"
 CODE, DEPENDENCY = "the container made anew, after a change of code", "... after a change of the lock"
-GREEN = "opened and the whole suite green inside, on its wheel (once)"
+GREEN = "opened and the suite green inside, on two workers (once)"
 BASE = "python:3.14-slim"
 
 Timed = Callable[[str, Callable[[], object]], None]
@@ -31,7 +31,7 @@ def measure(runs: int, timed: Timed) -> None:
             show_memory(workspace)
             show_sizes(workspace)
         finally:
-            workspace.down()
+            workspace.clean()
             for image in ("bench-prod", "bench-api"):
                 workspace.checkout.run("docker", "rmi", "--force", image, check=False)
 
@@ -42,7 +42,7 @@ def measure_once(workspace: Workspace, timed: Timed, *, first: bool) -> None:
 
         def green() -> None:
             workspace.up()
-            workspace.run("nox", "-s", "tests")
+            workspace.run("nox", "-s", "tests", "--", "-n", "2", seconds=1800)
 
         timed(GREEN, green)
         workspace.compose("down", "--volumes")

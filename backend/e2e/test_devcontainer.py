@@ -30,7 +30,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         workspace.up()
         yield workspace
     finally:
-        workspace.down()
+        workspace.clean()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def another(tmp_path: Path) -> Iterator[Workspace]:
     """Give a second checkout, which belongs to somebody else where that can be, and is not opened yet."""
     workspace = Workspace(tmp_path / "another", uid=SOMEBODY)
     yield workspace
-    workspace.down()
+    workspace.clean()
 
 
 def test_opening_leaves_the_schema_at_head_and_a_suite_that_passes_without_an_engine(
@@ -218,7 +218,7 @@ def test_second_checkout_with_the_host_s_engine_runs_beside_the_first_and_leaves
     another.run("nox", "-s", "db_reset")
     assert opened.checkout.psql("SELECT to_regclass('only_here')") == "only_here"
 
-    another.down()
+    another.close()
     assert another.left() == {}
     assert set(opened.left()) == {"containers", "volumes", "networks", "images"}
 
@@ -246,7 +246,7 @@ def test_clone_in_a_volume_is_its_user_s(another: Workspace) -> None:
             r"\d+ passed", another.run("nox", "-s", "tests", "--", "backend/tests/test_openapi.py")
         )
     finally:
-        another.down()
+        another.clean()
         another.checkout.run("docker", "volume", "rm", "--force", volume)
 
 

@@ -67,8 +67,15 @@ class Workspace:
     def container(self) -> str:
         return self.compose("ps", "--quiet", "workspace").strip()
 
-    def down(self) -> None:
+    def close(self) -> str:
+        """Remove what the workspace has of the engine, as the README says it."""
+        return self.compose("down", "--volumes", "--rmi", "local")
+
+    def clean(self) -> None:
+        """Close it, and remove the images too that a rebuild has left without a name."""
         self.compose("down", "--volumes", "--rmi", "local", "--timeout", "5", check=False)
+        if images := self.left().get("images"):
+            self.checkout.run("docker", "rmi", "--force", *images, check=False)
 
     def left(self) -> dict[str, list[str]]:
         """Return what the engine still has of the project, by kind."""
