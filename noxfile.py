@@ -16,7 +16,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  nox may be run by any, and the pa
     )
 
 nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = os.environ.get("NOX_DEFAULT_VENV_BACKEND") or "uv|virtualenv"
+nox.options.envdir = os.environ.get("NOX_ENVDIR") or ".nox"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = True
@@ -30,9 +31,17 @@ PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 COMPILE = {"UV_COMPILE_BYTECODE": "1"}
 
 
+# In the dev container there is one environment, which nox runs in itself: sessions keep it as the lock says.
+IN_PLACE = nox.options.default_venv_backend == "none"
+
+
 def prepare(session: nox.Session) -> None:
     """Install the locked environment, which every session shares in content."""
-    session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
+    if IN_PLACE:
+        uv = ("uv", "pip", "install", "--python", sys.executable)
+        session.run(*uv, "--quiet", "--requirement", DEVELOPMENT, external=True, log=False)
+    else:
+        session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
 
 
 def database(session: nox.Session, verb: str) -> None:
@@ -112,7 +121,7 @@ def lint(session: nox.Session) -> None:
     prepare(session)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
-    session.run("lint-imports", "--no-logo")
+    session.run("lint-imports", "--no-logo", "--cache-dir", f"{nox.options.envdir}/import-linter")
 
 
 @nox.session
@@ -141,6 +150,9 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def venv(session: nox.Session) -> None:
     """Make .venv complete, for the editor and for plain pytest."""
+    if IN_PLACE:
+        prepare(session)
+        return
     python = Path(".venv/bin/python")
     if not python.exists():
         session.run(sys.executable, "-m", "venv", ".venv", external=True)

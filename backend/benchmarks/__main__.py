@@ -8,7 +8,7 @@ from pathlib import Path
 BENCHMARKS = {
     "isolation": "what keeping tests apart costs beside its peers, and how soon a server answers (best with Docker)",
     "utc": "what instants cost beside plain timestamps: reads, writes, checkouts and JSON",
-    "environment": "Compose, a saved file and a second start without Docker (needs Docker)",
+    "environment": "Compose, a saved file, a second start without Docker, the dev container (needs Docker, npm)",
 }
 
 

@@ -112,7 +112,7 @@ def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empt
 
 
 @pytest.fixture
-def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The migrations with one more, that a test writes: `write` it at the path that this gives."""
     place = tmp_path / "migrations"
     source = Path(migrations.__file__).parent
@@ -122,7 +122,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         target.write_text(path.read_text())
     migrations.forget()
     monkeypatch.setattr(migrations, "_PLACE", place)
-    return place / "versions" / "2030_01_01_one_more.py"
+    yield place / "versions" / "2030_01_01_one_more.py"
+    migrations.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from backend.devtools.postgres.identity import preferred_identity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PLACE = ROOT / ".nox" / "bench-isolation"
+PLACE = ROOT / os.environ.get("NOX_ENVDIR", ".nox") / "bench-isolation"
 PACKAGES = (
     "psycopg",
     "pytest",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 ROOT = Path(__file__).resolve().parents[3]
-PLACE = ROOT / ".nox" / "matrix"
+PLACE = ROOT / os.environ.get("NOX_ENVDIR", ".nox") / "matrix"
 _CHOSEN_HERE = ("--postgres", "--postgres-image", "--junit-xml", "--junitxml")
 _INTERRUPTED = 130
 
