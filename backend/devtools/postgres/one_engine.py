@@ -18,6 +18,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from .guard import TierTooWeak
 from .held import Held
 from .holder import HeldConnection
+from .listeners import Listeners
 from .server import sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class OneEngine:
         event.listen(self.engine, "before_cursor_execute", self._before_execute)
         event.listen(self.engine, "commit", self._committed)
         event.listen(self.engine, "rollback", self._rolled_back)
+        self._listeners = Listeners(self.engine)
 
     def _note(self, what: str) -> None:
         if self._use is not None and what not in self._use.notes:
@@ -112,6 +114,10 @@ class OneEngine:
         self._arguments = (tuple(arguments), dict(options))
         return self.held.open(self._plain)
 
+    def _ended(self) -> None:
+        self._use = None
+        self._listeners.restore()
+
     def point_to(self, url: str) -> None:
         name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
         self.engine.url = self.engine.url.set(database=str(name))
@@ -134,7 +140,7 @@ class OneEngine:
                 self._take_hold()
             yield self.engine
         finally:
-            self._use = None
+            self._ended()
             self.engine.pool = self._shared_pool
             try:
                 self.held.restart()
@@ -168,7 +174,7 @@ class OneEngine:
         try:
             yield self.engine
         finally:
-            self._use = None
+            self._ended()
             # The test may have disposed of the engine, which gives it another pool.
             self._shared_pool = self.engine.pool
             if self.sticks:
@@ -190,7 +196,7 @@ class OneEngine:
         try:
             yield self.engine
         finally:
-            self._use = None
+            self._ended()
             self.engine.pool.dispose()
             self.engine.pool, self.engine.url = self._shared_pool, before
 

@@ -199,6 +199,26 @@ def test_settings_and_temporary_tables_do_not_reach_the_next_test(place: Place) 
     assert "4 passed" in told, told
 
 
+@pytest.mark.parametrize("tier", ["session", "committing", "clone"])
+@pytest.mark.parametrize("what", ["begin", "before_cursor_execute", "checkout"])
+def test_what_listens_to_the_engine_hears_its_own_test_alone(place: Place, tier: str, what: str) -> None:
+    told = place.run(
+        "from sqlalchemy import event\nheard = []\n"
+        f"@pytest.mark.postgres({tier!r})\n"
+        "def test_listens(postgres_engine):\n"
+        f"    event.listen(postgres_engine, {what!r}, lambda *_: heard.append(1))\n"
+        "    count(postgres_engine)\n"
+        "    assert heard\n"
+        f"@pytest.mark.postgres({tier!r})\n"
+        "def test_next(postgres_engine):\n"
+        "    heard.clear()\n"
+        "    count(postgres_engine)\n"
+        "    assert heard == []\n"
+    )
+
+    assert "2 passed" in told, told
+
+
 def test_a_test_that_ends_all_backends_harms_no_other(place: Place) -> None:
     kill = (
         '    ask(postgres_server.url, "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity'
