@@ -22,19 +22,47 @@ A project says once what its schema is; it is made once a run, and copied from t
     def postgres_prepare():
         return lambda url: migrate(url)
 
-    def test_that_commits(postgres_reset):          # a URL; afterwards every table is emptied
-        ...
+    @pytest.fixture(scope="session")
+    def postgres_connect():             # called (url, **engine_options), once; the default is create_engine
+        return connect
 
-    def test_that_changes_the_schema(postgres_clone):   # a copy of the template for this test alone
-        ...
+**Each test has a tier**, by marker or by the fixture that it asks for, and the cheapest is the default:
 
-    def test_that_migrates(postgres_empty):             # a database with nothing in it
-        ...
+    def test_that_is_rolled_back(postgres_engine): ...
+
+    @pytest.mark.postgres("committing")
+    def test_that_commits_truly(postgres_engine): ...
+
+    def test_with_a_url(postgres_committing): ...          # the same tier, for psycopg alone
+
+    @pytest.mark.postgres("clone")
+    def test_that_changes_the_schema(postgres_engine): ... # or by asking for the URL postgres_clone
+
+    @pytest.mark.postgres("empty")
+    def test_that_migrates(postgres_engine): ...           # or by asking for the URL postgres_empty
+
+- `session`: one real transaction, rolled back and begun anew in one round trip. COMMIT is a savepoint's RELEASE, with
+  deferred constraints checked; rollback, nested transactions and failed statements behave as they do without it. As
+  many connections as the code under test wants share it, as long as one at a time has uncommitted writes. A guard,
+  `TierTooWeak`, says where a test needs more, and that it is the next tier: two writers at once, NOTIFY, a session's
+  advisory locks, AUTOCOMMIT and other isolation levels, two-phase commits, connections past the engine. What it cannot
+  see is told with a failed test's report: other processes see nothing, now() stands still over two commits, and SET
+  LOCAL lasts until the next rollback. Sequences go on counting.
+- `committing`: true commits on any number of connections. One round trip afterwards deletes rows, restores those of the
+  template and the sequences, and proves that the database is as it was. What more a test changed (tables, columns,
+  functions, settings ...) or left (open transactions, a session's locks, prepared transactions) fails that test by
+  name; where the schema was changed, the database is replaced by a fresh copy under the same name.
+- `clone`, `empty`: a database of the test's own, made ahead by a thread if tests that want one were collected.
+
+`postgres_engine` is one SQLAlchemy engine throughout, so that compiled statements are kept; its pool and its URL are
+the tier's, and what a test has listen to its events is taken back. The marker says what the engine is on; the URL
+fixtures are separate databases and go together, but for `session` with `postgres_committing`, which share one.
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
-share, and `postgres_keep_tables` and `postgres_lock_seconds` may be overridden. All databases of a run have its random
-prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run ends by itself, by
-Ctrl-C, SIGTERM or SIGHUP. A run that is killed (SIGKILL) on a given server leaves its databases there.
+share, and `postgres_lock_seconds` may be overridden: so long an open transaction is waited for. All databases of a run
+have its random prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run
+ends by itself, by Ctrl-C, SIGTERM or SIGHUP. A run that is killed (SIGKILL) on a given server leaves its databases
+there.
 
 **On the command line**, for any program that reads DATABASE_URL:
 
@@ -56,13 +84,15 @@ What it promises:
 - A server that cannot be had is `PostgresUnavailable`, whose plain lines say what was tried and what would help, and a
   password is in no message.
 
-It needs psycopg, and testcontainers only where a container is used. Linux and macOS.
+It needs psycopg, SQLAlchemy only where `postgres_engine` is asked for, and testcontainers only where a container is
+used. Linux and macOS.
 """
 
 from .binaries import Binaries, find_binaries
 from .choose import Choice, choose
 from .databases import ensure_database
 from .embedded import start_ephemeral
+from .guard import TierTooWeak
 from .persistent import running, start_persistent
 from .run import run
 from .server import PostgresUnavailable, Server, database_url, sqlalchemy_url
@@ -72,6 +102,7 @@ __all__ = [
     "Choice",
     "PostgresUnavailable",
     "Server",
+    "TierTooWeak",
     "choose",
     "database_url",
     "ensure_database",
