@@ -22,32 +22,41 @@ A project says once what its schema is; it is made once a run, and copied from t
     def postgres_prepare():
         return lambda url: migrate(url)
 
-**How a test is kept apart** is its tier, the cheapest by default:
+    @pytest.fixture(scope="session")
+    def postgres_connect():             # called (url, **engine_options), once; the default is create_engine
+        return connect
 
-    def test_it(postgres_engine): ...                       # session: rolled back
+**Each test has a tier**, by marker or by the fixture that it asks for, and the cheapest is the default:
 
-    @pytest.mark.postgres("committing")                     # real commits, several connections
-    def test_that_commits(postgres_engine): ...
+    def test_that_is_rolled_back(postgres_engine): ...
 
-    @pytest.mark.postgres("clone")                          # a database of its own, with the schema
-    def test_that_changes_the_schema(postgres_engine): ...
+    @pytest.mark.postgres("committing")
+    def test_that_commits_truly(postgres_engine): ...
 
-    @pytest.mark.postgres("empty")                          # a database of its own, with nothing in it
-    def test_that_migrates(postgres_engine): ...
+    def test_with_a_url(postgres_committing): ...          # the same tier, for psycopg alone
 
-- `session`: one real transaction, in which COMMIT and ROLLBACK are savepoints; several connections of the engine may
-  take turns in it. Deferred constraints are checked where a commit would check them. What one transaction cannot show
-  truly is refused as it happens, by `TierTooWeak`, with the tier to ask for: a second connection while another has
-  uncommitted writes, or past the engine; LISTEN and NOTIFY; advisory locks of sessions; isolation levels; statements
-  that end the transaction. Sequences go on from test to test, and now() stands still: the report of a failure says so.
-- `committing`: nothing is pretended. After the test one round trip deletes what was written, brings back the rows and
-  sequences that the template had, and proves by the catalog that nothing else changed. What did (DDL, settings, a
-  transaction left open, a session's lock) fails the test by name, and the next one has a fresh clone.
-- `clone` and `empty`: made ahead by a thread while other tests run, dropped behind them.
+    @pytest.mark.postgres("clone")
+    def test_that_changes_the_schema(postgres_engine): ... # or by asking for the URL postgres_clone
 
-There is one Engine in a process, whatever the tier, so that compiled statements are kept: `postgres_connect` may be
-overridden to make it. Who needs no SQLAlchemy asks for a URL: `postgres_committing`, `postgres_clone`,
-`postgres_empty`. A test that asks for one of these is in that tier, its engine too.
+    @pytest.mark.postgres("empty")
+    def test_that_migrates(postgres_engine): ...           # or by asking for the URL postgres_empty
+
+- `session`: one real transaction, rolled back and begun anew in one round trip. COMMIT is a savepoint's RELEASE, with
+  deferred constraints checked; rollback, nested transactions and failed statements behave as they do without it. As
+  many connections as the code under test wants share it, as long as one at a time has uncommitted writes. A guard,
+  `TierTooWeak`, says where a test needs more, and that it is the next tier: two writers at once, NOTIFY, a session's
+  advisory locks, AUTOCOMMIT and other isolation levels, two-phase commits, connections past the engine. What it cannot
+  see is told with a failed test's report: other processes see nothing, now() stands still over two commits, and SET
+  LOCAL lasts until the next rollback. Sequences go on counting.
+- `committing`: true commits on any number of connections. One round trip afterwards deletes rows, restores those of the
+  template and the sequences, and proves that the database is as it was. What more a test changed (tables, columns,
+  functions, settings ...) or left (open transactions, a session's locks, prepared transactions) fails that test by
+  name; where the schema was changed, the database is replaced by a fresh copy under the same name.
+- `clone`, `empty`: a database of the test's own, made ahead by a thread if tests that want one were collected.
+
+`postgres_engine` is one SQLAlchemy engine throughout, so that compiled statements are kept; its pool and its URL are
+the tier's, and what a test has listen to its events is taken back. The marker says what the engine is on; the URL
+fixtures are separate databases and go together, but for `session` with `postgres_committing`, which share one.
 
 What makes that schema may be named in the settings, as files, directories and patterns below rootdir:
 
@@ -61,10 +70,11 @@ prepared; after a change `postgres_prepare` is called twice, for the run and, on
 Leave nothing out that the schema depends on (the lock of the libraries that write its DDL is part of it).
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
-share in the first two tiers, and `postgres_lock_seconds` may be overridden. All databases of a run have its random
-prefix (`test_<run>_`): only those are ever written to or dropped, and none is left, whether the run ends by itself, by
-Ctrl-C, SIGTERM or SIGHUP. What a run that is killed (SIGKILL) leaves on a given server bears a mark, a comment on the
-database that names the machine's boot and the process, and the next run on the same machine drops it (`marks.py`).
+share in the first two tiers, and `postgres_lock_seconds` may be overridden: so long an open transaction is waited for.
+All databases of a run have its random prefix (`test_<run>_`): only those are ever written to or dropped, and none is
+left, whether the run ends by itself, by Ctrl-C, SIGTERM or SIGHUP. What a run that is killed (SIGKILL) leaves on a
+given server bears a mark, a comment on the database that names the machine's boot and the process, and the next run on
+the same machine drops it (`marks.py`).
 
 **When a test fails** that used a database, the report has a section with the `psql` line that opens it (where the
 server was given, without the password), the locks that were held and waited for at that moment, the test's last
@@ -126,13 +136,15 @@ What it promises:
 - A server that cannot be had is `PostgresUnavailable`, whose plain lines say what was tried and what would help, and a
   password is in no message.
 
-It needs psycopg, and testcontainers only where a container is used. Linux and macOS.
+It needs psycopg, SQLAlchemy only where `postgres_engine` is asked for, and testcontainers only where a container is
+used. Linux and macOS.
 """
 
 from .binaries import Binaries, find_binaries
 from .choose import Choice, choose
 from .databases import ensure_database
 from .embedded import start_ephemeral
+from .guard import TierTooWeak
 from .persistent import running, start_persistent
 from .run import run
 from .server import PostgresUnavailable, Server, database_url, sqlalchemy_url
@@ -142,6 +154,7 @@ __all__ = [
     "Choice",
     "PostgresUnavailable",
     "Server",
+    "TierTooWeak",
     "choose",
     "database_url",
     "ensure_database",

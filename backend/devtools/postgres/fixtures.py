@@ -15,7 +15,7 @@ from .keeping import is_kept
 from .ledger import Tier, Use, ledger_of
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
-from .shared import Shared
+from .shared import SESSIONS, Shared
 from .shelf import Shelf
 from .tiers import WANTED, tier_of
 
@@ -119,7 +119,7 @@ def _postgres_one_engine(
     from .one_engine import OneEngine  # noqa: PLC0415 (it needs SQLAlchemy)
 
     one = OneEngine(postgres_connect, _postgres_shared.url)
-    _postgres_shared.held = one.held
+    _postgres_shared.held, _postgres_shared.on_lost = one.held, one.open_anew
     yield one
     one.close()
 
@@ -182,7 +182,7 @@ def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engi
     use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
     with ExitStack() as stack:
         with _spent_on(use):
-            if shared.written_past:
+            if shared.written_past or shared.sessions >= SESSIONS:
                 shared.restore()
             engine = stack.enter_context(one.session(use))
         shared.in_session = True
@@ -193,7 +193,7 @@ def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engi
             with _spent_on(use):
                 stack.close()
                 # Sequences are not rolled back, and a connection past the engine may have committed.
-                shared.sequences_used = shared.sequences_used or use.commits > 0 or bool(use.statements)
+                shared.sessions += bool(use.statements)
                 found = None
                 if is_kept(use.database):
                     shared.replace(kept_as=use.kept_as)
@@ -217,21 +217,10 @@ def postgres_committing(request: pytest.FixtureRequest, _postgres_shared: Shared
     yield sqlalchemy_url(shared.url)
     if is_kept(use.database):
         shared.replace(kept_as=use.kept_as)
-        _forget_connections(request)
         return
     with _spent_on(use):
         found = shared.restore()
-        if found.ended or found.spoilt:
-            _forget_connections(request)
     _fail(use, found)
-
-
-def _forget_connections(request: pytest.FixtureRequest) -> None:
-    """Have the engine, if there is one, open new connections: those it has were ended."""
-    if "_postgres_one_engine" in request.fixturenames:
-        one: OneEngine = request.getfixturevalue("_postgres_one_engine")
-        one.let_go()
-        one.release()
 
 
 @pytest.fixture

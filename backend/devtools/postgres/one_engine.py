@@ -186,6 +186,11 @@ class OneEngine:
         self._shared_pool = self._shared_pool.recreate()
         self.engine.pool = self._shared_pool
 
+    def open_anew(self) -> None:
+        """Have all connections to the shared database opened anew: those that there are were ended."""
+        self.let_go()
+        self.release()
+
     @contextmanager
     def elsewhere(self, use: Use) -> Iterator[Engine]:
         """Have the engine speak to another database, all connections to which are closed at the end of the block."""

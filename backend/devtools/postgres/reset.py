@@ -19,7 +19,7 @@ from .databases import CONNECT_SECONDS, LOCK_SECONDS
 from .tables import REFERENCES, SEQUENCES, TABLES, Table, children_first, state
 
 _PAGES = 32
-"""A table whose pages are more than this, all of them dead rows, is vacuumed: every scan would pay for them."""
+"""A table whose dead rows fill more pages than these is truncated: every scan would pay for them."""
 
 # What outlives a test: transactions, locks of sessions, prepared transactions.
 _LEFT = """
@@ -144,7 +144,7 @@ class Reset:
             self._connection.execute(f"prepare sequences as {sequences}".encode())
         seeded = [table for table in self._tables if table.seeded and not table.resists]
         states = [state(table) for table in [*seeded, *(t for t in self._tables if t.resists)]]
-        full = [f"pg_relation_size({table.oid})" for table in self._tables if not table.resists]
+        full = [f"pg_relation_size({table.oid})" for table in self._tables if not table.seeded]
         self._looked_at = [*seeded, *(t for t in self._tables if t.resists)]
         self._connection.execute(
             (
@@ -226,7 +226,7 @@ class Reset:
         if row[6] != expected[6]:
             self._restore(row[6], found)
         if row[4] > _PAGES * 8192:
-            self._vacuum()
+            self._give_pages_back()
 
     def _restore(self, states: list[str], found: Found) -> None:
         """Bring back the rows of the template, parents first, or empty what only TRUNCATE can."""
@@ -268,10 +268,15 @@ class Reset:
             oids |= more
         return [table for table in self._tables if table.oid in oids]
 
-    def _vacuum(self) -> None:
-        """Give back the pages of dead rows; where somebody holds a table it is left for the next time."""
-        names = ", ".join(table.name for table in self._tables)
-        self._connection.execute(f"vacuum (skip_locked) {names}".encode())
+    def _give_pages_back(self) -> None:
+        """Truncate the tables, which are empty, so that their pages and statistics are a new database's again."""
+        # TRUNCATE wants what refers to a table along with it, and rows of the template are not for that.
+        kept = {table.oid for table in self._tables if table.seeded}
+        while more := {parent for child, parent in self._references if child in kept} - kept:
+            kept |= more
+        names = [f"only {table.name}" for table in self._tables if table.oid not in kept]
+        if names:
+            self._connection.execute(f"truncate {', '.join(names)}".encode())
 
     def _wait_for_others(self, found: Found) -> None:
         """Give those that are about to end their transactions the time, and end the rest."""

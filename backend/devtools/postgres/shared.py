@@ -11,10 +11,16 @@ from .reset import Found, Reset
 from .server import database_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg import BaseConnection
 
     from .held import Held
     from .shelf import Shelf
+
+
+SESSIONS = 500
+"""After so many tests that were rolled back, scans would begin to feel their dead rows."""
 
 
 class Shared:
@@ -26,30 +32,24 @@ class Shared:
         self._lock_seconds = lock_seconds
         self.name = shelf.new_name("shared")
         self.url = shelf.databases.create(self.name, template)
-        self._reset: Reset | None = Reset(self.url, lock_seconds=lock_seconds)
+        # It learns what to go back to, and so it is there before any test can write.
+        self._reset = Reset(self.url, lock_seconds=lock_seconds)
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when connections to the database were ended, and others have to be opened."""
         self.held: Held | None = None
         """The tier `session` on this database, once there is one."""
         self.in_session = False
         self.written_past = False
-        """Whether a connection past the engine may have committed in a test of the tier `session`."""
-        self.sequences_used = False
-        """Whether such a test may have used sequences, which no rollback takes back."""
-
-    @property
-    def reset(self) -> Reset:
-        """What takes the database back; learnt at the first look, before which no test of ours may write."""
-        if self._reset is None:
-            self._reset = Reset(self.url, lock_seconds=self._lock_seconds)
-        return self._reset
+        """Whether a connection past the engine may have committed what no reset has looked at yet."""
+        self.sessions = 0
+        """So many tests of the tier `session` may have used sequences since the last reset, and left dead rows."""
 
     def see(self, connection: BaseConnection[object]) -> None:
         """Note a connection that somebody opened past the engine, or refuse it where it would see nothing."""
-        if not self.in_session or isinstance(connection, HeldConnection):
-            return
-        if connection.pgconn.db.decode() != self.name or self.held is None:
+        if isinstance(connection, HeldConnection) or connection.pgconn.db.decode() != self.name:
             return
         self.written_past = True
-        if self.held.wrote:
+        if self.in_session and self.held is not None and self.held.wrote:
             weak = TierTooWeak(
                 "Another connection was opened to the test's database, and sees nothing of what it wrote."
             )
@@ -58,13 +58,15 @@ class Shared:
 
     def restore(self) -> Found:
         """Take the database back to the template, or another copy in its place where that cannot be."""
-        reset, held = self.reset, self.held
+        reset, held = self._reset, self.held
         real = held.real if held is not None and held.is_alive else None
         reset.spared = (real.info.backend_pid,) if real is not None else ()
         found = reset()
-        self.written_past = self.sequences_used = False
+        self.written_past, self.sessions = False, 0
         if found.spoilt:
             self.replace()
+        elif found.ended:
+            self.on_lost()
         return found
 
     def name_if_kept(self) -> str:
@@ -73,16 +75,12 @@ class Shared:
 
     def ready(self) -> None:
         """Have the database as the template is, for a test that commits."""
-        if self._reset is None:
-            _ = self.reset
-        if self.sequences_used or self.written_past:
+        if self.sessions or self.written_past:
             self.restore()
 
     def replace(self, *, kept_as: str | None = None) -> None:
         """Set the database aside, to be dropped later or kept, and clone another under its name."""
-        if self._reset is not None:
-            self._reset.close()
-            self._reset = None
+        self.close()
         if self.held is not None:
             self.held.close()
         aside = kept_as or self._shelf.new_name("spoilt")
@@ -93,7 +91,8 @@ class Shared:
             renamed(self.name, aside)
         self.url = database_url(self.url, self.name)
         self._shelf.databases.create(self.name, self._template)
+        self._reset = Reset(self.url, lock_seconds=self._lock_seconds)
+        self.on_lost()
 
     def close(self) -> None:
-        if self._reset is not None:
-            self._reset.close()
+        self._reset.close()

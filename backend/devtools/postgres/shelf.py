@@ -18,6 +18,7 @@ _AHEAD = 2
 _DROP_AFTER = 8
 """So many databases that nobody needs any more are kept: dropping one just after its last connection takes 100 ms."""
 _TRIES = 5
+_JOIN_SECONDS = 30
 
 
 class Shelf:
@@ -83,7 +84,7 @@ class Shelf:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
         self.databases.drop([*self._done, *self._ready["clone"], *self._ready["empty"]])
         self.databases.close()
 

@@ -245,10 +245,9 @@ def test_survives_a_test_that_ends_every_connection(url: str, reset: Reset) -> N
 
 
 def test_dead_rows_do_not_pile_up(url: str, reset: Reset) -> None:
-    """Every scan would pay for them, the reset's own first."""
-    for _ in range(6):
+    """Every scan would pay for them, the reset's own first, and the planner would count their pages."""
+    for _ in range(3):
         query(url, "insert into notes select repeat('x', 900) from generate_series(1, 400)")
-        reset()
+        assert reset() == Found()
 
-    pages = query(url, "select pg_relation_size('notes') / 8192")
-    assert int(str(pages[0][0])) <= 100
+        assert query(url, "select pg_relation_size('notes')") == [(0,)]

@@ -162,6 +162,22 @@ def test_committed_schema_change_fails_its_test_alone_by_name(place: Place) -> N
     assert "The test changed more than rows: column more of table things was created." in told
 
 
+def test_committed_schema_change_past_the_engine_is_named_in_the_tier_session_too(place: Place) -> None:
+    told = place.run(
+        "def test_changes(postgres_engine, postgres_database):\n"
+        "    assert count(postgres_engine) == 0\n"
+        "    ask(postgres_database, 'create table more ()')\n"
+        "def test_next(postgres_engine):\n"
+        "    add(postgres_engine)\n"
+        '@pytest.mark.postgres("committing")\n'
+        "def test_last(postgres_engine):\n"
+        "    assert add(postgres_engine) == 1\n"
+    )
+
+    assert "3 passed, 1 error" in told, told
+    assert "table more was created" in told
+
+
 def test_forgotten_transaction_fails_its_test_alone(place: Place) -> None:
     told = place.run(
         "held = []\n"
@@ -241,6 +257,19 @@ def test_what_a_session_test_commits_past_the_engine_is_gone(place: Place) -> No
         "def test_a(postgres_engine, postgres_database):\n"
         "    ask(postgres_database, 'insert into things default values')\n"
         "    assert count(postgres_engine) == 1\n"
+        "def test_b(postgres_engine):\n"
+        "    assert count(postgres_engine) == 0\n"
+    )
+
+    assert "2 passed" in told, told
+
+
+@pytest.mark.parametrize("tier", ["session", "committing"])
+def test_what_a_test_without_a_tier_writes_is_gone(place: Place, tier: str) -> None:
+    told = place.run(
+        "def test_a(postgres_database):\n"
+        "    ask(postgres_database, 'insert into things default values')\n"
+        f"@pytest.mark.postgres({tier!r})\n"
         "def test_b(postgres_engine):\n"
         "    assert count(postgres_engine) == 0\n"
     )
