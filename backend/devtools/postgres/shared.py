@@ -10,8 +10,6 @@ from .reset import Found, Reset
 from .server import database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from psycopg import BaseConnection
 
     from .held import Held
@@ -33,8 +31,6 @@ class Shared:
         self.url = shelf.databases.create(self.name, template)
         # It learns what to go back to, and so it is there before any test can write.
         self._reset = Reset(self.url, lock_seconds=lock_seconds)
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called when connections to the database were ended, and others have to be opened."""
         self.held: Held | None = None
         """The tier `session` on this database, once there is one."""
         self.in_session = False
@@ -64,8 +60,6 @@ class Shared:
         self.written_past, self.sessions = False, 0
         if found.spoilt:
             self.replace()
-        if found.spoilt or found.ended:
-            self.on_lost()
         return found
 
     def ready(self) -> None:
