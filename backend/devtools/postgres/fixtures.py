@@ -119,7 +119,7 @@ def _postgres_one_engine(
     from .one_engine import OneEngine  # noqa: PLC0415 (it needs SQLAlchemy)
 
     one = OneEngine(postgres_connect, _postgres_shared.url)
-    _postgres_shared.held, _postgres_shared.on_lost = one.held, one.open_anew
+    _postgres_shared.held = one.held
     yield one
     one.close()
 

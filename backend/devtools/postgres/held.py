@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BEGIN = b"BEGIN; " + SAVEPOINT
+_LOOKS = 5
+
+
+def was_ended(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server has ended an idle connection, without asking it."""
+    # What the server sends unasked may be a notice or a notification. An end comes in two: its reason, and the end.
+    for _ in range(_LOOKS):
+        if connection.closed or not select([connection.pgconn.socket], [], [], 0)[0]:
+            break
+        with suppress(psycopg.OperationalError):
+            connection.pgconn.consume_input()
+    return connection.closed
 
 
 class Held:
@@ -48,13 +60,8 @@ class Held:
         return self.real is not None and not self.real.closed
 
     def look(self) -> bool:
-        """Tell whether the connection is there, having looked at what the server sent unasked, its end included."""
-        if self.real is None or self.real.closed:
-            return False
-        if select([self.real.pgconn.socket], [], [], 0)[0]:
-            with suppress(psycopg.OperationalError):
-                self.real.pgconn.consume_input()
-        return not self.real.closed
+        """Tell whether the connection is there, whatever it was at its last use."""
+        return self.real is not None and not self.real.closed and not was_ended(self.real)
 
     def open(self, connect: Callable[[], psycopg.Connection[Any]]) -> HeldConnection:
         """Return another connection over the real one, which is made with `connect` if there is none."""

@@ -144,6 +144,11 @@ class HeldConnection(psycopg.Connection[Any]):
                 self.refuse(
                     "A second connection was used while another had uncommitted writes, which it must not see."
                 )
+        if self.state is INERROR and self.pgconn.transaction_status != INERROR:
+            # Another has rolled back since; to this one that makes no difference.
+            raise psycopg.errors.InFailedSqlTransaction(
+                "current transaction is aborted, commands ignored until end of transaction block"
+            )
         if self.pgconn.transaction_status == INERROR and self.state is not INERROR:
             # Another's statement failed, and its transaction is lost anyway.
             yield from self._send(ROLLBACK)

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import psycopg
 from sqlalchemy import event
@@ -16,7 +17,7 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from .guard import TierTooWeak
-from .held import Held
+from .held import Held, was_ended
 from .holder import HeldConnection
 from .listeners import Listeners
 from .server import sqlalchemy_url
@@ -77,7 +78,9 @@ class OneEngine:
         self.held = Held(self._plain, self._note)
         self._held_pool: HeldPool | None = None
         self._arguments: tuple[Any, dict[str, Any]] | None = None
+        self._opened: WeakSet[psycopg.Connection[Any]] = WeakSet()
         event.listen(self.engine, "do_connect", self._connect)
+        event.listen(self.engine, "connect", self._connected)
         event.listen(self.engine, "before_cursor_execute", self._before_execute)
         event.listen(self.engine, "commit", self._committed)
         event.listen(self.engine, "rollback", self._rolled_back)
@@ -113,6 +116,10 @@ class OneEngine:
             return None
         self._arguments = (tuple(arguments), dict(options))
         return self.held.open(self._plain)
+
+    def _connected(self, connection: psycopg.Connection[Any], _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's)
+        if not isinstance(connection, HeldConnection):
+            self._opened.add(connection)
 
     def _ended(self) -> None:
         self._use = None
@@ -170,6 +177,9 @@ class OneEngine:
     @contextmanager
     def committing(self, use: Use) -> Iterator[Engine]:
         """Have the engine speak to the shared database through its own pool."""
+        if any(was_ended(connection) for connection in self._opened if not connection.closed):
+            # By a test, past the engine; a pool that does not ping would hand them out.
+            self.let_go()
         self._use, self.sticks = use, False
         try:
             yield self.engine
@@ -185,11 +195,6 @@ class OneEngine:
         self._shared_pool.dispose()
         self._shared_pool = self._shared_pool.recreate()
         self.engine.pool = self._shared_pool
-
-    def open_anew(self) -> None:
-        """Have all connections to the shared database opened anew: those that there are were ended."""
-        self.let_go()
-        self.release()
 
     @contextmanager
     def elsewhere(self, use: Use) -> Iterator[Engine]:

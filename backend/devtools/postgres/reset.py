@@ -55,8 +55,6 @@ class Found:
 
     faults: list[str] = field(default_factory=list)
     spoilt: bool = False
-    ended: bool = False
-    """Whether connections were ended, or were found to have been."""
 
 
 class Reset:
@@ -203,7 +201,6 @@ class Reset:
                 if last or not self._connection.closed:
                     raise
                 self._reconnect()
-                found.ended = True
         raise AssertionError
 
     def _compare(self, row: tuple[Any, ...], found: Found) -> None:
@@ -303,7 +300,6 @@ class Reset:
             f"{what} {after}, by:\n{told}\n"
             "These connections were ended. Commit, roll back or close what the test opens."
         )
-        found.ended = True
 
     def _end_prepared(self, found: Found) -> None:
         query = "select gid from pg_prepared_xacts where database = current_database()"

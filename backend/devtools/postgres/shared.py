@@ -11,8 +11,6 @@ from .reset import Found, Reset
 from .server import database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from psycopg import BaseConnection
 
     from .held import Held
@@ -34,8 +32,6 @@ class Shared:
         self.url = shelf.databases.create(self.name, template)
         # It learns what to go back to, and so it is there before any test can write.
         self._reset = Reset(self.url, lock_seconds=lock_seconds)
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called when connections to the database were ended, and others have to be opened."""
         self.held: Held | None = None
         """The tier `session` on this database, once there is one."""
         self.in_session = False
@@ -65,8 +61,6 @@ class Shared:
         self.written_past, self.sessions = False, 0
         if found.spoilt:
             self.replace()
-        elif found.ended:
-            self.on_lost()
         return found
 
     def name_if_kept(self) -> str:
@@ -92,7 +86,6 @@ class Shared:
         self.url = database_url(self.url, self.name)
         self._shelf.databases.create(self.name, self._template)
         self._reset = Reset(self.url, lock_seconds=self._lock_seconds)
-        self.on_lost()
 
     def close(self) -> None:
         self._reset.close()

@@ -99,6 +99,31 @@ def test_failed_statement_fails_the_transaction_until_its_rollback(things: Engin
     assert names(things) == ["a", "d"]
 
 
+def test_commit_of_a_failed_transaction_rolls_it_back(things: Engine) -> None:
+    pooled = things.raw_connection()
+    driver: Any = pooled.driver_connection
+    driver.execute("insert into things (name) values ('a')")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        driver.execute("select * from nothing")
+    driver.commit()
+    driver.execute("insert into things (name) values ('b')")
+    driver.commit()
+    pooled.close()
+
+    assert names(things) == ["b"]
+
+
+def test_failed_transaction_of_one_connection_is_not_anothers(things: Engine) -> None:
+    with things.connect() as first:
+        with pytest.raises(ProgrammingError):
+            first.execute(text("select * from nothing"))
+
+        assert names(things) == []
+
+        with pytest.raises(Exception, match="current transaction is aborted"):
+            first.execute(text("select 1"))
+
+
 def test_deferred_constraint_fails_the_commit_and_not_before(things: Engine) -> None:
     with things.connect() as connection:
         add(connection, "a", parent=999)

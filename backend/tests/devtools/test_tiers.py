@@ -118,15 +118,17 @@ def test_one_engine(postgres_engine, tier):
 
 
 @pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "2")], ids=["alone", "workers"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "order",
+    [("-p", "no:randomly"), ("-p", "pytest_randomly", "--randomly-seed", "1")],
+    ids=["in order", "shuffled"],
+)
 def test_tiers_side_by_side_in_any_order_see_nothing_of_one_another(
-    place: Place, embedded: Server, workers: tuple[str, ...], seed: int
+    place: Place, embedded: Server, workers: tuple[str, ...], order: tuple[str, ...]
 ) -> None:
     before = query(embedded.url, "select datname from pg_database order by 1")
 
-    told = place.run(
-        MIXED, "-p", "pytest_randomly", "-p", "no:cacheprovider", "--randomly-seed", str(seed), *workers
-    )
+    told = place.run(MIXED, *order, *workers)
 
     assert "19 passed" in told, told
     assert query(embedded.url, "select datname from pg_database order by 1") == before
@@ -235,10 +237,11 @@ def test_what_listens_to_the_engine_hears_its_own_test_alone(place: Place, tier:
     assert "2 passed" in told, told
 
 
-def test_a_test_that_ends_all_backends_harms_no_other(place: Place) -> None:
+@pytest.mark.parametrize("whose", ["", " and application_name = ''"], ids=["all", "the tests' own"])
+def test_a_test_that_ends_backends_harms_no_other(place: Place, whose: str) -> None:
     kill = (
-        '    ask(postgres_server.url, "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity'
-        " where datname ~ 'shared' and pid <> pg_backend_pid()\")\n"
+        "    ask(postgres_server.url, 'select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where '\n"  # noqa: S608
+        f"        \"datname ~ 'shared' and pid <> pg_backend_pid(){whose}\")\n"
     )
     check = "    add(postgres_engine)\n    assert count(postgres_engine) == 1\n"
     told = place.run(
