@@ -81,9 +81,18 @@ class Databases:
     def drop(self, names: Iterable[str]) -> None:
         """Drop databases, and end the connections that are still open to them."""
         for name in names:
-            self._run(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name)))
-            )
+            statement = sql.SQL("drop database if exists {}").format(sql.Identifier(self._own(name)))
+            try:
+                self._run(statement + sql.SQL(" with (force)"))
+            except psycopg.errors.InsufficientPrivilege:
+                # An autovacuum worker is the superuser's, and not an ordinary role's to end. Without force PostgreSQL
+                # sends it away by itself.
+                self._administrative().execute(
+                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+                    "where datname = %s and usename = current_user",
+                    [name],
+                )
+                self._run(statement)
 
     def drop_all(self, *, but: Collection[str] = ()) -> list[str]:
         """Drop every database of this run, whichever process made it; return the names of those that would not go."""

@@ -53,6 +53,23 @@ def test_an_ordinary_role_makes_a_template_its_copies_and_drops_them_all(databas
     assert databases.names() == []
 
 
+def test_an_ordinary_role_waits_for_a_session_that_it_may_not_end(
+    databases: Databases, embedded: Server
+) -> None:
+    """Autovacuum's workers are the superuser's: ending one by force is refused to others, and it ends by itself."""
+    name = f"{databases.prefix}looked_into"
+    databases.create(name)
+    session = psycopg.connect(database_url(embedded.url, name))
+    leaving = threading.Timer(1, session.close)
+    leaving.start()
+    try:
+        databases.drop([name])
+    finally:
+        leaving.join()
+
+    assert databases.names() == []
+
+
 def test_a_database_in_use_is_dropped_all_the_same(databases: Databases) -> None:
     url = databases.create(f"{databases.prefix}used")
     with psycopg.connect(url) as connection:
