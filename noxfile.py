@@ -16,7 +16,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  nox may be run by any, and the pa
     )
 
 nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = os.environ.get("NOX_DEFAULT_VENV_BACKEND") or "uv|virtualenv"
+nox.options.envdir = os.environ.get("NOX_ENVDIR") or ".nox"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = True
@@ -30,9 +31,17 @@ PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 COMPILE = {"UV_COMPILE_BYTECODE": "1"}
 
 
+# In the dev container there is one environment, which nox runs in itself: sessions keep it as the lock says.
+IN_PLACE = nox.options.default_venv_backend == "none"
+
+
 def prepare(session: nox.Session) -> None:
     """Install the locked environment, which every session shares in content."""
-    session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
+    if IN_PLACE:
+        uv = ("uv", "pip", "install", "--python", sys.executable)
+        session.run(*uv, "--quiet", "--requirement", DEVELOPMENT, external=True, log=False)
+    else:
+        session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
 
 
 def database(session: nox.Session, verb: str) -> None:
@@ -55,6 +64,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def tests_matrix(session: nox.Session) -> None:
+    """Run the suite on every PostgreSQL and Python here, and say what differs (-- --list, -k word)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.matrix", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
     database(session, "init")
@@ -74,12 +90,23 @@ def db_shell(session: nox.Session) -> None:
 
 @nox.session
 def db_revision(session: nox.Session) -> None:
-    """Draft a migration from the models, on a server that comes and goes (-- -m "add x")."""
+    """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)
-    session.run(
-        "python", "-m", "backend.devtools.database", "revise", "--ephemeral", *session.posargs, **PATIENCE
-    )
-    session.run("ruff", "format", "--quiet", "backend/migrations/versions")
+    session.run("python", "-m", "backend.devtools.revise", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def db_check(session: nox.Session) -> None:
+    """Tell what differs between models, migrations and your database (-- --json, --ephemeral)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.check", *session.posargs, **PATIENCE)
+
+
+@nox.session
+def diagram(session: nox.Session) -> None:
+    """Draw the tables in the README anew, from the models (-- --check)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.diagram", *session.posargs)
 
 
 @nox.session
@@ -94,7 +121,7 @@ def lint(session: nox.Session) -> None:
     prepare(session)
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", "--check")
-    session.run("lint-imports", "--no-logo")
+    session.run("lint-imports", "--no-logo", "--cache-dir", f"{nox.options.envdir}/import-linter")
 
 
 @nox.session
@@ -115,7 +142,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- environment, -- utc)."""
+    """Measure what is promised of speed, as ratios in one run (-- isolation, -- utc)."""
     prepare(session)
     session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
 
@@ -123,6 +150,9 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def venv(session: nox.Session) -> None:
     """Make .venv complete, for the editor and for plain pytest."""
+    if IN_PLACE:
+        prepare(session)
+        return
     python = Path(".venv/bin/python")
     if not python.exists():
         session.run(sys.executable, "-m", "venv", ".venv", external=True)

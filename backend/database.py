@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
 from backend import migrations
+from backend.migrations import clearing, marker
+from backend.migrations.clearing import Holder
 from backend.models.models import Base
 from backend.utc import lint_catalog, pin_utc, stray_settings
 
@@ -20,7 +22,7 @@ SessionLocal = sessionmaker(autoflush=False)
 
 # Held for the length of a migration's or a reset's transaction, so that of many processes that start together one does
 # the work. A transaction's lock, and not a session's, also holds behind a transaction-mode PgBouncer.
-SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext('procore_integrator schema'))")
+SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))").bindparams(name=migrations.LOCK_NAME)
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,25 @@ def utc_faults(connection: Connection) -> list[str]:
     return settings + [f"{finding}." for finding in found]
 
 
-def init_db(engine: Engine) -> SchemaState:
+def init_db(engine: Engine, *, environment: str | None = None) -> SchemaState:
     """Bring the schema to head, and return where it stood before. The one way in which a schema comes to be.
 
     All of it is one transaction: a migration that fails leaves the database as it was. Processes that start together
     wait for the one that does the work. A schema newer than the code is left alone; `SchemaState.is_ahead` tells.
+
+    A database whose schema was built from nothing is marked with the environment; production marks any.
     """
     with engine.connect() as connection:
         before = schema_state(connection)
-    if not before.is_usable:
-        with alone(engine) as connection:
-            before = schema_state(connection)
-            if not before.is_usable:
-                migrations.upgrade(connection)
+        is_to_mark = environment == "production" != marker.read(connection)
+    if before.is_usable and not is_to_mark:
+        return before
+    with alone(engine) as connection:
+        before = schema_state(connection)
+        if not before.is_usable:
+            migrations.upgrade(connection)
+        if environment is not None and (is_to_mark or before.current is None):
+            marker.write(connection, environment)
     return before
 
 
@@ -122,57 +130,28 @@ def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Conn
         yield connection
 
 
-def reset_db(engine: Engine, *, lock_timeout: float = 5) -> list[str]:
-    """Drop every table, view, sequence, routine and type, known to the models or not, and build the schema anew.
+@dataclass(frozen=True)
+class Cleared:
+    """What a reset did before it built the schema anew."""
 
-    Returns what was dropped. All of it is one transaction: killed at any point, the database is as it was. A lock that
-    somebody else holds for longer than the timeout, in seconds, is an OperationalError with SQLSTATE 55P03. What
-    belongs to an extension stays.
+    dropped: list[str]
+    ended: list[Holder]
+    """The connections that were ended, for they were ours, idle, and held on to what was dropped."""
+
+
+def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None = None) -> Cleared:
+    """Drop whatever is in the database, known to the models or not, and build the schema anew; see `clearing.contents`.
+
+    All of it is one transaction: killed at any point, the database is as it was. Connections of ours that hold on to
+    things, idle in a transaction, are ended; a lock that somebody else holds for longer than the timeout, in seconds,
+    is an OperationalError with SQLSTATE 55P03. The database is marked with the environment, or as it was marked.
     """
     with alone(engine, lock_timeout=lock_timeout) as connection:
-        found = contents(connection)
-        if found:
-            # Without parameters psycopg sends many statements at once, and takes a % in a name as it is.
-            statements = ";".join(statement for _, statement in found)
-            connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
+        mark = environment or marker.read(connection)
+        ended = clearing.end_idle(connection)
+        found = clearing.contents(connection)
+        clearing.drop(connection, found)
         migrations.upgrade(connection)
-    return [name for name, _ in found]
-
-
-def contents(connection: Connection) -> list[tuple[str, str]]:
-    """List what a reset drops, tables first: what each thing is called, and the statement that drops it."""
-    rows = connection.execute(CONTENTS)
-    return [(f"{kind.lower()} {name}", f"DROP {kind} IF EXISTS {name} CASCADE") for kind, name in rows]
-
-
-# What belongs to an extension stays; what belongs to another thing, as a serial's sequence or a range's constructor
-# does, goes with it.
-CONTENTS = text("""
-WITH ours AS (
-    SELECT oid, nspname FROM pg_namespace
-    WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
-), things AS (
-    SELECT 'pg_class'::regclass AS catalog, c.oid,
-           CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
-                          WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind,
-           format('%I.%I', nspname, relname) AS name
-    FROM pg_class AS c JOIN ours ON ours.oid = relnamespace
-    WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
-       OR (relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass
-                                         AND objid = c.oid AND deptype IN ('a', 'i')))
-    UNION ALL
-    SELECT 'pg_proc'::regclass, p.oid, 'ROUTINE',
-           format('%I.%I(%s)', nspname, proname, pg_get_function_identity_arguments(p.oid))
-    FROM pg_proc AS p JOIN ours ON ours.oid = pronamespace
-    UNION ALL
-    SELECT 'pg_type'::regclass, t.oid, CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END,
-           format('%I.%I', nspname, typname)
-    FROM pg_type AS t JOIN ours ON ours.oid = typnamespace
-    WHERE typtype IN ('e', 'd', 'r')
-)
-SELECT kind, name FROM things
-WHERE NOT EXISTS (SELECT FROM pg_depend AS d
-                  WHERE d.classid = things.catalog AND d.objid = things.oid
-                    AND (d.deptype = 'e' OR d.deptype = 'i' AND d.classid <> 'pg_class'::regclass))
-ORDER BY kind <> 'TABLE', kind, name
-""")
+        if mark is not None:
+            marker.write(connection, mark)
+    return Cleared([name for name, _ in found], ended)

@@ -19,7 +19,7 @@ from backend.config import ConfigurationError, Settings, load_settings
 from backend.database import connect
 from backend.routers import health
 from backend.routers.problems import install_problems, refusal_of_size
-from backend.startup import start_database
+from backend.startup import start_database, tell_drift
 
 LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
 
@@ -70,6 +70,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(start_database, app.state.engine, settings)
+        tell_drift(app.state.engine, settings)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """From settings to a database that is there and at head, or to a line that says what is wrong and what cures it."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend.config import AppEnv, ConfigurationError, Settings
 from backend.database import SchemaState, connect, init_db
+from backend.migrations.drift import Difference, differences
 
 logger = logging.getLogger("uvicorn.error")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
+LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE, READ_ONLY = "55P03", "42501", "25006"
+APART = (
+    "A pool that hands out single statements cannot hold a transaction. Set DATABASE_URL to PostgreSQL itself, or have "
+    "the pool hand out transactions (pool_mode = transaction)."
+)
+NAMED = 3  # differences that a start names before it counts the rest
 
 
 def start_database(
@@ -27,7 +35,7 @@ def start_database(
     """
     with plain_refusals(engine.url):
         wait_for_database(engine, settings.database_wait_seconds, tell=tell)
-        state = init_db(engine)
+        state = init_db(engine, environment=settings.app_env.value)
     if state.is_ahead:
         message = (
             f"The schema of {describe(engine.url)} is at revision {state.current}, which this code does not know: "
@@ -47,8 +55,79 @@ def plain_refusals(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        first_line = str(error.orig).strip().partition("\n")[0]
-        raise ConfigurationError(f"The database at {describe(url)} refused: {first_line}.") from error
+        message = f"The database at {describe(url)} refused: {first_line(error)}."
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            message += (
+                "\nAnother connection holds a lock on what is to be changed, and nothing was: try again when it is "
+                "done. `nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows who it is."
+            )
+        if is_apart(error):
+            message += "\n" + APART
+        raise ConfigurationError(message) from error
+
+
+def is_apart(error: DBAPIError) -> bool:
+    """Whether a pool between us and PostgreSQL has no transactions. Its words are all that it tells: it has no code."""
+    return "statement pooling" in first_line(error)
+
+
+def first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return state
+
+
+def compare_with_models(engine: Engine) -> list[Difference]:
+    """Tell what differs between a database and the models. Raises ConfigurationError where its role may not."""
+    try:
+        with engine.connect() as connection:
+            return differences(connection)
+    except DBAPIError as error:
+        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
+            raise
+        raise ConfigurationError(
+            f"The database at {describe(engine.url)} cannot be compared with the models, which are made for that in a "
+            f"schema that is rolled back: {first_line(error)}.\n"
+            + (
+                f"Let the role make one: `GRANT CREATE ON DATABASE {engine.url.database} TO {engine.url.username}`."
+                if sqlstate(error) == INSUFFICIENT_PRIVILEGE
+                else "Compare the server that it is a copy of, which takes writes."
+            )
+        ) from error
+
+
+def tell_drift(
+    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
+) -> threading.Thread | None:
+    """Have a thread say in two lines where a development database differs from the models; nothing where it does not.
+
+    The start does not wait for it (some 40 ms), and the end does not either.
+    """
+    if settings.app_env is not AppEnv.DEVELOPMENT:
+        return None
+    thread = threading.Thread(target=_tell_drift, args=(engine, tell), name="drift", daemon=True)
+    thread.start()
+    return thread
+
+
+def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
+    try:
+        found = compare_with_models(engine)
+    except (ConfigurationError, DBAPIError):
+        # Who wants to know asks `nox -s db_check`; a server that has gone away is told elsewhere.
+        return
+    if not found:
+        return
+    places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
+    rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    tell(f"The database {describe(engine.url)} differs from the models: {', '.join(places[:NAMED])}{rest}.")
+    tell(
+        "`nox -s db_check` says how, and what to do: `nox -s db_revision` for what the migrations lack, "
+        "`nox -s db_reset` for a database built anew."
+    )
 
 
 def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.info) -> None:
@@ -84,6 +163,8 @@ def explain_refusal(error: OperationalError, url: URL, *, look: bool = True) -> 
     tell is whether a password was asked for: a server that asked has started, and would say the same again. A server
     that asks for none is known by its database `postgres`, at the price of another attempt, if we `look`.
     """
+    if is_apart(error):
+        return f"The database at {describe(url)} refuses: {first_line(error)}.\n{APART}"
     asked = asked_for_password(error)
     if not asked and not look:
         return None

@@ -1,4 +1,4 @@
-"""How long a developer waits: for Compose, for a saved file, for a start without Docker, and for a stop."""
+"""How long a developer waits: for Compose, a saved file, a start without Docker, a stop, and the dev container."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from backend.benchmarks import devcontainer
 from backend.e2e.checkout import Checkout, answers, copy_checkout, wait_until
 
 Seconds = dict[str, list[float]]
@@ -35,6 +36,12 @@ def main(runs: int) -> None:
                 measure_dev(checkout, seconds)
         finally:
             checkout.compose("down", "--volumes", "--rmi", "local", check=False)
+
+    def measured(what: str, work: Callable[[], object]) -> None:
+        with timed(seconds.setdefault(what, [])):
+            work()
+
+    devcontainer.measure(runs, measured)
     show(seconds, runs)
 
 

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from sqlalchemy import URL
@@ -27,7 +27,6 @@ VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
-    "revise": ["backend.scripts.revise_db"],
     "utc": ["backend.scripts.check_utc"],
 }
 
@@ -43,33 +42,38 @@ class Found:
 @contextmanager
 def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
     """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped."""
-    name = settings.postgres_db
+    with nullcontext() if ephemeral else find_own(settings, make=make) as own:
+        if own is not None:
+            yield own
+            return
+    choice = postgres.choose("auto")
+    why = "asked for" if ephemeral else f"for none is configured, none answers on DB_PORT {settings.db_port}"
+    why += "" if ephemeral else f" and there is none in {os.path.relpath(DIRECTORY)}"
+    tell(f"Database: an ephemeral one, {why}. Nothing of yours is changed. {choice.announcement}.")
+    with choice.start() as server:
+        yield Found(postgres.ensure_database(server.url, settings.postgres_db), is_ephemeral=True)
+
+
+@contextmanager
+def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
+    """Lend the developer's own database, or None where there is none and none is to be made."""
     configured = Found(settings.url.render_as_string(hide_password=False))
-    if not ephemeral and settings.is_database_configured:
+    if settings.is_database_configured:
         tell(f"Database: {describe(settings.url)}, the one configured.")
         yield configured
-    elif not ephemeral and answers(settings.url):
+    elif answers(settings.url):
         tell(f"Database: {describe(settings.url)}, Compose's, which answers on DB_PORT {settings.db_port}.")
         yield configured
-    elif not ephemeral and (make or DIRECTORY.exists()):
+    elif make or DIRECTORY.exists():
         lent = ", run by another command and gone when that ends" if postgres.running(DIRECTORY) else ""
         with postgres.start_persistent(DIRECTORY) as server:
             place = os.path.relpath(DIRECTORY)
-            tell(f"Database: {name} in {place}, PostgreSQL {server.version}, embedded{lent}.")
+            tell(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{lent}.")
             for note in server.notes:
                 tell(note)
-            yield Found(postgres.ensure_database(server.url, name))
+            yield Found(postgres.ensure_database(server.url, settings.postgres_db))
     else:
-        choice = postgres.choose("auto")
-        why = (
-            "asked for"
-            if ephemeral
-            else f"for none is configured, none answers on DB_PORT {settings.db_port}"
-        )
-        why += "" if ephemeral else f" and there is none in {os.path.relpath(DIRECTORY)}"
-        tell(f"Database: an ephemeral one, {why}. Nothing of yours is changed. {choice.announcement}.")
-        with choice.start() as server:
-            yield Found(postgres.ensure_database(server.url, name), is_ephemeral=True)
+        yield None
 
 
 def answers(url: URL) -> bool:

@@ -80,7 +80,14 @@ def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
         made = containers(SESSION_ID)
         settings = [
             connection.execute(f"show {name}").fetchall()[0][0]
-            for name in ("server_version_num", "fsync", "data_directory", "timezone")
+            for name in (
+                "server_version_num",
+                "fsync",
+                "data_directory",
+                "timezone",
+                "track_commit_timestamp",
+                "log_line_prefix",
+            )
         ]
         user = connection.execute("select current_user").fetchone()
         commands = [["docker", "exec", each, "df", "/pgtmp"] for each in made]
@@ -89,7 +96,7 @@ def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
         ]
 
     assert settings[0][:2] == image.partition(":")[2]
-    assert settings[1:] == ["off", "/pgtmp/data", "UTC"]
+    assert settings[1:] == ["off", "/pgtmp/data", "UTC", "on", "%m [%p] %q[%d] "]
     assert user == ("postgres",)
     assert len(made) == 2
     assert any("tmpfs" in filesystem for filesystem in filesystems)
@@ -221,6 +228,33 @@ def test_a_killed_owner_leaves_no_container() -> None:
         owner.kill()
 
     wait_until_gone(session, 30)
+
+
+def test_a_container_that_is_handed_over_outlives_its_reaper_and_later_runs_until_it_is_told() -> None:
+    """Whatever else its process starts afterwards, and without the mark of a process that is gone being heeded."""
+    script = (
+        "from backend.devtools.postgres import choose\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
+        "server = choose('docker').start()\n"
+        "print(SESSION_ID, server.url, server.leave_running(), flush=True)\n"
+        "choose('docker').start()\n"
+    )
+    owner = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    session, url, end = owner.stdout.strip().split(" ", 2)
+    left = containers(session)
+    try:
+        choose("docker").start().stop()
+        # Longer than a reaper waits for a process that has ended.
+        time.sleep(15)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        assert len(left) == 1
+        assert containers(session) == left
+    finally:
+        subprocess.run(end.split(), check=True, stdout=subprocess.DEVNULL)
+    assert containers(session) == set()
 
 
 def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:

@@ -7,18 +7,18 @@ session and run in the caller's transaction. Alembic is imported inside the func
 
 import re
 from argparse import Namespace
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
-
-from backend.models.models import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
+LOCK_SECONDS = 5
+LOCK_NAME = "procore_integrator schema"
+"""What an advisory lock's key is made of, by hashtext(), that whoever changes the schema holds."""
 _PLACE = Path(__file__).parent
 # The two lines that Alembic's template writes at the top of every revision.
 _IDENTIFIERS = re.compile(r'^revision = "(\w+)"\ndown_revision = (?:None|"(\w+)")$', re.MULTILINE)
@@ -67,47 +67,43 @@ def current(connection: Connection) -> str | None:
     return ", ".join(found) or None
 
 
+def forget() -> None:
+    """Read the files anew when next asked, for one was written."""
+    _revisions.cache_clear()
+
+
+def behind(revision: str | None) -> int | None:
+    """Return how many migrations lie between a revision (None: an empty database) and the head; None if not known."""
+    count, at = 0, head()
+    while at != revision:
+        below = _revisions()[at]
+        count += 1
+        if below is None:
+            return count if revision is None else None
+        at = below
+    return count
+
+
 def upgrade(connection: Connection, target: str = "head") -> None:
-    """Bring the schema up to a revision, in the caller's transaction."""
+    """Bring the schema up to a revision, in the caller's transaction.
+
+    A table's lock that is not had within `LOCK_SECONDS`, or the transaction's own lock_timeout, is an OperationalError
+    with SQLSTATE 55P03: who waits for a lock on a table keeps everybody else waiting behind.
+    """
     from alembic import command  # noqa: PLC0415 - see the module's docstring
 
-    command.upgrade(_config(connection), target)
+    command.upgrade(alembic_config(connection), target)
 
 
 def downgrade(connection: Connection, target: str) -> None:
     """Take the schema down to a revision (`base` is before the first), in the caller's transaction."""
     from alembic import command  # noqa: PLC0415 - see the module's docstring
 
-    command.downgrade(_config(connection), target)
+    command.downgrade(alembic_config(connection), target)
 
 
-def compare(connection: Connection) -> list[Any]:
-    """Return what autogenerate would change to make the schema that of the models: nothing, if all is well.
-
-    Alembic does not look at CHECK constraints, storage parameters and triggers; the tests do.
-    """
-    from alembic.autogenerate import compare_metadata  # noqa: PLC0415 - see the module's docstring
-    from alembic.migration import MigrationContext  # noqa: PLC0415 - see the module's docstring
-
-    context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-    differences: list[Any] = compare_metadata(context, Base.metadata)
-    return differences
-
-
-def revise(connection: Connection, message: str, *, autogenerate: bool = True) -> list[Path]:
-    """Write a new revision that takes this schema, which is at head, to the models; return the files written.
-
-    It is a draft for a person to finish: see `compare` for what Alembic does not look at.
-    """
-    from alembic import command  # noqa: PLC0415 - see the module's docstring
-
-    written = command.revision(_config(connection), message, autogenerate=autogenerate)
-    _revisions.cache_clear()
-    scripts = written if isinstance(written, Sequence) else [written]
-    return [Path(script.path) for script in scripts if script is not None]
-
-
-def _config(connection: Connection) -> "Config":
+def alembic_config(connection: Connection | None = None) -> "Config":
+    """Return what Alembic is to know of the place; with a connection, its commands run on that."""
     from alembic.config import Config  # noqa: PLC0415 - see the module's docstring
 
     # Without a file, Alembic leaves logging alone.

@@ -13,8 +13,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+${upgrades}
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+${downgrades}

@@ -19,7 +19,8 @@ from backend.scripts.terminal import engine_for, say
 from backend.scripts.utc_subjects import subjects
 from backend.scripts.utc_table import print_report
 from backend.startup import describe, wait_for_database
-from backend.utc.proof import ZONES, Report, verify
+from backend.utc import Report, verify
+from backend.utc.proof import ZONES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

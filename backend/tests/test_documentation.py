@@ -42,7 +42,12 @@ def test_session_has_a_line_in_the_list(name: str) -> None:
 
 
 def test_readme_lists_every_setting() -> None:
-    of_others = {"COMPOSE_PROJECT_NAME", "TEST_DATABASE_URL", "POSTGRES_PULL_SECONDS"}
+    of_others = {
+        "COMPOSE_PROJECT_NAME",
+        "POSTGRES_PULL_SECONDS",
+        "TEST_DATABASE_URL",
+        "WORKSPACE_DOCKER_SOCKET",
+    }
 
     assert rows("Settings") == {name.upper() for name in Settings.model_fields} | of_others
 

@@ -15,9 +15,8 @@ from sqlalchemy import Engine, text
 from backend import migrations
 from backend.config import ROOT, ConfigurationError
 from backend.database import connect
-from backend.scripts import healthcheck, init_db, reset_db, revise_db, serve
+from backend.scripts import healthcheck, init_db, serve
 
-TOKEN = "t" * 32
 SECRET = "do-not-print-this"
 
 
@@ -103,73 +102,6 @@ def test_script_run_by_a_python_without_our_packages_goes_on_in_the_environment(
     assert done.stdout == f"in .venv: {script} --help\n"
 
 
-def test_reset_drops_what_no_model_knows(configured: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    with configured.begin() as connection:
-        connection.execute(text("CREATE TABLE old_jobs (id int)"))
-
-    reset_db.main(["--yes-drop", str(configured.url.database)])
-
-    assert "dropped table public.old_jobs" in capsys.readouterr().out
-    assert not exists(configured, "old_jobs")
-    assert exists(configured, "companies")
-
-
-def test_reset_refuses_production_even_when_the_name_is_typed(
-    configured: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init_db.main([])
-    monkeypatch.setenv("APP_ENV", "production")
-    monkeypatch.setenv("API_TOKEN", TOKEN)
-
-    with pytest.raises(ConfigurationError, match="production database is never reset"):
-        reset_db.main(["--yes-drop", str(configured.url.database)])
-
-    assert exists(configured, "companies")
-
-
-def test_reset_refuses_another_name_than_the_databases_and_lists_what_would_go(configured: Engine) -> None:
-    init_db.main([])
-
-    with pytest.raises(ConfigurationError) as caught:
-        reset_db.main(["--yes-drop", "other"])
-
-    assert f"The name typed is 'other' and the database's is {configured.url.database!r}" in str(caught.value)
-    assert "table public.companies" in str(caught.value)
-    assert exists(configured, "companies")
-
-
-@pytest.mark.parametrize(
-    ("host", "address", "near"),
-    [
-        ("localhost", "127.0.0.1", True),
-        ("localhost", "::1", True),
-        ("127.0.0.2", "127.0.0.2", True),
-        ("/run/postgresql", "", True),
-        ("@abstract", "", True),
-        ("db", "172.18.0.2", True),
-        ("localhost", "10.0.0.1", False),  # PGHOSTADDR leads there
-        ("db.example.com", "10.0.0.1", False),
-        ("127.0.0.1.example.com", "192.0.2.1", False),
-        ("somewhere", "", False),
-    ],
-)
-def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str, *, near: bool) -> None:
-    assert reset_db.is_near(host, address) is near
-
-
-def test_reset_names_the_cure_when_somebody_holds_a_lock(
-    configured: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init_db.main([])
-    with configured.begin() as holder:
-        holder.execute(text("SELECT * FROM companies"))
-
-        with pytest.raises(
-            ConfigurationError, match=r"another connection has held a lock on a table for 0\.05 s"
-        ):
-            reset_db.main(["--yes-drop", str(configured.url.database), "--lock-timeout", "0.05"])
-
-
 def test_serve_names_a_port_that_is_taken(configured: Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -229,11 +161,3 @@ def test_health_check_of_a_port_where_nothing_listens_fails_plainly(monkeypatch:
 
         with pytest.raises(SystemExit, match="the API does not answer on port"):
             healthcheck.main()
-
-
-def test_revision_of_models_that_the_migrations_make_is_not_written(
-    configured: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    revise_db.main(["-m", "change nothing"])
-
-    assert "there is nothing to write" in capsys.readouterr().out

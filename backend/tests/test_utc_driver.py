@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.adapt import Loader, PyFormat
+from psycopg.adapt import Loader, PyFormat, Transformer
 from psycopg.postgres import types
 from psycopg.pq import Format
 from psycopg.types.multirange import Multirange, TimestamptzMultirange
@@ -19,9 +19,10 @@ from sqlalchemy import Engine, select, text
 from backend.models.models import Company
 from backend.tests.conftest import Connect
 from backend.tests.test_utc_values import Moment, Nanoseconds, NoOffset, NotATime, microseconds
-from backend.utc import loaders
+from backend.utc import dumpers, loaders
 
 NEW_YORK = ZoneInfo("America/New_York")
+START = datetime(2024, 1, 1, tzinfo=UTC)
 FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
 INSTANTS = [
     FOLD,
@@ -44,9 +45,10 @@ Raw = psycopg.Connection[Any]
 def raw(
     request: pytest.FixtureRequest, connect_pinned: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Raw]:
-    """Give a connection of a pinned engine; with psycopg's own loaders in C, and in Python."""
+    """Give a connection of a pinned engine; with psycopg's own loaders and dumpers in C, and in Python."""
     if request.param == "python":
         monkeypatch.setattr(loaders, "fastest", lambda loader: loader)
+        monkeypatch.setattr(dumpers, "fastest", lambda dumper: dumper)
     pooled = connect_pinned().raw_connection()
     connection = pooled.driver_connection
     assert isinstance(connection, psycopg.Connection)
@@ -193,6 +195,19 @@ def test_what_python_cannot_hold_is_an_error_and_not_another_time(raw: Raw, valu
         cursor.fetchone()
 
 
+def test_dumper_in_c_is_taken_for_what_is_in_utc_already(connect_pinned: Connect) -> None:
+    pooled = connect_pinned().raw_connection()
+    transformer = Transformer(pooled.driver_connection)
+    for_utc, for_others = (
+        type(transformer.get_dumper(at, PyFormat.AUTO)).__module__
+        for at in (START, START.astimezone(NEW_YORK))
+    )
+
+    assert for_utc.endswith("._psycopg") == (psycopg.pq.__impl__ != "python")
+    assert for_others == "backend.utc.dumpers"
+    pooled.close()
+
+
 def test_loaders_in_c_are_taken_where_psycopg_has_them(connect_pinned: Connect) -> None:
     pooled = connect_pinned().raw_connection()
     adapters = pooled.driver_connection.adapters  # type: ignore[union-attr]  # it is open
@@ -293,13 +308,23 @@ def test_what_is_no_instant_is_refused_as_a_parameter(raw: Raw, value: datetime,
     [
         lambda at: [at],
         lambda at: [FOLD, at],
+        lambda at: [at, START],
         lambda at: Range(at, None),
         lambda at: Range(FOLD, at),
         lambda at: TimestamptzRange(None, at),
         lambda at: Multirange([Range(at, None)]),
         lambda at: TimestamptzMultirange([Range(FOLD, at)]),
     ],
-    ids=["array", "array's second", "range", "upper bound", "named range", "multirange", "named multirange"],
+    ids=[
+        "array",
+        "array's second",
+        "array's first",
+        "range",
+        "upper bound",
+        "named range",
+        "multirange",
+        "named multirange",
+    ],
 )
 @pytest.mark.parametrize("place", ["%s", "%t", "%b"])
 def test_what_is_no_instant_is_refused_within(raw: Raw, value: datetime, wrap: Any, place: str) -> None:  # noqa: ANN401 - makes a value

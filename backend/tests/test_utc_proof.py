@@ -19,7 +19,8 @@ from backend.database import connect
 from backend.models.models import Base
 from backend.scripts import check_utc, utc_subjects
 from backend.tests.conftest import TOKEN, make_app
-from backend.utc.proof import Report, Subject, verify
+from backend.utc import Report, verify
+from backend.utc.proof import Subject
 from backend.utc.proof.application import Client
 from backend.utc.proof.ground import break_ground
 from backend.utc.proof.values import catalogue, microseconds_of
@@ -261,7 +262,7 @@ def test_ephemeral_server_is_moved_by_the_databases_own_settings() -> None:
 def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
     clone: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("backend.utc.field.format_utc", lambda value: value.isoformat())
+    monkeypatch.setattr("backend.utc.instants._WHOLE_SECOND", "Z")
     monkeypatch.setenv("DATABASE_URL", clone.url.render_as_string(hide_password=False))
     monkeypatch.setenv("COLUMNS", "100")
 

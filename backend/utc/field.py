@@ -40,14 +40,10 @@ def _read(value: object) -> datetime:
     )
 
 
-def _show(value: datetime) -> str:
-    return format_utc(value)
-
-
 UtcField = Annotated[
     datetime,
     PlainValidator(_read),
-    PlainSerializer(_show, return_type=str, when_used="json"),
+    PlainSerializer(format_utc, return_type=str, when_used="json"),
     WithJsonSchema(_TAKEN, mode="validation"),
     WithJsonSchema(_SHOWN, mode="serialization"),
 ]

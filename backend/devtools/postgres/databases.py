@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from .marks import drop_abandoned, mark, note_on
+from .seeds import INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
 from .server import database_url
+from .template_seed import make_template_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 5.0
@@ -64,6 +67,7 @@ class Databases:
                 strategy = sql.SQL(" strategy file_copy")
         statement = sql.SQL("create database {} template {}{}")
         self._run(statement.format(sql.Identifier(self._own(name)), sql.Identifier(template), strategy))
+        mark(self._administrative(), name)
         return self.url_of(name)
 
     def set_aside(self, name: str, aside: str) -> None:
@@ -81,10 +85,12 @@ class Databases:
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self._own(name)))
             )
 
-    def drop_all(self) -> list[str]:
+    def drop_all(self, *, but: Collection[str] = ()) -> list[str]:
         """Drop every database of this run, whichever process made it; return the names of those that would not go."""
         left = []
         for name in self.names():
+            if name in but:
+                continue
             try:
                 self.drop([name])
             except psycopg.Error:
@@ -96,16 +102,24 @@ class Databases:
         query = "select datname from pg_database where starts_with(datname, %s) order by 1"
         return [name for (name,) in self._administrative().execute(query, [self.prefix])]
 
+    def drop_abandoned(self) -> list[str]:
+        """Drop what killed runs of this machine left, of any run id; return the names. See `marks.py`."""
+        return drop_abandoned(self._administrative(), "test_")
+
     def template(self, prepare: Callable[[str], None]) -> str:
         """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
 
         Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
         and then takes no connections, so that a copy is never held up. What `prepare` raises comes through to the
-        first that asks; the others, of whichever process, are told by TemplateUnavailable.
+        first that asks; the others, of whichever process, are told by TemplateUnavailable. A server that grew from a
+        seed has the template already; one for which there was no seed yet has one made now, by `prepare` on a server
+        of its own, after those that wait were served.
         """
         template, making = f"{self.prefix}template", f"{self.prefix}making"
+        wanted = None
         with self._alone():
-            if template not in self.names():
+            if template not in self.names() and not self._take_seeded(template):
+                wanted = self._setting(WANTED_SETTING)
                 self._check_not_failed(making)
                 self.drop([making])
                 url = self.create(making)
@@ -125,7 +139,25 @@ class Databases:
                     self._remember_failure(making, told)
                     raise TemplateUnavailable(told) from None
                 self._run(sql.SQL("alter database {} allow_connections false").format(new))
+        if wanted:
+            make_template_seed(wanted, prepare)
         return template
+
+    def _take_seeded(self, template: str) -> bool:
+        """Give the template that the server began with this run's name; return False where there is none."""
+        if self._setting(INSIDE_SETTING) != SEEDED_TEMPLATE:
+            return False
+        statement = sql.SQL("alter database {} rename to {}")
+        # A server that outlives a run has given it away before.
+        with suppress(psycopg.errors.InvalidCatalogName):
+            self._run(statement.format(sql.Identifier(SEEDED_TEMPLATE), sql.Identifier(template)))
+            return True
+        return False
+
+    def _setting(self, name: str) -> str | None:
+        """Return a setting by which we started the server; None where somebody else did."""
+        row = self._administrative().execute("select current_setting(%s, true)", [name]).fetchone()
+        return row[0] if row is not None else None
 
     def close(self) -> None:
         if self._connection is not None:
@@ -134,16 +166,14 @@ class Databases:
 
     def _remember_failure(self, making: str, told: str) -> None:
         """Note it with the database that was being made, where every process of the run finds it."""
-        comment = sql.SQL("comment on database {} is {}").format(sql.Identifier(making), sql.Literal(told))
         # A server that went away meanwhile is its own failure, and no second one is wanted over the first.
         with suppress(psycopg.Error):
-            self._run(comment)
+            mark(self._administrative(), making, note=told)
 
     def _check_not_failed(self, making: str) -> None:
-        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = %s"
-        row = self._administrative().execute(query, [making]).fetchone()
-        if row is not None and row[0] is not None:
-            raise TemplateUnavailable(row[0])
+        told = note_on(self._administrative(), making)
+        if told:
+            raise TemplateUnavailable(told)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
+from . import cache
 from .binaries import Binaries, find_binaries
 from .identity import Identity, preferred_identity
 from .keeper_process import KeeperProcess
-from .server import PostgresUnavailable, Server, local_url, server_version
+from .ready import NotReady, no_connection, version_if_ready
+from .seeds import NO_SEEDS, Seeds, secret_of, seeds_for
+from .server import PostgresUnavailable, Server, local_url
+from .settings import LEAK_SETTINGS, LOG_SETTINGS
 
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
@@ -33,6 +35,8 @@ _NOT_DURABLE = (
     "max_wal_senders=0",
     # Among the data, which go with the server: segments of a server that is killed would stay in /dev/shm for ever.
     "dynamic_shared_memory_type=mmap",
+    *LOG_SETTINGS,
+    *LEAK_SETTINGS,
 )
 
 
@@ -49,15 +53,27 @@ class Place:
     port: int = 0
     ephemeral: bool = True
     initialise: bool = True
+    seeds: Seeds = NO_SEEDS
 
 
-def start_ephemeral(binaries: Binaries | None = None, identity: Identity | None = None) -> Server:
+def start_ephemeral(
+    binaries: Binaries | None = None, identity: Identity | None = None, *, template: str | None = None
+) -> Server:
     """Start a new server, in memory where there is room, that leaves nothing when it or this process ends.
 
-    Durability is off: what a crash would lose is lost anyway. Raises PostgresUnavailable.
+    Durability is off: what a crash would lose is lost anyway. It grows from a cached seed where there is one, and from
+    one with a template database in it if that was made from what `template` is a digest of. Raises PostgresUnavailable.
     """
-    binaries = binaries or find_binaries()
-    identity = identity or preferred_identity()
+    return start_kept(binaries or find_binaries(), identity or preferred_identity(), template)[0]
+
+
+def start_kept(
+    binaries: Binaries, identity: Identity, template: str | None, *, new_seed: Path | None = None
+) -> tuple[Server, KeeperProcess]:
+    """Do as `start_ephemeral` says, and return the keeper as well, which can make the data the new seed."""
+    seeds = replace(
+        seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), template), at_end=new_seed
+    )
     name = f"postgres-{secrets.token_hex(8)}"
     directory = _ephemeral_base(identity) / name
     place = Place(
@@ -65,25 +81,38 @@ def start_ephemeral(binaries: Binaries | None = None, identity: Identity | None 
         data=directory / "data",
         log=directory / "log",
         password=secrets.token_urlsafe(24),
+        seeds=seeds,
         # Not beside the data, for where those are in memory programs often may not run.
         programs=Path("/var/tmp") / f"{name}-programs",  # noqa: S108 (its name is random, and it must not exist)
     )
-    return launch(place, binaries, identity)
+    known = any(os.path.exists(seed["path"]) for seed in seeds.choices)  # noqa: PTH110 (a plain question)
+    started = launch(place, binaries, identity)
+    if not known:
+        cache.prune()
+    return started
 
 
-def launch(place: Place, binaries: Binaries, identity: Identity) -> Server:
+def launch(place: Place, binaries: Binaries, identity: Identity) -> tuple[Server, KeeperProcess]:
     """Have a keeper initialise and start a server at this place, and wait until it takes connections."""
     copies: list[tuple[str, str]] = []
     if not identity.works((binaries.program("postgres"), "--version")):
         binaries, copies = _copied(binaries, place)
     keeper = KeeperProcess(_order(place, binaries, identity, copies))
     try:
-        url = _wait_until_ready(keeper, place)
-        version = server_version(url)
+        url, version = _wait_until_ready(keeper, place)
     except BaseException:
         keeper.stop()
         raise
-    return Server(url, version, "embedded", keeper.stop)
+    server = Server(
+        url,
+        version,
+        "embedded",
+        keeper.stop,
+        log=str(place.log),
+        autopsy=keeper.autopsy,
+        hand_over=keeper.hand_over if place.ephemeral else None,
+    )
+    return server, keeper
 
 
 def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:
@@ -117,12 +146,17 @@ def _order(
         "account": None if identity.uid is None else (identity.uid, identity.gid),
         "owner": identity.owner,
         "environment": _environment(),
-        "initdb": _initdb(binaries, ephemeral=place.ephemeral) if place.initialise else None,
+        "initdb": initdb_command(binaries, ephemeral=place.ephemeral) if place.initialise else None,
+        "seeds": place.seeds.choices,
+        "unseeded": place.seeds.unseeded,
+        "store": place.seeds.store and str(place.seeds.store),
+        "store_at_end": place.seeds.at_end and str(place.seeds.at_end),
+        "secret": secret_of(place.password),
         "server": [binaries.program("postgres"), *(word for text in settings for word in ("-c", text))],
     }
 
 
-def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
+def initdb_command(binaries: Binaries, *, ephemeral: bool) -> list[str]:
     command = [
         binaries.program("initdb"),
         f"--username={SUPERUSER}",
@@ -131,6 +165,9 @@ def _initdb(binaries: Binaries, *, ephemeral: bool) -> list[str]:
     ]
     if ephemeral:
         command.append("--no-sync")
+        if binaries.major >= 18:  # noqa: PLR2004 (the first that has them unless told)
+            # They protect data that are kept, and a seed's password could not be replaced under them.
+            command.append("--no-data-checksums")
     if binaries.major >= 17:  # noqa: PLR2004 (the first with a provider that is the same everywhere)
         command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     else:
@@ -161,44 +198,29 @@ def _ephemeral_base(identity: Identity) -> Path:
     return base
 
 
-def _wait_until_ready(keeper: KeeperProcess, place: Place) -> str:
-    """Poll by real connections, watching for what the keeper says; return the administrative URL."""
+def _wait_until_ready(keeper: KeeperProcess, place: Place) -> tuple[str, str]:
+    """Poll by real connections, watching for what the keeper says; return the administrative URL and the version."""
     deadline = time.monotonic() + START_SECONDS
-    url = refusal = None
+    url = None
+    refusal: str | None = None
     while (left := deadline - time.monotonic()) > 0:
         line = keeper.line(left if url is None else _POLL_SECONDS)
         if line is not None:
             word, _, rest = line.partition(" ")
             if word == "ended":
                 raise PostgresUnavailable(_death(place, rest))
+            if word == "broken":
+                seed, _, reason = rest.partition("\t")
+                print(f"The cached {seed} is of no use and is removed: {reason}.", file=sys.stderr)  # noqa: T201  for a person
+                url = None
+                continue
             url = local_url(int(rest), SUPERUSER, place.password)
-        if url is not None and (refusal := refusal_of(url)) is None:
-            return url
+        if url is not None:
+            try:
+                return url, version_if_ready(url)
+            except NotReady as error:
+                refusal = str(error)
     raise PostgresUnavailable(_death(place, no_connection(START_SECONDS, refusal)))
-
-
-def no_connection(seconds: float, refusal: str | None) -> str:
-    """Say that a server took no connection in time, and why it did not take the last one."""
-    return f"it took no connection within {seconds:.0f} s" + (f" ({refusal})" if refusal else "")
-
-
-def refusal_of(url: str) -> str | None:
-    """Try to connect, once; return what libpq says if that fails, and None if it does not.
-
-    Raises PostgresUnavailable where the server is up and refuses for a reason that waiting does not change.
-    """
-    try:
-        psycopg.connect(url, connect_timeout=2).close()
-    except psycopg.OperationalError as error:
-        text = str(error)
-        # Somebody else's server may have taken the port just before ours, and knows another password.
-        passing = ("starting up", "shutting down", "not yet accepting", "password authentication failed")
-        if "FATAL" in text and not any(words in text for words in passing):
-            raise PostgresUnavailable(
-                f"The new server refuses the connection: {text.splitlines()[0]}"
-            ) from None
-        return text.strip().splitlines()[-1].strip() if text.strip() else type(error).__name__
-    return None
 
 
 def _death(place: Place, reason: str) -> str:

@@ -11,12 +11,13 @@ import pytest
 
 from .databases import LOCK_SECONDS, Databases, TemplateUnavailable
 from .guard import connections_seen
-from .ledger import Tier, Use
+from .keeping import is_kept
+from .ledger import Tier, Use, ledger_of
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
 from .shared import SESSIONS, Shared
 from .shelf import Shelf
-from .tiers import WANTED, ledger, tier_of
+from .tiers import WANTED, tier_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,12 +127,12 @@ def _postgres_one_engine(
 def _new_use(request: pytest.FixtureRequest, tier: Tier, url: str) -> Use:
     name = url.rpartition("/")[2].partition("?")[0]
     use = Use(request.node.nodeid, tier, name, url)
-    ledger(request.config).uses.append(use)
+    ledger_of(request.config).uses.append(use)
     return use
 
 
 def _use_of(request: pytest.FixtureRequest, tier: Tier) -> Use:
-    return next(use for use in reversed(ledger(request.config).uses) if use.tier == tier)
+    return next(use for use in reversed(ledger_of(request.config).uses) if use.tier == tier)
 
 
 @contextmanager
@@ -178,6 +179,7 @@ def postgres_engine(request: pytest.FixtureRequest, _postgres_one_engine: OneEng
 def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engine]:
     shared: Shared = request.getfixturevalue("_postgres_shared")
     use = _new_use(request, "session", shared.url)
+    use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
     with ExitStack() as stack:
         with _spent_on(use):
             if shared.written_past or shared.sessions >= SESSIONS:
@@ -192,7 +194,11 @@ def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engi
                 stack.close()
                 # Sequences are not rolled back, and a connection past the engine may have committed.
                 shared.sessions += bool(use.statements)
-                found = shared.restore() if shared.written_past else None
+                found = None
+                if is_kept(use.database):
+                    shared.replace(kept_as=use.kept_as)
+                elif shared.written_past:
+                    found = shared.restore()
     if found is not None:
         _fail(use, found)
 
@@ -205,9 +211,13 @@ def postgres_committing(request: pytest.FixtureRequest, _postgres_shared: Shared
     """
     shared = _postgres_shared
     use = _new_use(request, "committing", shared.url)
+    use.kept_as = shared.name_if_kept()
     with _spent_on(use):
         shared.ready()
     yield sqlalchemy_url(shared.url)
+    if is_kept(use.database):
+        shared.replace(kept_as=use.kept_as)
+        return
     with _spent_on(use):
         found = shared.restore()
     _fail(use, found)
@@ -234,5 +244,6 @@ def _own(request: pytest.FixtureRequest, shelf: Shelf, tier: Tier) -> Iterator[s
     use = _new_use(request, tier, shelf.databases.url_of(name))
     use.seconds += perf_counter() - started
     yield sqlalchemy_url(use.url)
-    with _spent_on(use):
-        shelf.give_back(name)
+    if not is_kept(name):
+        with _spent_on(use):
+            shelf.give_back(name)

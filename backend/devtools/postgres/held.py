@@ -16,7 +16,7 @@ import psycopg
 from psycopg import IsolationLevel, pq
 
 from .guard import TierTooWeak
-from .holder import COMMIT, DEFERRED, SAVEPOINT, HeldConnection
+from .holder import COMMIT, DEFERRED, ROLLBACK, SAVEPOINT, HeldConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,14 @@ class Held:
         self.used, self.wrote = False, False
         for holder in self.holders:
             holder.forget()
+
+    def keep(self) -> str:
+        """Commit truly what the test's transaction holds; return what of it was lost, if anything."""
+        if not self.holding or not self.used or self.real is None:
+            return ""
+        failed = self.real.pgconn.transaction_status == pq.TransactionStatus.INERROR
+        self.send((ROLLBACK + b"; " if failed else b"") + b"COMMIT; " + _BEGIN)
+        return "without what a failed transaction of the test had written" if failed else ""
 
     def close(self) -> None:
         self.holding = False

@@ -1,4 +1,4 @@
-"""The process that owns an embedded server (`keeper.py`), as its owner sees it."""
+"""The process that owns an embedded server (`keeper/`), as its owner sees it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+# Imported, and not run by path, so that its compiled form is kept.
+_KEEPER = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import keeper.keeper; keeper.keeper.main()"
+)
 _STOP_SECONDS = 45.0
 """More than the keeper takes when every one of its own deadlines passes: three for the server, two for directories."""
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_AUTOPSY_SECONDS = 0.5
+"""For the keeper to notice, after a client did, that the server is gone."""
 
 _running: weakref.WeakSet[KeeperProcess] = weakref.WeakSet()
 
@@ -34,7 +39,7 @@ class KeeperProcess:
         self._unread = b""
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_KEEPER)],
+            [sys.executable, "-I", "-S", "-c", _KEEPER],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -64,10 +69,16 @@ class KeeperProcess:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
 
-    def stop(self) -> None:
-        """Have the keeper stop the server and clean up, and wait for it; where it was killed, do its work."""
+    def stop(self, *, seed: bool = False) -> None:
+        """Have the keeper stop the server and clean up, and wait for it; where it was killed, do its work.
+
+        With `seed`, the data are first made the seed that the order names.
+        """
         if self._forked:
             return
+        if seed:
+            with suppress(BrokenPipeError):
+                os.write(self._input.fileno(), b"seed\n")
         _running.discard(self)
         self._input.close()
         # Told as well, for a process that was started without our knowledge may hold the input open.
@@ -83,11 +94,40 @@ class KeeperProcess:
             for directory in self._order["remove"]:
                 _remove(Path(directory))
 
+    def autopsy(self) -> str:
+        """Say what became of the server, if it ended by itself; nothing while it runs."""
+        line = self.line(_AUTOPSY_SECONDS)
+        while line is not None:
+            word, _, reason = line.partition(" ")
+            if word == "ended":
+                return _in_words(reason)
+            line = self.line(_AUTOPSY_SECONDS)
+        return ""
+
+    def hand_over(self) -> str:
+        """Have the keeper and its server outlive this process; return the command that ends them."""
+        _running.discard(self)
+        os.write(self._input.fileno(), b"outlive\n")
+        self._input.close()
+        self._output.close()
+        # It is nobody's child to wait for any more, and Popen would warn of it.
+        self._process.returncode = 0
+        return f"kill {self._process.pid}"
+
     def forget(self) -> None:
         """Let go of the keeper in a forked child, which would keep the server alive and must not stop it."""
         self._forked = True
         self._input.close()
         self._output.close()
+
+
+def _in_words(reason: str) -> str:
+    """Say by name which signal ended the server: `the server stopped with status -9`, as the keeper has it."""
+    status = reason.rpartition(" status ")[2]
+    with suppress(ValueError):
+        if (number := int(status)) < 0:
+            return f"the server was ended by {signal.Signals(-number).name}"
+    return reason
 
 
 @functools.cache

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Tier = Literal["session", "committing", "clone", "empty"]
 
@@ -36,6 +39,14 @@ class Use:
     """What was found after the test that fails it: sentences, each with what to do."""
     notes: list[str] = field(default_factory=list)
     """What the guard of the tier `session` saw, also where the test went on: sentences for the report of a failure."""
+    keep: Callable[[], str] | None = field(default=None, repr=False)
+    """Called when the test has failed and its database is to be kept, before anything is torn down.
+
+    It makes the database hold what the test saw, as far as that can be done, and returns a sentence about what it
+    could not; nothing where the database holds that anyway.
+    """
+    kept_as: str | None = None
+    """The name that the database will have once the test is over, where it is kept and others need its own."""
 
 
 @dataclass
@@ -46,7 +57,19 @@ class Ledger:
 
     def of(self, test: str) -> list[Use]:
         """Return the uses of one test, oldest first."""
-        return [use for use in self.uses if use.test == test]
+        found: list[Use] = []
+        # From the end, where the current test's are: there may be thousands before them.
+        for use in reversed(self.uses):
+            if use.test == test:
+                found.append(use)
+            elif found:
+                break
+        return found[::-1]
 
 
 LEDGER = pytest.StashKey[Ledger]()
+
+
+def ledger_of(config: pytest.Config) -> Ledger:
+    """Return this process's ledger, made at the first look."""
+    return config.stash.setdefault(LEDGER, Ledger())

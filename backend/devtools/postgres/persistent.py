@@ -197,7 +197,7 @@ def _launch(home: _Home, binaries: Binaries, identity: Identity) -> Server:
     while True:
         place = home.place(initialise=not home.data.exists())
         try:
-            return launch(place, binaries, identity)
+            return launch(place, binaries, identity)[0]
         except PostgresUnavailable as error:
             if _IN_USE not in str(error) or time.monotonic() > deadline:
                 raise

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .choose import DEFAULT_IMAGE
-from .run_state import RUN, URL_VARIABLE, WORKER_INPUT, Run
+from .reports import Reports
+from .run_state import RUN, TEMPLATE_INPUTS, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
@@ -48,10 +49,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=float,
         help="how long pulling that image may take (default: $POSTGRES_PULL_SECONDS, else 120)",
     )
+    group.addoption(
+        "--keep-database",
+        action="store_true",
+        help="leave the database of each failed test as it was then, with the server that it is on, and say how "
+        "to open it and how to end the server",
+    )
+    parser.addini(
+        TEMPLATE_INPUTS,
+        "files, directories and patterns below rootdir that decide what postgres_prepare makes: where they are as they "
+        "were, an embedded server begins with that template, from the user's cache (~/.cache/postgres-for-tests)",
+        type="linelist",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = Run(config)
+    config.pluginmanager.register(Reports(config), "postgres-reports")
     if threading.current_thread() is threading.main_thread() and not hasattr(config, "workerinput"):
         _end_as_ctrl_c_does(config)
 
@@ -100,6 +114,8 @@ def pytest_configure_node(node: WorkerController) -> None:
     try:
         handed = node.config.stash[RUN].for_worker(node.gateway.id)
     except PostgresUnavailable as error:
+        # Gateways that are open as the process ends are terminated by execnet, which in Python 3.12 prints a traceback.
+        node.nodemanager.teardown_nodes()
         raise pytest.UsageError(str(error)) from None
     node.workerinput[WORKER_INPUT] = handed
 

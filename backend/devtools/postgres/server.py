@@ -40,6 +40,12 @@ class Server:
     on_stop: Callable[[], None] = field(default=_nothing, repr=False)
     notes: tuple[str, ...] = ()
     """Lines for people about how it was started, where that is not what they would expect."""
+    log: str = field(default="", repr=False)
+    """What its log is read from, a file or the id of its container; empty where it was given."""
+    autopsy: Callable[[], str] = field(default=str, repr=False)
+    """Says what became of a server that does not answer any more ("it was killed"), if that can be known."""
+    hand_over: Callable[[], str] | None = field(default=None, repr=False)
+    """Lets the server outlive this process, and returns the command that ends it."""
     _stopped: bool = field(default=False, init=False, repr=False)
 
     def stop(self) -> None:
@@ -47,6 +53,13 @@ class Server:
         if not self._stopped:
             self._stopped = True
             self.on_stop()
+
+    def leave_running(self) -> str:
+        """Let the server outlive this process, and return the command that ends it, empty where it is not ours."""
+        if self._stopped or self.hand_over is None:
+            return ""
+        self._stopped = True
+        return self.hand_over()
 
     def __enter__(self) -> Self:
         return self

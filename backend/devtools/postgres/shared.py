@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .guard import TierTooWeak
 from .holder import HeldConnection
+from .keeping import renamed
 from .reset import Found, Reset
 from .server import database_url
 
@@ -62,19 +63,26 @@ class Shared:
             self.replace()
         return found
 
+    def name_if_kept(self) -> str:
+        """Return the name under which the database would be kept for a person, if its test fails."""
+        return self._shelf.new_name("kept")
+
     def ready(self) -> None:
         """Have the database as the template is, for a test that commits."""
         if self.sessions or self.written_past:
             self.restore()
 
-    def replace(self) -> None:
-        """Set the database aside, to be dropped later, and clone another under its name."""
+    def replace(self, *, kept_as: str | None = None) -> None:
+        """Set the database aside, to be dropped later or kept, and clone another under its name."""
         self.close()
         if self.held is not None:
             self.held.close()
-        aside = self._shelf.new_name("spoilt")
+        aside = kept_as or self._shelf.new_name("spoilt")
         self._shelf.databases.set_aside(self.name, aside)
-        self._shelf.give_back(aside)
+        if kept_as is None:
+            self._shelf.give_back(aside)
+        else:
+            renamed(self.name, aside)
         self.url = database_url(self.url, self.name)
         self._shelf.databases.create(self.name, self._template)
         self._reset = Reset(self.url, lock_seconds=self._lock_seconds)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast, get_args
 import pytest
 
 from .guard import ASK
-from .ledger import LEDGER, Ledger, Tier, Use
+from .ledger import Tier, Use, ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,10 +58,6 @@ def tier_of(item: pytest.Item, names: list[str]) -> Tier:
     return asked[0] if asked else "session"
 
 
-def ledger(config: pytest.Config) -> Ledger:
-    return config.stash.setdefault(LEDGER, Ledger())
-
-
 def hints(use: Use) -> list[str]:
     """Say what of a failure may be the tier's doing: nothing for tests with commits of their own."""
     if use.tier != "session":
@@ -81,7 +77,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "postgres(tier): how a test's database is kept apart: session (rolled back, the default), committing, clone or "
         "empty.",
     )
-    ledger(config)
 
 
 @pytest.hookimpl(trylast=True)
@@ -108,7 +103,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and call.when == "call":
-        told = [hint for use in ledger(item.config).of(item.nodeid) for hint in hints(use)]
+        told = [hint for use in ledger_of(item.config).of(item.nodeid) for hint in hints(use)]
         if told:
             report.sections.append(("PostgreSQL tier", "\n".join(dict.fromkeys(told))))
     return report

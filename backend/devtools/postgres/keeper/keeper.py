@@ -1,27 +1,29 @@
 """A process that owns one PostgreSQL server and outlives its owner by just long enough to stop it.
 
-It runs by path, with nothing but the standard library, in a session of its own, so that Ctrl-C in a terminal reaches
+It runs with nothing but the standard library, in a session of its own, so that Ctrl-C in a terminal reaches
 the application first. Its first line of input is the order, in JSON; the input's end means that the owner has
-stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. On its output
-it says, a line each, `serving PORT` and `ended REASON`.
+stopped, crashed or was killed, and then the server is stopped, and an ephemeral directory removed. If the line
+`seed` came before, the data are first made a seed. An owner that wrote `outlive` is outlived: then SIGTERM alone ends
+it all. On its output it says, a line each, `serving PORT`, `ended REASON`, and `broken PATH<tab>REASON` of a seed
+that is of no use and was removed.
 """
 
 # Importing pathlib would double this process's start, which every server's start waits for.
-# ruff: noqa: PTH102, PTH104, PTH108, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH104, PTH108, PTH123
 
 import contextlib
 import json
 import os
 import select
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from typing import Any, NoReturn
 
-GRACE_SECONDS = 5.0
+from . import archive
+from .places import GRACE_SECONDS, copy_programs, free_port, make, remove
+
 PORT_ATTEMPTS = 5
 
 
@@ -35,11 +37,17 @@ class Keeper:
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.child: subprocess.Popen[bytes] | None = None
+        self.secret = b""
+        self.seed: str | None = None
+        self.arguments: list[str] = []
+        self.heard = b""
+        os.set_blocking(0, False)
         self.wake, wake_writer = os.pipe()
         for end in (self.wake, wake_writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         self.told_to_stop = False
+        self.outlives_owner = False
         signal.signal(signal.SIGTERM, self.terminate)
         # Handlers and not SIG_IGN, which the server would inherit.
         for ignored in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
@@ -57,50 +65,85 @@ class Keeper:
         except OwnerGone:
             pass
         finally:
-            self.stop_child()
+            stopped_cleanly = self.stop_child()
+            if stopped_cleanly and self.secret and b"seed\n" in self.heard:
+                self.store(self.order["store_at_end"], self.secret)
             for directory in self.order["remove"]:
-                self.remove(directory)
+                remove(directory)
 
     def prepare(self) -> None:
         """Make what is not there yet: directories, a copy of the programs, the data."""
         order = self.order
         for directory in order["make"]:
-            self.make(directory)
+            # It stays ours: what the server's account may write to, another process of that account may replace.
+            os.mkdir(directory, 0o711 if order["account"] else 0o700)
         if order["copies"]:
-            self.copy_programs()
-        if order["initdb"]:
+            copy_programs(order["programs"], order["copies"], order["owner"])
+        self.arguments = order["unseeded"]
+        if order["initdb"] and not self.grow():
             self.initialise()
 
-    def make(self, directory: str) -> None:
-        os.mkdir(directory, 0o700)
-        os.chown(directory, *self.order["owner"])
+    def grow(self) -> bool:
+        """Take the data from the first seed that is there and whole; return False where none is."""
+        order = self.order
+        for seed in order["seeds"]:
+            try:
+                make(order["data"], order["owner"])
+                known = archive.extract(seed["path"], order["data"], order["owner"])
+                self.secret = archive.set_secret(order["data"], known, order["secret"])
+            except FileNotFoundError:
+                remove(order["data"])
+            except (archive.BrokenSeed, ValueError, KeyError) as error:
+                self.discard(seed["path"], str(error))
+            else:
+                self.arguments, self.seed = seed["arguments"], seed["path"]
+                with contextlib.suppress(OSError):
+                    # Its last use.
+                    os.utime(self.seed)
+                return True
+        return False
 
-    def copy_programs(self) -> None:
-        """Copy the programs for an account that cannot reach them, in place of those of another version."""
-        final: str = self.order["programs"]
-        shelf, making = os.path.dirname(final), f"{final}.making"
-        self.remove(shelf)
-        self.make(shelf)
-        for source, name in self.order["copies"]:
-            shutil.copytree(source, os.path.join(making, name), symlinks=True)
-        for place, _, files in os.walk(making):
-            for name in (place, *(os.path.join(place, file) for file in files)):
-                os.chown(name, *self.order["owner"], follow_symlinks=False)
-        os.rename(making, final)
+    def discard(self, seed: str, reason: str) -> None:
+        """Remove a seed that is of no use, and what grew from it."""
+        self.seed = None
+        remove(self.order["data"])
+        with contextlib.suppress(OSError):
+            os.unlink(seed)
+        self.tell(f"broken {seed}\t{reason}")
+
+    def store(self, seed: str, secret: bytes) -> None:
+        """Make the data a seed, if that can be: a cache that is full or read-only is none."""
+        with contextlib.suppress(OSError, archive.BrokenSeed):
+            archive.write(self.order["data"], seed, secret)
 
     def initialise(self) -> None:
-        """Run initdb under another name: data that a killed run left half-made never have the final one."""
+        """Run initdb, and make what it made a seed if there is to be one: under a password that nobody knows."""
+        order = self.order
+        if order["store"]:
+            self.run_initdb(os.urandom(24).hex())
+            try:
+                known = archive.find_secret(order["data"])
+                self.store(order["store"], known)
+                self.secret = archive.set_secret(order["data"], known, order["secret"])
+            except (OSError, archive.BrokenSeed):
+                remove(order["data"])
+            else:
+                return
+        self.run_initdb(order["password"])
+
+    def run_initdb(self, password: str) -> None:
+        """Initialise under another name: data that a killed run left half-made never have the final one."""
         order = self.order
         making, final = order["making"], order["data"]
-        self.remove(making)
-        self.make(making)
+        remove(making)
+        make(making, order["owner"])
         password_file = making + ".password"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(password_file)
         descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.fchown(descriptor, *order["owner"])
-            os.write(descriptor, order["password"].encode() + b"\n")
+            os.write(descriptor, password.encode() + b"\n")
             os.close(descriptor)
             code = self.run([*order["initdb"], "--pwfile=" + password_file, "--pgdata=" + making])
         finally:
@@ -115,17 +158,21 @@ class Keeper:
         port = self.order["port"]
         for _ in range(PORT_ATTEMPTS):
             port = free_port(port)
-            code = self.run(
-                [*self.order["server"], "-D", self.order["data"], "-p", str(port)], f"serving {port}"
-            )
-            if not self.port_was_taken():
+            command = [*self.order["server"], *self.arguments, "-D", self.order["data"], "-p", str(port)]
+            code = self.run(command, f"serving {port}")
+            if self.seed and not self.log_has(b"ready to accept connections", b"No space left on device"):
+                self.discard(self.seed, "the server does not start from it")
+                self.arguments = self.order["unseeded"]
+                self.initialise()
+            elif not self.log_has(b"could not create any TCP/IP sockets"):
                 break
             port = 0
         self.tell(f"ended the server stopped with status {code}")
 
-    def port_was_taken(self) -> bool:
+    def log_has(self, *words: bytes) -> bool:
         with open(self.order["log"], "rb") as log:
-            return b"could not create any TCP/IP sockets" in log.read()[-4000:]
+            text = log.read()
+        return any(word in text for word in words)
 
     def run(self, command: list[str], announcement: str | None = None) -> int:
         """Run a program as the server's identity until it ends; return its status."""
@@ -157,16 +204,31 @@ class Keeper:
 
     def watch(self) -> None:
         """Sleep until something happens; raise OwnerGone if it was the owner's end."""
-        ready, _, _ = select.select([0, self.wake], [], [])
+        ready, _, _ = select.select([self.wake] if self.outlives_owner else [0, self.wake], [], [])
         if self.wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
-        if self.told_to_stop or (0 in ready and not os.read(0, 4096)):
+        said = None
+        if not self.outlives_owner:
+            # Read even where there is a signal to follow, for a word may have come before it.
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(0, 4096)
+            self.heard += said or b""
+            if b"outlive\n" in self.heard:
+                self.outlive_owner()
+        if self.told_to_stop or said == b"":
             raise OwnerGone
 
-    def stop_child(self) -> None:
+    def outlive_owner(self) -> None:
+        """Listen to signals alone from now on, and let go of what whoever reads it waits on: the owner's stderr."""
+        self.outlives_owner = True
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+
+    def stop_child(self) -> bool:
+        """Stop what runs; return whether it was a server that has written everything down."""
         if self.child is None:
-            return
+            return False
         # A fast shutdown first, then an immediate one, then none of PostgreSQL's.
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
@@ -177,17 +239,8 @@ class Keeper:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
             if self.child.poll() is not None:
-                return
-
-    def remove(self, directory: str) -> None:
-        """Remove a directory, and again while the last processes of a server still write into it."""
-        deadline = time.monotonic() + GRACE_SECONDS
-        while os.path.lexists(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-            if time.monotonic() > deadline:
-                return
-            if os.path.lexists(directory):
-                time.sleep(0.02)
+                return number == signal.SIGINT and self.child.returncode == 0
+        return False
 
     def tell(self, line: str) -> None:
         # The owner may be gone, and then nobody needs to know.
@@ -195,21 +248,8 @@ class Keeper:
             os.write(1, line.encode() + b"\n")
 
 
-def free_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else one that the kernel chooses."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no port is free on 127.0.0.1")
-
-
 def read_order() -> dict[str, Any]:
-    """Read the first line of input, byte by byte, so that nothing after it is swallowed."""
+    """Read the first line of input, which nothing follows before the server runs."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = os.read(0, 65536)
@@ -220,10 +260,10 @@ def read_order() -> dict[str, Any]:
     return order
 
 
-if __name__ == "__main__":
+def main() -> None:
     keeper = Keeper(read_order())
     try:
         keeper.keep()
     except OSError as error:
-        keeper.tell(f"ended {error}")
+        keeper.tell(f"ended {error.strerror or error} in {keeper.order['data']}")
         sys.exit(1)

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The first process of the workspace: it makes the user `dev` fit in with the machine outside, and then waits.
+#
+# Files that `dev` makes in the workspace must belong to its owner outside. On most machines that is a matter of uid and
+# gid; where the owner is root (a root host, or an engine without root, whose root is the person), so is `dev`.
+set -euo pipefail
+
+ready=/run/workspace-ready
+rm -f "$ready"
+
+# Where an editor clones into a volume, it mounts that at /workspaces.
+workspace=/workspace
+for found in /workspaces/*/.devcontainer; do
+  [[ -d $found ]] && workspace=${found%/.devcontainer}
+done
+
+as_dev() { setpriv --reuid=dev --regid=dev --init-groups "$@"; }
+# Asked as `dev`, for some file systems show everybody his own name.
+owner() { as_dev stat --format "$1" "$2"; }
+
+# Whether what `dev` makes there comes to belong to the workspace's owner.
+fits_in() {
+  local probe
+  [[ $(owner %u "$workspace") == "$(id -u dev)" ]] && return
+  probe=$(as_dev mktemp "$workspace/.workspace-XXXXXX" 2>/dev/null) || return
+  [[ $(owner %u "$probe") == "$(owner %u "$workspace")" ]]
+  local result=$?
+  rm -f "$probe"
+  return $result
+}
+
+# A volume of the engine's belongs to nobody outside.
+is_volume() {
+  local mount
+  mount=$(findmnt --noheadings --first-only --output FSROOT --target "$workspace")
+  [[ $mount =~ /volumes/[^/]+/_data(/|$) ]]
+}
+
+if ! fits_in; then
+  if is_volume; then
+    chown --recursive dev:dev "$workspace"
+  else
+    IFS=: read -r uid gid < <(stat --format %u:%g "$workspace")
+    groupmod --non-unique --gid "$gid" dev
+    # usermod refuses a user who has processes, and every process of root's is one of uid 0's.
+    sed --in-place "s/^dev:x:[0-9]*:[0-9]*:/dev:x:$uid:$gid:/" /etc/passwd
+  fi
+fi
+
+# A volume keeps what it was made with, and the workspace may have changed hands.
+if [[ $(stat --format %u:%g /home/dev) != "$(id -u dev):$(id -g dev)" ]]; then
+  chown --recursive --no-dereference dev:"$(id -g dev)" /home/dev
+fi
+git config --system --replace-all safe.directory "$workspace"
+
+socket=/var/run/docker.sock
+if [[ -S $socket ]]; then
+  gid=$(stat --format %g "$socket")
+  getent group "$gid" >/dev/null || groupadd --gid "$gid" docker-outside
+  usermod --append --groups "$(getent group "$gid" | cut --delimiter : --fields 1)" dev
+fi
+
+touch "$ready"
+
+# Bash, as the first process, reaps whatever is orphaned here.
+trap 'exit 0' TERM INT
+"$@" &
+wait $!

@@ -1,0 +1,1 @@
+"""No database at all: what pytest itself costs a test."""

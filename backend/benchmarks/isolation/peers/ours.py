@@ -1,0 +1,41 @@
+"""Ours: the tier that the benchmark asks for, with the project's own engine and migrations."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from backend.benchmarks.isolation.peers.schema import bring_to_head
+from backend.database import connect
+
+TIER = os.environ["BENCH_TIER"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if "database" in item.fixturenames:
+            item.add_marker(pytest.mark.postgres(TIER))
+
+
+@pytest.fixture(scope="session")
+def postgres_prepare() -> Callable[[str], None]:
+    return bring_to_head
+
+
+@pytest.fixture(scope="session")
+def postgres_connect() -> Callable[..., Engine]:
+    return connect
+
+
+@pytest.fixture
+def database(postgres_engine: Engine) -> Engine:
+    return postgres_engine
+
+
+@pytest.fixture(scope="session")
+def plain(postgres_database: str) -> Iterator[Engine]:
+    engine = connect(postgres_database)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,168 @@
+"""Images in which a server's data are initialised already, each made once from one that works as the public one does.
+
+A container of the image is started as anybody would, with its data where no volume is, shut down when it answers, and
+committed. What the image's own entry point and its `/docker-entrypoint-initdb.d` do is in it, so, and none of it is
+done again: a container of the seed copies the data into memory and runs `postgres`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import tarfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped] # it has no types
+from testcontainers.core.labels import LABEL_SESSION_ID
+
+from .keeper.archive import VERIFIER
+from .reaper import OWNER_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
+
+    from .container import Started
+
+REPOSITORY = "postgres-for-tests"
+FORMAT = 1
+DATA = "/pgseed/data"
+"""In the container's own layer: what lies in a volume, where images have their data, is not committed."""
+SEED_LABEL = "postgres-for-tests.seed"
+BASE_LABEL = "postgres-for-tests.base"
+KEPT_OF_A_BASE = 2
+KEPT_DAYS = 14
+_STOP_SECONDS = 20
+_CHECKSUMS_SINCE = 18
+
+# In place, one byte at a time, because dd counts in blocks: it is a hundred of them.
+_ENTRY = """
+cp -a "$SEED_DATA" "$PGDATA" &&
+printf %s "$SEED_SECRET" | dd of="$PGDATA/$SEED_FILE" bs=1 seek="$SEED_OFFSET" conv=notrunc 2>/dev/null &&
+exec "$@"
+"""
+ENTRY_POINT = ["sh", "-c", _ENTRY, "sh"]
+
+
+class NoSeed(Exception):  # noqa: N818 (it says what is so)
+    """A container's data cannot be made a seed; the message says why, in the middle of a sentence."""
+
+
+@dataclass(frozen=True)
+class ContainerSeed:
+    """An image with data in it: its name, as whom they are served, and where the superuser's verifier is in them."""
+
+    name: str
+    uid: int
+    gid: int
+    file: str
+    offset: int
+    iterations_width: int
+
+    def environment(self, secret: str) -> dict[str, str]:
+        """Return what the entry point reads, with what follows a verifier's count of iterations."""
+        # The count keeps its width: the server reads 0001 as 1.
+        verifier = f"SCRAM-SHA-256${'1'.rjust(self.iterations_width, '0')}:{secret}"
+        told = {"DATA": DATA, "SECRET": verifier, "FILE": self.file, "OFFSET": str(self.offset)}
+        return {f"SEED_{name}": value for name, value in told.items()}
+
+
+def initdb_arguments(environment: dict[str, str]) -> str:
+    """Return initdb's arguments for an image: without checksums, under which a password cannot be replaced."""
+    major = environment.get("PG_MAJOR", "")
+    checksums = major.isdecimal() and int(major) >= _CHECKSUMS_SINCE
+    return "--no-sync --encoding=UTF8" + (" --no-data-checksums" if checksums else "")
+
+
+def find_seed(client: DockerClient, image: str) -> ContainerSeed | None:
+    """Return the seed of this very image, which a newer one of the same name has not yet. Raises DockerException."""
+    name = f"{REPOSITORY}:{_key(client.images.get(image).attrs)}"
+    try:
+        labels: dict[str, str] = client.images.get(name).labels
+        return ContainerSeed(name, **json.loads(labels[SEED_LABEL]))
+    except (ImageNotFound, KeyError, ValueError, TypeError):
+        return None
+
+
+def make_seed(client: DockerClient, image: str, start: Callable[[str], Started]) -> ContainerSeed:
+    """Make the image's seed, with the container that `start` starts, and remove older ones that nobody uses.
+
+    Raises NoSeed, PostgresUnavailable and DockerException.
+    """
+    print(f"Preparing {image} for quick starts, once ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
+    attributes: dict[str, Any] = client.images.get(image).attrs
+    environment = dict(each.split("=", 1) for each in attributes["Config"].get("Env") or [] if "=" in each)
+    started = start(initdb_arguments(environment))
+    try:
+        with psycopg.connect(started.url) as connection:
+            row = connection.execute("show data_checksums").fetchone()
+        if row is None or row[0] != "off":
+            raise NoSeed("its data have checksums")
+        container = client.containers.get(started.container_id)
+        container.stop(timeout=_STOP_SECONDS)
+        container.reload()
+        if container.attrs["State"]["ExitCode"] != 0:
+            raise NoSeed("it does not shut down cleanly")
+        where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]))
+        key = _key(attributes)
+        labels = {
+            SEED_LABEL: json.dumps(where),
+            BASE_LABEL: image,
+            # Those of the container would have the reaper remove the image with it.
+            LABEL_SESSION_ID: "",
+            OWNER_LABEL: "",
+        }
+        changes = "\n".join(f"LABEL {name}={json.dumps(value)}" for name, value in labels.items())
+        container.commit(REPOSITORY, key, changes=changes)
+    finally:
+        started.remove()
+    prune(client)
+    return ContainerSeed(f"{REPOSITORY}:{key}", **where)
+
+
+def _key(attributes: dict[str, Any]) -> str:
+    parts = [FORMAT, attributes["Id"], DATA]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _find_verifier(tar: bytes) -> dict[str, Any]:
+    """Find the one verifier in the directory of what all databases share, and whose its file is."""
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+        for member in members:
+            file = members.extractfile(member) if member.isfile() else None
+            for match in VERIFIER.finditer(file.read()) if file is not None else ():
+                place = {"uid": member.uid, "gid": member.gid, "file": member.name, "offset": match.start()}
+                found.append(place | {"iterations_width": len(match.group(1))})
+    if len(found) != 1:
+        raise NoSeed(f"{len(found)} passwords are in it")
+    return found[0]
+
+
+def seeds(client: DockerClient) -> list[dict[str, Any]]:
+    """Return the engine's records of all seeds, the newest first. Raises DockerException."""
+    found: list[dict[str, Any]] = client.api.images(filters={"label": SEED_LABEL})
+    return sorted(found, key=lambda record: record["Created"], reverse=True)
+
+
+def prune(client: DockerClient) -> None:
+    """Remove seeds that no container uses: older than KEPT_DAYS, or beyond the KEPT_OF_A_BASE newest of one image."""
+    kept: dict[str, int] = {}
+    for record in seeds(client):
+        base = record["Labels"].get(BASE_LABEL, "")
+        kept[base] = kept.get(base, 0) + 1
+        if kept[base] > KEPT_OF_A_BASE or time.time() - record["Created"] > KEPT_DAYS * 86400:
+            remove(client, record["Id"])
+
+
+def remove(client: DockerClient, image: str) -> None:
+    """Remove a seed, if no container uses it: the engine refuses otherwise."""
+    with suppress(DockerException):
+        client.api.remove_image(image)

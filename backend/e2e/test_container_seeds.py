@@ -1,0 +1,270 @@
+"""Images that are initialised already: made once, used from then on, and no obstacle where they are of no use."""
+
+import secrets
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker  # type: ignore[import-untyped] # it has no types
+import psycopg
+import pytest
+from docker.errors import ImageNotFound  # type: ignore[import-untyped] # likewise
+
+from backend.devtools.postgres import Server, choose
+from backend.devtools.postgres.container_seed import (
+    BASE_LABEL,
+    KEPT_OF_A_BASE,
+    REPOSITORY,
+    SEED_LABEL,
+    prune,
+    seeds,
+)
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "postgres:18"
+PREPARING = "Preparing {} for quick starts, once ...\n"
+
+BuildImage = Callable[..., str]
+
+
+@pytest.fixture
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def build(engine: docker.DockerClient, tmp_path: Path) -> Iterator[BuildImage]:
+    """Build images on the public one; they are gone afterwards, with the seeds that were made of them."""
+    names: set[str] = set()
+    # Runs of other checkouts use the same engine.
+    own = f"procore-e2e-derived-{secrets.token_hex(4)}:1"
+
+    def build(*lines: str, name: str = own) -> str:
+        names.add(name)
+        (tmp_path / "Dockerfile").write_text("\n".join([f"FROM {IMAGE}", *lines]) + "\n", encoding="utf-8")
+        engine.images.build(path=str(tmp_path), tag=name, rm=True, forcerm=True)
+        return name
+
+    yield build
+    for record in seeds(engine):
+        if record["Labels"].get(BASE_LABEL) in names:
+            engine.images.remove(record["Id"], force=True)
+    for name in names:
+        engine.images.remove(name, force=True)
+
+
+def start(image: str) -> Server:
+    return choose("docker", image=image).start()
+
+
+def cluster(server: Server) -> object:
+    with psycopg.connect(server.url) as connection:
+        return connection.execute("select system_identifier from pg_control_system()").fetchall()[0][0]
+
+
+def seeds_of(engine: docker.DockerClient, image: str) -> list[str]:
+    return [record["Id"] for record in seeds(engine) if record["Labels"].get(BASE_LABEL) == image]
+
+
+def test_an_image_is_initialised_once_as_its_own_entry_point_does_it(
+    build: BuildImage, engine: docker.DockerClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The account has another number, as in the Alpine images, and a script of the image makes a role."""
+    image = build(
+        "RUN usermod --uid 70 postgres && chown -R 70 /var/lib/postgresql /var/run/postgresql",
+        "RUN echo \"psql -c 'create role from_the_image'\" > /docker-entrypoint-initdb.d/role.sh",
+    )
+    with start(image) as first:
+        made = cluster(first)
+        assert capfd.readouterr().err == PREPARING.format(image)
+        with psycopg.connect(first.url) as connection:
+            connection.execute("create role left_behind")
+    with start(image) as second:
+        assert cluster(second) == made
+        with psycopg.connect(second.url) as connection:
+            roles = connection.execute(
+                "select rolname from pg_roles where rolname !~ '^pg_' order by 1"
+            ).fetchall()
+            assert roles == [("from_the_image",), ("postgres",)]
+            assert connection.execute("show data_directory").fetchone() == ("/pgtmp/data",)
+        theirs = psycopg.conninfo.conninfo_to_dict(first.url)["password"]
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(psycopg.conninfo.make_conninfo(second.url, password=theirs))
+
+    assert capfd.readouterr().err == ""
+    (seed,) = seeds_of(engine, image)
+    # The reaper of the run that made it removes whatever has its session's label, images too.
+    assert engine.images.get(seed).labels["org.testcontainers.session-id"] == ""
+
+
+def test_a_newer_image_of_the_same_name_has_a_seed_of_its_own_and_old_ones_are_removed(
+    build: BuildImage, engine: docker.DockerClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clusters = set()
+    for number in range(KEPT_OF_A_BASE + 1):
+        image = build(f"RUN echo {number} > /number")
+        with start(image) as server:
+            clusters.add(cluster(server))
+        # The engine tells the time of making in seconds.
+        time.sleep(1)
+    assert len(clusters) == KEPT_OF_A_BASE + 1
+    assert len(seeds_of(engine, image)) == KEPT_OF_A_BASE
+
+    with start(image) as server:
+        assert cluster(server) in clusters
+
+
+def test_a_seed_that_a_container_uses_is_not_removed(
+    build: BuildImage, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = build("RUN echo used > /number")
+    with start(image) as server:
+        monkeypatch.setattr("backend.devtools.postgres.container_seed.KEPT_DAYS", -1)
+        monkeypatch.setattr(
+            "backend.devtools.postgres.container_seed.seeds",
+            lambda client: [each for each in seeds(client) if each["Labels"][BASE_LABEL] == image],
+        )
+        prune(engine)
+        assert len(seeds_of(engine, image)) == 1
+        cluster(server)
+
+    prune(engine)
+    assert seeds_of(engine, image) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("RUN rm -rf /pgseed", "cp: cannot stat '/pgseed/data': No such file or directory"),
+        ("RUN rm -rf /pgseed/data/global/pg_control", "could not open file"),
+        ("LABEL postgres-for-tests.seed='not json'", None),
+    ],
+    ids=["empty", "damaged", "mislabelled"],
+)
+def test_a_seed_of_no_use_is_told_and_the_image_itself_serves(  # noqa: PLR0917 (fixtures and parameters)
+    build: BuildImage,
+    engine: docker.DockerClient,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    line: str,
+    reason: str | None,
+) -> None:
+    image = build("RUN echo broken > /number")
+    start(image).stop()
+    (seed,) = seeds_of(engine, image)
+    (name,) = engine.images.get(seed).tags
+    (tmp_path / "Dockerfile").write_text(f"FROM {name}\nUSER root\n{line}\n", encoding="utf-8")
+    engine.images.build(path=str(tmp_path), tag=name, rm=True, forcerm=True)
+    capfd.readouterr()
+
+    with start(image) as server:
+        cluster(server)
+    told = capfd.readouterr().err
+    with start(image) as server:
+        cluster(server)
+
+    if reason is None:
+        assert told == PREPARING.format(image)
+    else:
+        assert told.startswith(
+            f"No quick start for {image}: The container of {image} stopped while it started ("
+        )
+        assert reason in told
+        assert len(told.splitlines()) == 1
+        assert capfd.readouterr().err == PREPARING.format(image)
+
+
+def test_an_image_that_makes_checksums_all_the_same_is_started_the_plain_way(
+    build: BuildImage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = build("ENV PG_MAJOR=unknown")
+
+    with start(image) as server, psycopg.connect(server.url) as connection:
+        assert connection.execute("show data_checksums").fetchone() == ("on",)
+
+    told = capfd.readouterr().err
+    assert told == PREPARING.format(image) + f"No quick start for {image}: its data have checksums.\n"
+
+
+def test_two_runs_at_once_make_a_seed_without_harm_to_each_other(build: BuildImage) -> None:
+    image = build("RUN echo two > /number")
+    script = (
+        "import psycopg\n"
+        "from backend.devtools.postgres import choose\n"
+        f"with choose('docker', image={image!r}).start() as server:\n"
+        "    psycopg.connect(server.url).close()\n"
+    )
+    runs = [subprocess.Popen([sys.executable, "-W", "error", "-c", script], cwd=ROOT) for _ in range(2)]
+
+    assert [run.wait(120) for run in runs] == [0, 0]
+    start(image).stop()
+
+
+def test_the_boot_to_the_first_query_is_quicker_than_that_of_the_bare_image(
+    engine: docker.DockerClient,
+) -> None:
+    """At most 0.7 times, with the reaper's start included; measured in turns, so that other work slows both."""
+    start(IMAGE).stop()
+    ours, bare = [], []
+    for _ in range(5):
+        began = time.perf_counter()
+        with start(IMAGE) as server:
+            cluster(server)
+            ours.append(time.perf_counter() - began)
+        bare.append(seconds_of_a_bare_container(engine))
+
+    ratio = statistics.median(ours) / statistics.median(bare)
+    assert ratio <= 0.7, f"{ratio:.2f}: {ours} against {bare}"
+
+
+def seconds_of_a_bare_container(engine: docker.DockerClient) -> float:
+    """Start the image as `docker run` does, in memory and without durability, and poll it until a query is answered."""
+    began = time.perf_counter()
+    container = engine.containers.run(
+        IMAGE,
+        ["postgres", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"],
+        detach=True,
+        environment={"POSTGRES_PASSWORD": "bare", "PGDATA": "/pgtmp/data"},
+        tmpfs={"/pgtmp": "rw"},
+        ports={"5432/tcp": ("127.0.0.1", None)},
+    )
+    try:
+        container.reload()
+        port = container.ports["5432/tcp"][0]["HostPort"]
+        while True:
+            try:
+                with psycopg.connect(
+                    f"postgresql://postgres:bare@127.0.0.1:{port}/postgres", connect_timeout=2
+                ) as one:
+                    one.execute("select 1").fetchone()
+            except psycopg.OperationalError:
+                time.sleep(0.005)
+            else:
+                return time.perf_counter() - began
+    finally:
+        container.remove(force=True, v=True)
+
+
+def test_the_command_clears_the_images_that_no_container_uses(
+    build: BuildImage, engine: docker.DockerClient
+) -> None:
+    image = build("RUN echo cleared > /number")
+    start(image).stop()
+    command = [sys.executable, "-m", "backend.devtools.postgres", "cache"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (seed,) = seeds_of(engine, image)
+    (name,) = engine.images.get(seed).tags
+
+    assert name.startswith(f"{REPOSITORY}:")
+    assert f"  {name} of {image}  " in shown.stdout
+    assert SEED_LABEL in engine.images.get(name).labels
+
+    subprocess.run([*command, "--clear"], cwd=ROOT, capture_output=True, check=True)
+
+    with pytest.raises(ImageNotFound):
+        engine.images.get(name)

@@ -1,0 +1,131 @@
+"""Everything that is in a database, known to the models or not: how it is dropped, and who holds on to it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from backend.migrations import LOCK_NAME
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A connection that is in a transaction and holds a lock that a reset wants."""
+
+    pid: int
+    role: str
+    application: str
+    is_idle: bool
+    """Whether it waits for its client, which may have gone to lunch."""
+    is_ours: bool
+    """Whether its role is one that this connection may act for."""
+    seconds: float
+    statement: str
+
+    def __str__(self) -> str:
+        doing = "idle in a transaction" if self.is_idle else "busy"
+        last = " ".join(self.statement.split())[:80]
+        who = f"pid {self.pid} of {self.role} ({self.application or 'no name'})"
+        return f"{who}, {doing} for {self.seconds:.1f} s: {last}"
+
+
+def contents(connection: Connection) -> list[tuple[str, str]]:
+    """List what a reset drops, tables first: what each thing is called, and the statement that drops it.
+
+    That is what stands in `public`, in the schema where tables are made, and in every other one that this role may
+    drop, with those themselves; and event triggers, publications, foreign servers and large objects. What belongs to
+    an extension stays, with the schema around it. What belongs to another thing goes with it and is not told.
+    """
+    return [(row.name, row.statement) for row in connection.execute(_CONTENTS)]
+
+
+def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
+    """Drop what `contents` has found, in the caller's transaction."""
+    # What goes with a schema or a function is gone by then, hence IF EXISTS. Without parameters psycopg sends many
+    # statements at once, and takes a % in a name as it is. Event triggers come first, for they could object.
+    ordered = sorted(found, key=lambda thing: not thing[1].startswith("DROP EVENT TRIGGER"))
+    if statements := ";".join(statement for _, statement in ordered):
+        connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
+
+
+def holders(connection: Connection) -> list[Holder]:
+    """List the other connections that hold a lock on what a reset would drop, or the lock of who changes the schema."""
+    return [Holder(*row) for row in connection.execute(_HOLDERS, {"lock": LOCK_NAME})]
+
+
+def end_idle(connection: Connection) -> list[Holder]:
+    """End those holders that are ours and idle, which roll back; return them."""
+    found = [holder for holder in holders(connection) if holder.is_ours and holder.is_idle]
+    for holder in found:
+        connection.execute(
+            text("SELECT pg_terminate_backend(:pid, :patience)"), {"pid": holder.pid, "patience": 2000}
+        )
+    return found
+
+
+_OURS = r"""
+    SELECT oid, quote_ident(nspname) AS name, nspname IN ('public', current_schema()) AS is_home
+    FROM pg_namespace AS n
+    WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema'
+      AND (nspname IN ('public', current_schema()) OR pg_has_role(nspowner, 'USAGE'))
+      AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid
+                      AND d.deptype = 'e')
+"""
+
+_CONTENTS = text(
+    """
+WITH ours AS (/* ours */), members AS (
+    SELECT d.classid, d.objid, ours.oid AS schema,
+           d.classid = 'pg_extension'::regclass
+           OR EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
+           AS is_extensions
+    FROM pg_depend AS d JOIN ours ON d.refobjid = ours.oid
+    WHERE d.refclassid = 'pg_namespace'::regclass AND d.deptype = 'n'
+), things AS (
+    SELECT CASE known.type WHEN 'composite type' THEN 'type' WHEN 'statistics object' THEN 'statistics'
+                           ELSE known.type END AS kind,
+           known.identity AS name
+    FROM (SELECT DISTINCT classid, objid FROM members WHERE NOT is_extensions) AS m,
+         LATERAL pg_identify_object(m.classid, m.objid, 0) AS known
+    WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = m.classid AND d.objid = m.objid
+                      AND d.deptype IN ('i', 'a') AND known.type <> 'table')
+    UNION ALL
+    SELECT 'schema', name FROM ours
+    WHERE NOT is_home AND NOT EXISTS (SELECT FROM members WHERE schema = ours.oid AND is_extensions)
+    UNION ALL
+    SELECT 'event trigger', quote_ident(evtname) FROM pg_event_trigger AS t
+    WHERE pg_has_role(evtowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_event_trigger'::regclass AND objid = t.oid
+                      AND deptype = 'e')
+    UNION ALL
+    SELECT 'publication', quote_ident(pubname) FROM pg_publication WHERE pg_has_role(pubowner, 'USAGE')
+    UNION ALL
+    SELECT 'server', quote_ident(srvname) FROM pg_foreign_server AS s
+    WHERE pg_has_role(srvowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_foreign_server'::regclass AND objid = s.oid
+                      AND deptype = 'e')
+    UNION ALL
+    SELECT 'large object', oid::text FROM pg_largeobject_metadata WHERE pg_has_role(lomowner, 'USAGE')
+)
+SELECT kind || ' ' || name AS name,
+       CASE kind WHEN 'large object' THEN format('SELECT lo_unlink(%s)', name)
+                 ELSE format('DROP %s IF EXISTS %s CASCADE', upper(kind), name) END AS statement
+FROM things ORDER BY kind <> 'table', kind, name
+""".replace("/* ours */", _OURS)
+)
+
+_HOLDERS = text(
+    """
+SELECT a.pid, a.usename, a.application_name, a.state LIKE 'idle in transaction%', pg_has_role(a.usesysid, 'USAGE'),
+       extract(epoch FROM clock_timestamp() - a.state_change)::float8, a.query
+FROM pg_stat_activity AS a
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+  AND (EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours
+              ON ours.oid = c.relnamespace
+              WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation')
+   OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND l.locktype = 'advisory'
+              AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1
+              AND l.objid::bigint = hashtext(:lock)::bigint & 4294967295))
+ORDER BY a.pid
+""".replace("/* ours */", _OURS)
+)

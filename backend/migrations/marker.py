@@ -1,0 +1,49 @@
+"""A mark in the database that says whose it is, so that no setting on somebody's machine can be wrong about that.
+
+It is the comment on Alembic's table: whoever runs the migrations may write it, a dump takes it along, and it is in no
+row that anything reads. Written where the schema was built from nothing, and by each start in production.
+"""
+
+import re
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from backend.migrations.catalog import VERSION_TABLE
+
+_MARK = re.compile(r"procore-integrator, (\w+)")
+_COMMENTS = {
+    "development": "procore-integrator, development: db_reset may drop what is in this database",
+    "test": "procore-integrator, test: db_reset may drop what is in this database",
+    "production": "procore-integrator, production: db_reset never drops what is in this database",
+}
+# It is not the role's table, or the server is a standby: then the mark is another's to write.
+_NOT_OURS = ("42501", "25006")
+
+
+def read(connection: Connection) -> str | None:
+    """Return whose the database says that it is, None where it does not."""
+    comment = connection.scalar(
+        text(
+            "SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE relname = :table AND pg_table_is_visible(oid)"
+        ),
+        {"table": VERSION_TABLE},
+    )
+    found = _MARK.match(comment or "")
+    return found[1] if found and found[1] in _COMMENTS else None
+
+
+def write(connection: Connection, environment: str) -> bool:
+    """Mark the database, which has a schema, as of `development`, `test` or `production`; return whether the role may.
+
+    It is done in the caller's transaction, which goes on where the role may not.
+    """
+    statement = f"COMMENT ON TABLE {VERSION_TABLE} IS '{_COMMENTS[environment]}'"
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _NOT_OURS:
+            raise
+        return False
+    return True

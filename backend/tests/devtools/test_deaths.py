@@ -1,0 +1,203 @@
+"""A server that dies in mid-run is told once, as what it is; one connection that dies is its own test's alone."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.devtools.postgres import start_ephemeral
+from backend.devtools.postgres.death import ran_out_of_space
+from backend.devtools.postgres.probe import refusal_of_the_dead
+
+from .inner import ALONE_OR_NOT, run_inside
+from .support import data_directory, postmaster
+
+SUITE = """
+def end_the_server(url):
+    data = pathlib.Path(run(url, "show data_directory")[0][0])
+    (pathlib.Path(__file__).parent / "data").write_text(str(data))
+    os.kill(int((data / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+
+def test_before(postgres_clone):
+    pass
+
+{death}
+
+@pytest.mark.parametrize("number", range(200))
+def test_after(postgres_clone, postgres_committing, number):
+    run(postgres_clone, "select 1")
+"""
+IN_A_TEST = """
+def test_death(postgres_server):
+    end_the_server(postgres_server.url)
+    run(postgres_server.url, "select 1")
+"""
+IN_A_TEAR_DOWN = """
+@pytest.fixture(scope="module")
+def wide(postgres_server):
+    with connect(postgres_server.url) as connection:
+        yield
+        connection.execute("select 1")
+
+@pytest.fixture
+def death(postgres_server, wide):
+    yield
+    end_the_server(postgres_server.url)
+    run(postgres_server.url, "select 1")
+
+def test_death(death):
+    pass
+"""
+KILLED = r"PostgreSQL 18\S*, embedded, died in the middle of the run: the server was ended by SIGKILL\."
+
+
+def bodies(output: str) -> list[str]:
+    """Return the headlines of the tests that did not pass."""
+    return re.findall(r"^_{3,} (.*) _{3,}$", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
+@pytest.mark.parametrize("death", [IN_A_TEST, IN_A_TEAR_DOWN], ids=["test", "tear-down"])
+def test_a_server_that_is_killed_ends_the_run_by_one_report(
+    tmp_path: Path, death: str, workers: tuple[str, ...]
+) -> None:
+    began = time.monotonic()
+    result = run_inside(tmp_path, SUITE.format(death=death), *workers)
+
+    assert result.returncode in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+    assert len(bodies(result.stdout)) == 1, result.stdout
+    assert re.search(rf"^{KILLED}$", result.stdout, re.MULTILINE)
+    assert "Its log ends:\n  20" in result.stdout
+    assert re.search(rf"^!+ (xdist.dsession.Interrupted: )?{KILLED} !+$", result.stdout, re.MULTILINE)
+    assert re.search(r"1 (failed|error)", result.stdout.splitlines()[-1])
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "INTERNALERROR" not in result.stdout
+    assert "isolation" not in result.stdout
+    assert time.monotonic() - began < 30
+    assert not Path((tmp_path / "data").read_text(encoding="utf-8")).exists()
+
+
+@pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
+def test_a_given_server_that_goes_away_is_told_by_its_address(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    with start_ephemeral() as server:
+        result = run_inside(tmp_path, SUITE.format(death=IN_A_TEST), *workers, postgres=server.url)
+
+    where = re.escape(server.url.partition("@")[2])
+    line = rf"The PostgreSQL server given, at {where}, died in the middle of the run: .*Connection refused.*"
+    assert len(bodies(result.stdout)) == 1, result.stdout
+    assert re.search(rf"^{line}$", result.stdout, re.MULTILINE)
+    assert re.search(rf"^!+ (xdist.dsession.Interrupted: )?{line} !+$", result.stdout, re.MULTILINE)
+    assert "Traceback" not in result.stdout
+    assert server.url not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("death", "reports"),
+    [
+        ("run(postgres_server.url, f'select pg_terminate_backend({pid})')", 1),
+        # PostgreSQL then ends all the others and recovers; the run's own connections are among them.
+        ("os.kill(pid, signal.SIGKILL)", 2),
+    ],
+    ids=["terminated", "killed"],
+)
+def test_where_one_connection_dies_the_run_goes_on(tmp_path: Path, death: str, reports: int) -> None:
+    result = run_inside(
+        tmp_path,
+        f"""
+        def test_death(postgres_clone, postgres_server):
+            with connect(postgres_clone) as connection:
+                pid = connection.info.backend_pid
+                {death}
+                connection.execute("select 1")
+
+        @pytest.mark.parametrize("number", range(5))
+        def test_after(postgres_clone, number):
+            run(postgres_clone, "insert into things default values")
+        """,
+    )
+
+    assert "test_death" in bodies(result.stdout)
+    assert len(bodies(result.stdout)) <= reports
+    assert re.search(r"1 failed, [45] passed", result.stdout), result.stdout
+    assert "died in the middle" not in result.stdout
+
+
+FULL = """
+import subprocess
+
+def test_before(postgres_clone):
+    pass
+
+def test_big(postgres_server, postgres_empty):
+    subprocess.run(["mount", "-o", "remount,size=350m", "/dev/shm"], check=True)
+    run(postgres_empty, "create table big as select repeat('x', 1000) from generate_series(1, 400000)")
+
+@pytest.mark.parametrize("number", range(100))
+def test_after(postgres_clone, number):
+    run(postgres_clone, "select 1")
+"""
+PRIVATE_MEMORY = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size=600m,mode=1777 tmpfs /dev/shm && exec "$@"',
+    "sh",
+)
+
+
+@pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
+def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    if subprocess.run([*PRIVATE_MEMORY, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    result = run_inside(tmp_path, FULL, *workers, prefix=PRIVATE_MEMORY)
+
+    assert result.returncode in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+    assert len(bodies(result.stdout)) == 1, result.stdout
+    assert re.search(
+        r"^!+ .*(has|had) no room left: its data lie in /dev/shm; make that larger .*--shm-size=2g.* !+$",
+        result.stdout,
+        re.MULTILINE,
+    )
+
+
+def test_no_room_is_recognised_through_whatever_wraps_it() -> None:
+    class DiskFull(Exception):  # noqa: N818 (psycopg's name)
+        sqlstate = "53100"
+
+    class Wrapped(Exception):  # noqa: N818
+        orig = DiskFull()
+
+    looped = ValueError()
+    looped.__context__ = TypeError()
+    looped.__context__.__context__ = looped
+    chained = RuntimeError()
+    chained.__cause__ = Wrapped()
+
+    assert ran_out_of_space(DiskFull())
+    assert ran_out_of_space(chained)
+    assert not ran_out_of_space(looped)
+    assert not ran_out_of_space(None)
+
+
+def test_a_server_that_refuses_or_is_silent_is_not_dead() -> None:
+    with start_ephemeral() as server:
+        leader = postmaster(data_directory(server.url))
+        assert refusal_of_the_dead(server.url.replace("postgres:", "postgres:wrong"), far=True) is None
+        os.kill(leader, signal.SIGSTOP)
+        try:
+            # The kernel takes the connection, and nobody answers.
+            assert refusal_of_the_dead(server.url, far=False) is None
+        finally:
+            os.kill(leader, signal.SIGCONT)
+        os.kill(leader, signal.SIGKILL)
+        refusal = refusal_of_the_dead(server.url, far=False)
+
+    assert refusal is not None
+    assert "Connection refused" in refusal

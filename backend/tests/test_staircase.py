@@ -1,0 +1,226 @@
+"""Every migration, up, down and up again, with rows in every table; and what one that fails leaves behind."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from backend import migrations
+from backend.config import ROOT, ConfigurationError, load_settings
+from backend.database import init_db
+from backend.migrations import catalog
+from backend.migrations.drift import differences
+from backend.startup import start_database
+
+from .seeding import count_rows, seed
+
+
+def stairs() -> list[str]:
+    """List the revisions from the first to the head."""
+    revisions = sorted(
+        migrations.known(), key=lambda revision: migrations.behind(revision) or 0, reverse=True
+    )
+    assert revisions[-1] == migrations.head()
+    return revisions
+
+
+def test_every_revision_goes_up_down_and_up_again_on_rows(empty: Engine) -> None:
+    """A step down leaves the schema exactly as it was below, and a step that drops no table keeps every row."""
+    steps = ["base", *stairs()]
+    with empty.begin() as connection:
+        for below, revision in pairwise(steps):
+            before, rows_before = catalog.read(connection), count_rows(connection)
+            migrations.upgrade(connection, revision)
+            above = catalog.read(connection)
+            assert kept(count_rows(connection), rows_before), f"{revision} lost rows on its way up"
+            seed(connection)
+            rows = count_rows(connection)
+            assert all(rows.values()), (
+                f"no row could be made in {[table for table in rows if not rows[table]]}"
+            )
+
+            migrations.downgrade(connection, below)
+            assert catalog.read(connection) == before, f"{revision} does not take back all that it did"
+            assert kept(count_rows(connection), rows), f"{revision} lost rows on its way down"
+            migrations.upgrade(connection, revision)
+            assert catalog.read(connection) == above, f"{revision} does not do the same the second time"
+            seed(connection)
+        assert differences(connection) == []
+
+
+def kept(now: Counter[str], before: Counter[str]) -> bool:
+    """Whether tables that are there on both sides have their rows still."""
+    return all(now[table] == before[table] for table in now.keys() & before.keys())
+
+
+def test_all_the_way_down_and_up_on_rows(clone: Engine) -> None:
+    with clone.begin() as connection:
+        seed(connection)
+        migrations.downgrade(connection, "base")
+        migrations.upgrade(connection)
+        seed(connection)
+
+        assert differences(connection) == []
+
+
+def test_there_is_one_way_up() -> None:
+    assert len(stairs()) == len(migrations.known())
+    assert [migrations.behind(revision) for revision in stairs()] == list(range(len(stairs())))[::-1]
+    assert migrations.behind(None) == len(stairs())
+    assert migrations.behind("from_the_future") is None
+
+
+ONE_OF_MANY = """
+import sys
+from backend.database import connect, init_db
+import alembic.command
+engine = connect(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print("nothing" if init_db(engine).current is None else "done before", flush=True)
+"""
+
+
+def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty: Engine) -> None:
+    url = empty.url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(10)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60) for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 10, said
+    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
+    with empty.connect() as connection:
+        assert differences(connection) == []
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The migrations with one more, that a test writes: `write` it at the path that this gives."""
+    place = tmp_path / "migrations"
+    source = Path(migrations.__file__).parent
+    for path in (*source.glob("versions/[!_]*.py"), source / "env.py", source / "script.py.mako"):
+        target = place / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+    migrations.forget()
+    monkeypatch.setattr(migrations, "_PLACE", place)
+    yield place / "versions" / "2030_01_01_one_more.py"
+    migrations.forget()
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_files() -> Iterator[None]:
+    """What a test has the migrations be is not what the next test, of whichever module, is to find."""
+    yield
+    migrations.forget()
+
+
+def one_more(path: Path, *steps: str) -> None:
+    body = "\n".join(f"    {step}" for step in steps)
+    path.write_text(
+        f'from alembic import op\n\nrevision = "one_more"\ndown_revision = "{migrations.head()}"\n\n\n'
+        f"def upgrade() -> None:\n{body}\n\n\ndef downgrade() -> None:\n    pass\n"
+    )
+    migrations.forget()
+
+
+def test_migration_that_fails_half_way_leaves_the_database_as_it_was(clone: Engine, broken: Path) -> None:
+    with clone.begin() as connection:
+        seed(connection)
+        before, rows = catalog.read(connection), count_rows(connection)
+        revision = migrations.current(connection)
+    one_more(
+        broken,
+        'op.execute("ALTER TABLE users ADD COLUMN nickname text")',
+        'op.execute("DELETE FROM usage_logs")',
+        'op.execute("SELECT 1 / 0")',
+    )
+
+    with pytest.raises(DBAPIError, match="division by zero"):
+        init_db(clone)
+
+    with clone.connect() as connection:
+        assert catalog.read(connection) == before
+        assert count_rows(connection) == rows
+        assert migrations.current(connection) == revision
+
+
+def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(empty: Engine, broken: Path) -> None:
+    one_more(broken, 'op.execute("SELECT 1 / 0")')
+
+    with pytest.raises(DBAPIError, match="division by zero"):
+        init_db(empty)
+
+    with empty.connect() as connection:
+        assert catalog.read(connection) == {}
+        assert migrations.current(connection) is None
+
+
+def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
+    clone: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a lock on a table keeps everybody else waiting behind."""
+    one_more(broken, 'op.execute("ALTER TABLE users ADD COLUMN nickname text")')
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
+    settings = load_settings(_env_file=None, database_url=clone.url.render_as_string(hide_password=False))
+    with clone.begin() as holder:
+        holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
+        with pytest.raises(OperationalError) as caught:
+            init_db(clone)
+        with pytest.raises(ConfigurationError) as told:
+            start_database(clone, settings)
+
+    assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
+    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(told.value)
+    assert "column" not in {thing.kind for thing in columns_named(clone, "nickname")}
+
+
+def columns_named(engine: Engine, name: str) -> list[catalog.Thing]:
+    with engine.connect() as connection:
+        return [thing for thing in catalog.read(connection) if thing.name == name]
+
+
+def test_migration_waits_for_a_lock_no_longer_than_it_says(empty: Engine) -> None:
+    with empty.begin() as connection:
+        assert connection.scalar(text("SHOW lock_timeout")) == "0"
+        migrations.upgrade(connection)
+        assert connection.scalar(text("SHOW lock_timeout")) == f"{migrations.LOCK_SECONDS}s"
+    with empty.begin() as connection:
+        assert connection.scalar(text("SHOW lock_timeout")) == "0", "and it is the transaction's alone"
+
+
+def test_limit_that_the_caller_has_set_stays(empty: Engine) -> None:
+    with empty.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '123ms'"))
+        migrations.upgrade(connection)
+        assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
+
+
+def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
+    clone: Engine, broken: Path
+) -> None:
+    one_more(broken, "with op.get_context().autocommit_block():", "    pass")
+
+    with pytest.raises(SystemExit, match=r"run by hand before the release: see CONTRIBUTING\.md"):
+        init_db(clone)
+    with clone.connect() as connection:
+        assert differences(connection) == []
+        assert migrations.current(connection) != "one_more"
