@@ -196,6 +196,8 @@ class Reset:
                 holders = {"spared": list(self.spared), "tables": tables}
                 rows = self._connection.execute(_BLOCKING, holders).fetchall()
                 self._end(rows, found, "The tables were still locked")
+                # One that was prepared holds locks that no backend has.
+                self._end_prepared(found)
             except psycopg.OperationalError:
                 # A test that ends every connection to its database ends this one too.
                 if last or not self._connection.closed:

@@ -239,10 +239,8 @@ def test_what_listens_to_the_engine_hears_its_own_test_alone(place: Place, tier:
 
 @pytest.mark.parametrize("whose", ["", " and application_name = ''"], ids=["all", "the tests' own"])
 def test_a_test_that_ends_backends_harms_no_other(place: Place, whose: str) -> None:
-    kill = (
-        "    ask(postgres_server.url, 'select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where '\n"  # noqa: S608
-        f"        \"datname ~ 'shared' and pid <> pg_backend_pid(){whose}\")\n"
-    )
+    backends = f"from pg_stat_activity where datname ~ 'shared' and pid <> pg_backend_pid(){whose}"
+    kill = f'    ask(postgres_server.url, "select count(pg_terminate_backend(pid, 5000)) {backends}")\n'
     check = "    add(postgres_engine)\n    assert count(postgres_engine) == 1\n"
     told = place.run(
         "def test_a(postgres_engine):\n" + check
