@@ -74,7 +74,10 @@ class Databases:
         """Rename a database, and end the connections to it: its name is free for another."""
         old, new = sql.Identifier(self._own(name)), sql.Identifier(self._own(aside))
         self._administrative().execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [name]
+            # An autovacuum worker leaves by itself, and is not an ordinary role's to end.
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
+            "where datname = %s and backend_type = 'client backend'",
+            [name],
         )
         self._run(sql.SQL("alter database {} rename to {}").format(old, new))
 

@@ -42,7 +42,8 @@ _LEFT_COUNT = """
 _BLOCKING = """
     select distinct a.pid, a.state, a.query, true
       from pg_locks l join pg_stat_activity a on a.pid = l.pid
-     where l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid() and l.pid <> all(%(spared)s)
+     where a.backend_type = 'client backend'
+       and l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid() and l.pid <> all(%(spared)s)
        and l.database = (select oid from pg_database where datname = current_database())
        and l.relation = any(%(tables)s)
      order by a.pid
