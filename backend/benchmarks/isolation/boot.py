@@ -107,6 +107,7 @@ def answered(url: str) -> None:
             with psycopg.connect(url, connect_timeout=2) as connection:
                 connection.execute("select 1")
         except psycopg.OperationalError:
+            # It is polled, as by whoever waits for a container.
             time.sleep(POLL_SECONDS)
         else:
             return

@@ -96,10 +96,10 @@ def connections_seen(see: Callable[[BaseConnection[Any]], None]) -> Iterator[Non
         except BaseException:
             connection.pgconn.finish()
             raise
-        return connection  # type: ignore[no-any-return]
+        return connection  # type: ignore[no-any-return]  # what it makes is Any
 
-    BaseConnection._connect_gen = classmethod(connect)  # type: ignore[assignment] # noqa: SLF001
+    BaseConnection._connect_gen = classmethod(connect)  # type: ignore[assignment] # noqa: SLF001  # psycopg's
     try:
         yield
     finally:
-        BaseConnection._connect_gen = original  # type: ignore[method-assign] # noqa: SLF001
+        BaseConnection._connect_gen = original  # type: ignore[method-assign] # noqa: SLF001  # psycopg's

@@ -93,7 +93,7 @@ class Held:
             self.send(b"ROLLBACK; " + _BEGIN)
             if self.changed_schema:
                 # What was prepared for a table's other shape would fail.
-                self.real._prepared.clear()  # type: ignore[union-attr] # noqa: SLF001
+                self.real._prepared.clear()  # type: ignore[union-attr] # noqa: SLF001  # psycopg's
                 self.changed_schema = False
                 self.send(b"ROLLBACK")
                 self.begin()

@@ -55,7 +55,7 @@ class HeldCursor(psycopg.Cursor[Any]):
     _statement: Any = None
 
     def _start_query(self, query: Any = None) -> Generator[Any, Any, None]:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]
+        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
         statement = self._statement if query is None else query
         connection.sending = statement
         yield from super()._start_query(query)
@@ -65,7 +65,7 @@ class HeldCursor(psycopg.Cursor[Any]):
         yield from super()._start_copy_gen(statement, params)
 
     def execute(self, *args: Any, **kwargs: Any) -> HeldCursor:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]
+        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
         try:
             super().execute(*args, **kwargs)
         finally:
@@ -73,7 +73,7 @@ class HeldCursor(psycopg.Cursor[Any]):
         return self
 
     def executemany(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]
+        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
         try:
             super().executemany(*args, **kwargs)
         finally:

@@ -137,8 +137,8 @@ class OneEngine:
             pool = self._shared_pool
             self._held_pool = HeldPool(
                 pool._creator,  # noqa: SLF001 (what `recreate` of SQLAlchemy's own pools hands on)
-                pre_ping=pool._pre_ping,  # noqa: SLF001
-                dialect=pool._dialect,  # noqa: SLF001
+                pre_ping=pool._pre_ping,  # noqa: SLF001  # SQLAlchemy's
+                dialect=pool._dialect,  # noqa: SLF001  # SQLAlchemy's
                 _dispatch=pool.dispatch,
             )
         self.engine.pool = self._held_pool

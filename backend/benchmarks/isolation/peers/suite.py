@@ -65,6 +65,7 @@ def test_paced(database: Engine, number: int) -> None:
     """Stand for a test that does something else as well, meanwhile a database can be made ahead."""
     check_nothing_is_there(database, number)
     insert(database)
+    # What else a test does, in which no database is needed.
     time.sleep(PACE_SECONDS)
 
 
