@@ -28,6 +28,8 @@ VERBS = {
     "reset": ["backend.scripts.reset_db"],
     "shell": ["backend.devtools.psql"],
     "utc": ["backend.scripts.check_utc"],
+    "backup": ["backend.devtools.backup.make"],
+    "restore": ["backend.devtools.backup.restore"],
 }
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import psycopg
 
 DEADLOCK = "40P01"
+NOTHING = {"reset": "Nothing was dropped", "restore": "Nothing was replaced"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,10 +75,13 @@ def positive(text: str) -> float:
     return seconds
 
 
-def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | None) -> None:
+def refuse_unless_ours(
+    engine: Engine, settings: Settings, *, typed_name: str | None, verb: str = "reset"
+) -> None:
     """Raise ConfigurationError unless the database is near and its mark vouches for it, or its name was typed.
 
-    No name will do where the mark says production. Where nobody typed it and somebody is at the terminal, it is asked.
+    What is to be done is `reset` or `restore`. No name will do where the mark says production. Where nobody typed it
+    and somebody is at the terminal, it is asked.
     """
     name = settings.url.database
     with engine.connect() as connection:
@@ -89,7 +93,7 @@ def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | 
     place = describe(settings.url)
     if mark == AppEnv.PRODUCTION:
         raise ConfigurationError(
-            f"Nothing was dropped in {place}: by its own mark it is production's, whatever APP_ENV says here.\n"
+            f"{NOTHING[verb]} in {place}: by its own mark it is production's, whatever APP_ENV says here.\n"
             "If it is a copy of one, say so in it: `COMMENT ON TABLE alembic_version IS "
             "'procore-integrator, development'`."
         )
@@ -102,8 +106,8 @@ def refuse_unless_ours(engine: Engine, settings: Settings, *, typed_name: str | 
     if typed_name is not None:
         doubts = [f"The name typed is {typed_name!r} and the database's is {name!r}."]
     raise ConfigurationError(
-        f"Nothing was dropped in {place}. {' '.join(doubts)}\n"
-        f"To drop {', '.join(found) or 'nothing, it is empty'}: `nox -s db_reset -- --yes-drop {name}`."
+        f"{NOTHING[verb]} in {place}. {' '.join(doubts)}\n"
+        f"To drop {', '.join(found) or 'nothing, it is empty'}: `nox -s db_{verb} -- --yes-drop {name}`."
     )
 
 
