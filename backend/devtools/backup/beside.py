@@ -25,18 +25,18 @@ _LOCK = "procore_integrator db_restore "
 _FILLING = "Made by db_restore, which is not done with it, for the database "
 _KEPT = "Kept by db_restore: so it was when a backup took its place as the database "
 _PAUSE = 0.005
+# An ordinary role is not told what another's connection is for.
 _CLIENTS = """
-    SELECT pid, usename, application_name FROM pg_stat_activity
-    WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender') ORDER BY pid
+    (SELECT a.*, (pg_has_role(usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
+                 AND (m.rolsuper OR NOT r.rolsuper) AS is_ours_to_end
+     FROM pg_stat_activity AS a
+     JOIN pg_roles AS r ON r.oid = usesysid
+     JOIN pg_roles AS m ON m.rolname = current_user
+     WHERE datname = %s AND pid <> pg_backend_pid() AND
+       coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')) AS clients
 """
-# Those of roles that this one may not act for are left, and named when the time is up.
-_END = """
-    SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')
-      AND (pg_has_role(usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))
-      AND (NOT (SELECT rolsuper FROM pg_roles WHERE oid = usesysid)
-           OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))
-"""
+_END = f"SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM {_CLIENTS} WHERE is_ours_to_end"  # noqa: S608  our own words
+_OTHERS = f"SELECT pid, usename, application_name FROM {_CLIENTS} WHERE NOT is_ours_to_end ORDER BY pid"  # noqa: S608  likewise
 _JUST_MADE = """
     SELECT datname FROM pg_database
     WHERE datname ~ %s AND datconnlimit = %s AND shobj_description(oid, 'pg_database') IS NULL
@@ -75,6 +75,14 @@ def alone(connection: psycopg.Connection, name: str) -> Iterator[None]:
     finally:
         if not connection.closed:
             connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [_LOCK + name])
+
+
+def free_name(connection: psycopg.Connection, name: str, suffix: str) -> str:
+    """Append to a name what makes it one that is not taken."""
+    number = 1
+    while exists(connection, found := name_beside(name, suffix if number == 1 else f"{suffix}_{number}")):
+        number += 1
+    return found
 
 
 def drop_unfinished(connection: psycopg.Connection, name: str) -> None:
@@ -124,6 +132,7 @@ def swap(
     From the first rename on nobody gets in, and `other` ends who is there. Stopped at any point, both are done or
     neither. Raises ConfigurationError where somebody is there who is not ours to end.
     """
+    refuse_if_used_by_others(connection, name)
     ended = _Ender(other, name)
     before = comment_of(connection, name)
     try:
@@ -134,13 +143,23 @@ def swap(
             connection.execute(comment_on(name, comment))
             connection.execute(comment_on(old, f"{_KEPT}{name}.\n{before or ''}"))
     except psycopg.errors.ObjectInUse as error:
-        found = other.execute(_CLIENTS, [name]).fetchall()
-        there = [f"pid {pid} of {role} ({application or 'no name'})" for pid, role, application in found]
-        who = ", ".join(there) or error.diag.message_detail or "somebody"
+        # A prepared transaction, or somebody who came meanwhile.
+        refuse_if_used_by_others(other, name)
         raise ConfigurationError(
-            f"{name} is in use by what is not ours to end: {who}.\nEnd that, and try again. Nothing was changed."
+            f"{name} is in use: {error.diag.message_detail}\nEnd that, and try again. Nothing was changed."
         ) from error
     return ended.count
+
+
+def refuse_if_used_by_others(connection: psycopg.Connection, name: str) -> None:
+    """Raise ConfigurationError where somebody is in the database whom this role may not send away."""
+    found = connection.execute(_OTHERS, [name]).fetchall()
+    there = [f"pid {pid} of {role} ({application or 'no name'})" for pid, role, application in found]
+    if there:
+        raise ConfigurationError(
+            f"{name} is in use by what is not ours to end: {', '.join(there)}.\n"
+            "End that, and try again. Nothing was changed."
+        )
 
 
 class _Ender:

@@ -132,9 +132,10 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
         major = connection.info.server_version // 10000
         tools = find_tools(url, major, compose_port=settings.db_port)
         check(backup, tools)
+        beside.refuse_if_used_by_others(connection, name)
         beside.drop_unfinished(connection, name)
         new = beside.new_name(name)
-        old = beside.name_beside(name, f"_before_{stamp(datetime.now(UTC))}")
+        old = beside.free_name(connection, name, f"_before_{stamp(datetime.now(UTC))}")
         try:
             fill(connection, backup, url, new, tools, mark_for=name, owner=owner)
             began = time.perf_counter()

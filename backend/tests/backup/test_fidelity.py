@@ -32,11 +32,13 @@ EVERYTHING = r"""
     CREATE TABLE times (at timestamptz, day date, span interval, during tstzrange);
     INSERT INTO times VALUES ('infinity', '-infinity', '1 mon -3 days 00:00:00.000001', 'empty'),
         (NULL, NULL, NULL, NULL),
-        ('0044-03-15 BC', '9999-12-31', '-1 year', '[2024-01-01T00:00:00Z,)'), ('2024-10-27T00:30:00.123456Z');
-    CREATE TABLE kinds (b bytea, f float8, r real, j json, jb jsonb, a text[], x xml, m money, p point, u uuid,
+        ('0044-03-15 BC', '9999-12-31', '-1 year',
+        '[2024-01-01T00:00:00Z,)'), ('2024-10-27T00:30:00.123456Z', NULL, NULL, NULL);
+    CREATE TABLE kinds (b bytea, f float8, r real, j json, jb jsonb, a text[], m money, p point, u uuid,
         t tsvector,        bits bit varying, net inet);
     INSERT INTO kinds VALUES ('\x00ff5c', 0.1 + 0.2, 'Infinity', '{"a":  1, "a": 2}', '{"a": 1}', '{NULL,"NULL",""}',
-        '<a/>',        1234.56, '(1,2)', '00000000-0000-4000-8000-000000000001', 'a:1 b:2', B'101', '::1');
+        1234.56, '(1,2)', '00000000-0000-4000-8000-000000000001', 'a:1 b:2',
+        B'101', '::1');
     CREATE TABLE nothing ();
     INSERT INTO nothing DEFAULT VALUES;
     CREATE TABLE dropped (gone int, stays text, times text); ALTER TABLE dropped DROP COLUMN gone;
@@ -105,14 +107,16 @@ def test_all_that_there_is_comes_back_as_it_was(
 ) -> None:
     before = everything.dumped()
     backup()
-    everything.run('SET default_transaction_read_only = off; DROP SCHEMA "other schema" CASCADE',
-                   "SET default_transaction_read_only = off; CREATE TABLE later ()")  # fmt: skip
+    everything.run(
+        "SET default_transaction_read_only = off",
+        'DROP SCHEMA "other schema" CASCADE; DELETE FROM usage_logs; CREATE TABLE later ()',
+    )
 
     restore.main([])
 
     assert everything.dumped() == before
     said = capsys.readouterr().out.splitlines()
-    assert ": 22 tables, " in said[1]
+    assert ": 19 tables, 140 rows, " in said[1]
     assert said[2].startswith(f'What was there before is kept as "{everything.name}_before_')
     assert everything.ask("SELECT count(*) FROM usage_logs") == 100
     assert everything.ask("SELECT rolconfig IS NULL AND datconnlimit = 17 FROM pg_database, pg_roles WHERE datname = "
