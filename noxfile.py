@@ -89,6 +89,18 @@ def db_shell(session: nox.Session) -> None:
 
 
 @nox.session
+def db_backup(session: nox.Session) -> None:
+    """Write the whole database into one file, verified, while it is in use (-- FILE, --ephemeral)."""
+    database(session, "backup")
+
+
+@nox.session
+def db_restore(session: nox.Session) -> None:
+    """Put a backup, verified, in the database's place, and keep the old one (-- FILE, --yes-drop NAME)."""
+    database(session, "restore")
+
+
+@nox.session
 def db_revision(session: nox.Session) -> None:
     """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)
