@@ -103,7 +103,7 @@ def inside(container: str) -> Tools:
 
 def _of_image(image: str, url: URL) -> Tools:
     # A log would be a second copy of the dump.
-    options = ["--rm", "--interactive", "--init", "--log-driver", "none", "--env", "PGPASSWORD"]
+    options = ["--rm", "--interactive", "--log-driver", "none", "--env", "PGPASSWORD"]
     sockets = url.query.get("host")
     if isinstance(sockets, str) and sockets.startswith("/"):
         # As this user, which is what such a server may ask about.
