@@ -137,10 +137,8 @@ def swap(
     before = comment_of(connection, name)
     try:
         with ended, connection.transaction():
-            for this, that in ((name, old), (new, name)):
-                statement = sql.SQL("ALTER DATABASE {} RENAME TO {}")
-                connection.execute(statement.format(sql.Identifier(this), sql.Identifier(that)))
-            connection.execute(comment_on(name, comment))
+            _rename(connection, name, old)
+            rename(connection, new, name, comment)
             connection.execute(comment_on(old, f"{_KEPT}{name}.\n{before or ''}"))
     except psycopg.errors.ObjectInUse as error:
         # A prepared transaction, or somebody who came meanwhile.
@@ -149,6 +147,18 @@ def swap(
             f"{name} is in use: {error.diag.message_detail}\nEnd that, and try again. Nothing was changed."
         ) from error
     return ended.count
+
+
+def rename(connection: psycopg.Connection, new: str, name: str, comment: str | None) -> None:
+    """Give a new database its name and its comment."""
+    with connection.transaction():
+        _rename(connection, new, name)
+        connection.execute(comment_on(name, comment))
+
+
+def _rename(connection: psycopg.Connection, this: str, that: str) -> None:
+    statement = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    connection.execute(statement.format(sql.Identifier(this), sql.Identifier(that)))
 
 
 def refuse_if_used_by_others(connection: psycopg.Connection, name: str) -> None:

@@ -46,22 +46,34 @@ class Tools:
         """Give what pg_dump writes of a database, piece by piece. Raises ToolFailed."""
         conninfo, environment = connection_words(self.place(url))
         command = [*self.command("pg_dump"), *options, "--dbname", conninfo]
-        with _running(command, environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None  # noqa: S101  asked for above
-            while chunk := process.stdout.read(_CHUNK):
-                yield chunk
+        return _output(command, environment)
 
     def restore(self, chunks: Iterable[bytes], url: URL, *options: str) -> None:
         """Have pg_restore read a dump, piece by piece, into a database. Raises ToolFailed."""
         conninfo, environment = connection_words(self.place(url))
         self._feed(["--exit-on-error", *options, "--dbname", conninfo], chunks, environment)
 
+    def dump_roles(self, url: URL) -> Iterator[bytes]:
+        """Give the statements that make a server's roles, with their passwords. Raises ToolFailed."""
+        conninfo, environment = connection_words(self.place(url))
+        command = [*self.command("pg_dumpall"), "--roles-only", "--dbname", conninfo]
+        return _output(command, environment)
+
+    def run_script(self, script: bytes, url: URL) -> None:
+        """Have psql run statements of which some may fail: a role may be there already. Raises ToolFailed."""
+        conninfo, environment = connection_words(self.place(url))
+        command = [*self.command("psql"), "--no-psqlrc", "--quiet", "--dbname", conninfo]
+        self._write(command, [script], environment)
+
     def check(self, chunks: Iterable[bytes]) -> None:
         """Have pg_restore read a dump's list of contents. Raises ToolFailed."""
         self._feed(["--list"], chunks, {})
 
     def _feed(self, arguments: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
-        command = [*self.command("pg_restore"), *arguments]
+        self._write([*self.command("pg_restore"), *arguments], chunks, environment)
+
+    @staticmethod
+    def _write(command: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
         with _running(command, environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.stdin is not None  # noqa: S101  asked for above
             # It may end before it has read all: because it failed, or because the list of contents comes first.
@@ -119,6 +131,13 @@ def _of_image(image: str, url: URL) -> Tools:
         return ["docker", "run", *options, "--entrypoint", program, image]
 
     return Tools(f"of the image {image}", run, place)
+
+
+def _output(command: list[str], environment: dict[str, str]) -> Iterator[bytes]:
+    with _running(command, environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101  asked for above
+        while chunk := process.stdout.read(_CHUNK):
+            yield chunk
 
 
 @contextmanager

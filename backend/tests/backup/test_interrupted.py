@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,38 +16,14 @@ from backend.database import connect
 from backend.devtools.backup import archive, restore
 from backend.tests.conftest import make_app
 
+from .stopping import stopped
 from .support import Database, backup, query, write_rows
-
-# A process that stops itself, by SIGKILL or as by Ctrl-C, at the first or a later call of a function, or after it.
-STOPPED = """
-import importlib, os, sys
-from pathlib import Path
-from backend.devtools.backup import archive
-from backend.devtools.backup.talk import enter
-directory, module, where, when, number, *arguments = sys.argv[1:]
-archive.DIRECTORY = Path(directory)
-path, name = where.rsplit(".", 1)
-place, _, kind = path.partition(":")
-place = importlib.import_module("backend.devtools.backup." + place)
-place = getattr(place, kind) if kind else place
-function, calls = getattr(place, name), []
-def stop(*arguments, **options):
-    calls.append(arguments)
-    if when == str(len(calls)):
-        os.kill(os.getpid(), int(number))
-    result = function(*arguments, **options)
-    if when == "after":
-        os.kill(os.getpid(), int(number))
-    return result
-setattr(place, name, stop)
-enter(lambda: importlib.import_module("backend.devtools.backup." + module).main(arguments))
-"""
 
 
 def stop(module: str, where: str, when: str, number: signal.Signals) -> str:
     """Run a command that is stopped there; return what it said."""
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(archive.DIRECTORY), module, where, when, str(int(number))],
+        stopped(archive.DIRECTORY, module, where, when, number),
         cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == (130 if number is signal.SIGINT else -number), done.stderr
