@@ -101,6 +101,13 @@ def db_restore(session: nox.Session) -> None:
 
 
 @nox.session
+def db_upgrade(session: nox.Session) -> None:
+    """Bring data of an older PostgreSQL, Compose's or the embedded one's, along (-- --drop-old, --anew)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.backup.upgrade", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_revision(session: nox.Session) -> None:
     """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)

@@ -68,6 +68,10 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
         tell(f"Database: {describe(settings.url)}, Compose's, which answers on DB_PORT {settings.db_port}.")
         yield configured
     elif make or DIRECTORY.exists():
+        if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
+            tell(
+                f"{os.path.relpath(old[-1])} holds an older PostgreSQL's data: `nox -s db_upgrade` brings them along."
+            )
         lent = ", run by another command and gone when that ends" if postgres.running(DIRECTORY) else ""
         with postgres.start_persistent(DIRECTORY) as server:
             place = os.path.relpath(DIRECTORY)

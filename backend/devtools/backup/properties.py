@@ -139,6 +139,7 @@ def creation(properties: Properties, name: str, *, locale: bool, owner: bool) ->
 def alterations(properties: Properties, name: str, *, owner: bool) -> Iterator[sql.Composed]:
     """Give the statements that make all else of the database as it was, but for its comment."""
     database = sql.Identifier(name)
+    yield sql.SQL("ALTER DATABASE {} RESET ALL").format(database)
     if owner and properties.grants is not None:
         for role in (sql.SQL("PUBLIC"), sql.Identifier(properties.owner)):
             yield sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(database, role)

@@ -65,9 +65,8 @@ class Compose:
 def upgrade(*, drop_old: bool, anew: bool) -> bool:
     """Upgrade the volume's data if they are old; return whether there was anything to do or to say."""
     compose = read_compose()
-    if compose is None or docker.ask("volume", "inspect", compose.volume) is None:
+    if compose is None:
         return False
-    docker.pull(compose.image)
     remove_leftovers(compose.volume)
     found = list_data(compose)
     current = next((data for data in found if data.path == compose.path), None)
@@ -159,7 +158,7 @@ def drop(compose: Compose, place: str, current: Data | None, others: list[Data])
 
 
 def read_compose() -> Compose | None:
-    """Read what Compose makes of its files; None where there is no Docker, or no such service."""
+    """Read what Compose makes of its files; None where there is no Docker, no such service, or no volume of it yet."""
     said = docker.ask("compose", "--project-directory", str(ROOT), "config", "--format", "json")
     if said is None:
         return None
@@ -167,6 +166,9 @@ def read_compose() -> Compose | None:
     service = whole["services"].get("db")
     mounts = [each for each in (service or {}).get("volumes", []) if each["type"] == "volume"]
     if service is None or not mounts:
+        return None
+    volume = whole["volumes"][mounts[0]["source"]]["name"]
+    if docker.ask("volume", "inspect", volume) is None:
         return None
     docker.pull(service["image"])
     [image] = json.loads(docker.run("image", "inspect", service["image"]))
@@ -178,7 +180,7 @@ def read_compose() -> Compose | None:
     return Compose(
         image=service["image"],
         major=int(environment["PG_MAJOR"]),
-        volume=whole["volumes"][mounts[0]["source"]]["name"],
+        volume=volume,
         target=str(target),
         path=str(PurePosixPath(environment["PGDATA"]).relative_to(target)),
         environment={name: value for name, value in service["environment"].items() if value is not None},
