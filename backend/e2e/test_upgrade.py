@@ -15,6 +15,7 @@ from backend.tests.backup.stopping import stopped
 
 from .checkout import Checkout, request, wait_until
 
+DATABASE = (sys.executable, "-m", "backend.devtools.database")
 UPGRADE = (sys.executable, "-m", "backend.devtools.backup.upgrade")
 MakeVolume = Callable[[int], tuple[Checkout, str, object]]
 
@@ -172,6 +173,17 @@ def test_volume_comes_to_the_new_version_and_the_old_data_stay_as_they_were(make
     assert accepts(url_of(checkout, "old%20hand:their%20own"))
     assert not accepts(url_of(checkout, "postgres:as-it-was")), "it is Compose's password now"
     assert request(f"{checkout.url}/api/v1/companies/2").body["name"] == "Company 2!"
+
+    tools = "from backend.devtools.backup.tools import find_tools; from backend.config import load_settings as load"
+    tools += "; print(find_tools(load().url, 18, compose_port=load().db_port).origin)"
+    assert checkout.run(sys.executable, "-c", tools) == "of the server's own container\n"
+    checkout.run(*DATABASE, "backup")
+    assert request(f"{checkout.url}/api/v1/companies", data={"name": "Later"}).status == 201
+    assert "each table as it was backed up" in checkout.run(*DATABASE, "restore", "--drop-old")
+    assert request(f"{checkout.url}/api/v1/companies/2").body["name"] == "Company 2!", (
+        "the API is connected anew"
+    )
+    assert seen(url_of(checkout)) == before
 
     dropped = checkout.run(*UPGRADE, "--drop-old")
     assert (

@@ -5,11 +5,15 @@ import json
 import re
 import secrets
 import stat
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import URL, Engine, make_url
 
 from backend.database import connect
@@ -21,6 +25,7 @@ from backend.scripts import init_db as init_script
 
 from .support import Database, backup, query, refused, write_rows
 
+PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
 EVERYTHING = r"""
     CREATE SCHEMA "other schema";
     COMMENT ON SCHEMA "other schema" IS 'It''s theirs';
@@ -259,6 +264,36 @@ def test_what_is_not_what_was_backed_up_does_not_take_its_place(
     )
     assert ours.beside() == [ours.name]
     assert ours.ask("SELECT to_regclass('precious') IS NOT NULL") is True
+
+
+def test_password_of_any_characters_is_known_to_the_tools_and_shown_to_nobody(
+    ours: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    role = f"who {secrets.token_hex(4)}"
+    with psycopg.connect(ours.server, autocommit=True) as connection:
+        statement = sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}")
+        connection.execute(statement.format(sql.Identifier(role), PASSWORD))
+    url = make_url(ours.driver_url).set(username=role, password=PASSWORD)
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    seen: list[list[str]] = []
+    popen = subprocess.Popen
+
+    class Watched(popen):  # type: ignore[misc, valid-type]  # it is the class that it was
+        def __init__(self, command: list[str], **options: Any) -> None:  # noqa: ANN401  whatever it takes
+            seen.append(command)
+            super().__init__(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Watched)
+
+    backup()
+    restore.main(["--drop-old"])
+
+    said = capsys.readouterr()
+    assert {Path(command[0]).name for command in seen} == {"pg_dump", "pg_restore"}
+    assert not any(
+        PASSWORD in str(word) or "end" in str(word).split() for command in seen for word in command
+    )
+    assert PASSWORD not in said.out + said.err
 
 
 def test_large_table_comes_back(ours: Database) -> None:
