@@ -218,11 +218,16 @@ def test_figures_know_every_change_of_a_value_and_no_order(ours: Database) -> No
             pin(connection)
             return read_figures(connection)
 
-    ours.run("CREATE TABLE t (a text, b text); INSERT INTO t VALUES ('1', NULL), ('2', '')")
+    ours.run(
+        "CREATE TABLE t (a text, b text, at timestamptz DEFAULT '2024-02-03T04:05:06Z', f float8 DEFAULT 0.1::float8 + 0.2::float8)",
+        "INSERT INTO t VALUES ('1', NULL), ('2', '')",
+    )
     before = figures()
     ours.run(
         "TRUNCATE t; INSERT INTO t VALUES ('2', ''), ('1', NULL)",
         f"ALTER DATABASE {ours.quoted} SET datestyle = 'German'",
+        f"ALTER DATABASE {ours.quoted} SET timezone = 'Asia/Kathmandu'",
+        f"ALTER DATABASE {ours.quoted} SET extra_float_digits = 0",
     )
     assert figures() == before
     for change in (
@@ -290,9 +295,7 @@ def test_password_of_any_characters_is_known_to_the_tools_and_shown_to_nobody(
 
     said = capsys.readouterr()
     assert {Path(command[0]).name for command in seen} == {"pg_dump", "pg_restore"}
-    assert not any(
-        PASSWORD in str(word) or "end" in str(word).split() for command in seen for word in command
-    )
+    assert not any("${HOME}" in str(word) for command in seen for word in command)
     assert PASSWORD not in said.out + said.err
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from backend.config import ConfigurationError
 from backend.database import connect, init_db
-from backend.devtools.backup import beside, make, restore, tools
+from backend.devtools.backup import archive, beside, make, restore, tools
 from backend.devtools.postgres import find_clients
 
 from .support import Database, backup, command, refused
@@ -95,6 +95,8 @@ def test_what_is_no_whole_backup(
     path.write_bytes(spoil(path.read_bytes()))
 
     assert refused(str(path)).startswith(f"{path} {said}")
+    with pytest.raises(ConfigurationError, match=said[:20]), archive.reading(path):
+        pass
     assert is_untouched(ours)
 
 
