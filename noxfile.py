@@ -135,9 +135,8 @@ def types(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
     prepare(session)
-    session.run(
-        "pytest", "--postgres", "docker", "-p", "no:randomly", "backend/e2e", *session.posargs, **PATIENCE
-    )
+    chosen = ("--postgres", "docker", "-p", "no:randomly", "-n", "2", "backend/e2e")
+    session.run("pytest", *chosen, *session.posargs, **PATIENCE)
 
 
 @nox.session
