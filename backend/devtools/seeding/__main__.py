@@ -1,6 +1,7 @@
 """Fill the configured database with believable rows: `nox -s db_seed`, which also finds the database."""
 
 import argparse
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ from datetime import UTC, datetime
 
 import psycopg
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from backend.config import ConfigurationError, load_settings
 from backend.database import schema_state
@@ -27,6 +30,8 @@ QUIET_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    # Of a COPY whose connection is lost it warns in its own words; ours follow.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     options = parse(arguments)
     plan = Plan(options.seed, options.scale, options.until)
     settings = load_settings()
@@ -137,10 +142,22 @@ def write(engine: Engine, plan: Plan, options: argparse.Namespace) -> dict[str, 
             f"Nothing was written: {place} has rows already: {there}.\n"
             "To empty those tables first: `nox -s db_seed -- --replace`; to drop all that there is: `nox -s db_reset`."
         ) from None
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.FeatureNotSupported):
+            raise
+        raise ConfigurationError(
+            f"Nothing was written: a table that is not ours holds on to the rows. {error.orig.diag.message_detail}\n"
+            "Empty that first, by `nox -s db_shell`, or drop all that there is: `nox -s db_reset`."
+        ) from error
     except psycopg.Error as error:
         # COPY goes past SQLAlchemy, and so do its refusals.
         first = str(error).strip().partition("\n")[0]
         raise ConfigurationError(f"Nothing was written: the database at {place} refused: {first}.") from error
+
+
+class Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} a second")
 
 
 @contextmanager
@@ -149,7 +166,7 @@ def progress(rows: int) -> Iterator[Advance]:
     shown = Progress(
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
         BarColumn(),
-        TextColumn("{task.speed:,.0f} a second"),
+        Speed(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -7,6 +7,7 @@ first unit on, and everybody's company follows from their number: nothing is kep
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from random import Random
 
 from backend.devtools.seeding.names import company_name, domain, mailbox
 from backend.devtools.seeding.plan import Plan, spread
@@ -134,22 +135,25 @@ def procore_connections(plan: Plan) -> Iterator[Row]:
         for number, (environment, grant, status) in enumerate(_CONNECTIONS[kind]):
             connection += 1
             made = founded + timedelta(days=1 + 7 * number, seconds=random.getrandbits(16))
-            issued = plan.until - timedelta(seconds=60 + random.getrandbits(12))
-            revoked = made + timedelta(days=5, seconds=random.getrandbits(16))
-            is_active = status is ConnectionStatus.ACTIVE
-            if status is ConnectionStatus.REAUTH_REQUIRED:
-                issued -= timedelta(days=3)
-            last = revoked if status is ConnectionStatus.REVOKED else issued
-            procore_user = None if grant is GrantType.CLIENT_CREDENTIALS else _PROCORE_USERS + owner * _APART
+            procore_company = _PROCORE_COMPANIES + company * _APART + random.getrandbits(8)
             yield (
-                connection, company, owner, environment.value, grant.value,
-                _PROCORE_COMPANIES + company * _APART + random.getrandbits(8), procore_user,
-                NO_TOKEN if is_active else None, None,
-                None if last is revoked else issued, None if last is revoked else issued + ACCESS_TOKEN_LIFETIME,
-                status.value, None if last is revoked else issued,
-                "invalid_grant" if status is ConnectionStatus.REAUTH_REQUIRED else None,
-                3600 - random.getrandbits(11) if is_active else None,
-                plan.until + timedelta(minutes=30) if is_active else None,
-                revoked if last is revoked else None, made, last,
+                connection, company, None if kind == LEFT else owner, environment.value, grant.value, procore_company,
+                None if grant is _CLIENT else _PROCORE_USERS + owner * _APART, *_state(plan, random, status, made),
             )  # fmt: skip
         owner += SIZES[kind]
+
+
+def _state(plan: Plan, random: Random, status: ConnectionStatus, made: datetime) -> Row:
+    """Return the values of a connection from `access_token` on."""
+    issued = plan.until - timedelta(seconds=60 + random.getrandbits(12))
+    revoked = made + timedelta(days=5, seconds=random.getrandbits(16))
+    remaining = 3600 - random.getrandbits(11)
+    if status is _REVOKED:
+        return (None,) * 4 + (status.value,) + (None,) * 4 + (revoked, made, revoked)
+    if status is _REAUTH:
+        issued -= timedelta(days=3)
+        ends = issued + ACCESS_TOKEN_LIFETIME
+        return None, None, issued, ends, status.value, issued, "invalid_grant", None, None, None, made, issued
+    resets = plan.until + timedelta(minutes=30)
+    ends = issued + ACCESS_TOKEN_LIFETIME
+    return NO_TOKEN, None, issued, ends, status.value, issued, None, remaining, resets, None, made, issued

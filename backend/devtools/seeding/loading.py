@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+import psycopg
 from sqlalchemy import Connection, Engine, text
 
 from backend.database import alone
@@ -12,9 +13,6 @@ from backend.devtools.seeding import accounts, activity
 from backend.devtools.seeding.accounts import Row
 from backend.devtools.seeding.plan import Plan
 from backend.models.models import Company, JobQueue, ProcoreConnection, UsageLog, User, UserSettings
-
-if TYPE_CHECKING:
-    import psycopg
 
 Advance = Callable[[int], None]
 """Is told that so many rows more were sent."""
@@ -76,15 +74,7 @@ def seed(
             connection.execute(text(f"TRUNCATE {NAMES}"))
         elif counts := count(connection):
             raise NotEmptyError(counts)
-        written = {}
-        for table in TABLES:
-            with _bare(connection, table.name) if table.is_large else nullcontext():
-                written[table.name] = _copy(connection, table, plan, advance)
-            if table.columns[0] == "id":
-                # Unlike setval() it is undone with the rest.
-                statement = f"ALTER TABLE {table.name} ALTER COLUMN id RESTART WITH {written[table.name] + 1}"
-                connection.execute(text(statement))
-    return written
+        return {table.name: _write(connection, table, plan, advance) for table in TABLES}
 
 
 def tidy(engine: Engine) -> None:
@@ -102,16 +92,29 @@ def count(connection: Connection) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number}
 
 
+def _write(connection: Connection, table: Table, plan: Plan, advance: Advance) -> int:
+    with _bare(connection, table.name) if table.is_large else nullcontext():
+        number = _copy(connection, table, plan, advance)
+    if table.columns[0] == "id":
+        # Unlike setval() it is undone with the rest.
+        connection.execute(text(f"ALTER TABLE {table.name} ALTER COLUMN id RESTART WITH {number + 1}"))
+    return number
+
+
 def _copy(connection: Connection, table: Table, plan: Plan, advance: Advance) -> int:
     # The driver's own adaptation, so that what is no instant is refused here as everywhere. As text, for binary takes
     # it longer; the server, which takes longest, does not mind.
     cursor = cast("psycopg.Connection", connection.connection.driver_connection).cursor()
     number = 0
-    with cursor.copy(f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN") as copy:
-        for number, row in enumerate(table.rows(plan), 1):
-            copy.write_row(row)
-            if number % _STEP == 0:
-                advance(_STEP)
+    try:
+        with cursor.copy(f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN") as copy:
+            for number, row in enumerate(table.rows(plan), 1):
+                copy.write_row(row)
+                if number % _STEP == 0:
+                    advance(_STEP)
+    except psycopg.OperationalError as error:
+        connection.invalidate(error)  # there is nothing left that could be rolled back
+        raise
     advance(number % _STEP)
     return number
 
