@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import cycle, islice
 from random import Random
 
 from backend.devtools.seeding.accounts import LEFT, PEOPLE, SIZES, Row, is_inactive
@@ -25,8 +26,8 @@ _ACTIVE = [
 ]
 _FIRST = [(company, user) for company, user in _ACTIVE if user - sum(SIZES[:company]) < 3]  # noqa: PLR2004  above
 _ALONE = [(company, None) for company in range(len(SIZES)) if company != LEFT]
-_ACTORS: list[tuple[int, int | None]] = [*_ACTIVE, *_FIRST, *_ALONE][:64]
-_ACTORS += _ACTIVE[: 64 - len(_ACTORS)]
+# As many as six bits choose from.
+_ACTORS: list[tuple[int, int | None]] = list(islice(cycle([*_ACTIVE, *_FIRST, *_ALONE]), 64))
 
 _JOB_TYPES = (
     "sync_projects", "sync_users", "sync_vendors", "sync_commitments", "import_daily_logs", "import_drawings",
