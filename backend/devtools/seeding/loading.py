@@ -78,7 +78,7 @@ def seed(
 
 
 def tidy(engine: Engine) -> None:
-    """Have the planner know what there is now: its statistics, and the summaries of the log's BRIN index."""
+    """Have the planner's statistics and the visibility map there now, and not when autovacuum comes by."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {NAMES}"))
 
