@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from backend import migrations
+from backend.benchmarks import seed as benchmark
 from backend.config import ROOT, ConfigurationError
 from backend.database import SessionLocal, connect, init_db
 from backend.devtools.postgres import start_ephemeral
@@ -138,6 +139,18 @@ def test_same_rows_every_time_whatever_the_zone_of_the_database(target: Engine) 
     fill(target, "--replace", "--seed", "2")
 
     assert all(digest(target)[name] != before[name] for name in COUNTS)
+
+
+def test_insert_that_it_is_measured_beside_writes_the_same_rows(
+    target: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(target)
+    expected = digest(target)
+    monkeypatch.setattr(benchmark, "SMALL", Plan())
+
+    benchmark.write_by_insert(target, {name: benchmark.as_parameters(name) for name in COUNTS})
+
+    assert digest(target) == expected
 
 
 def test_every_state_is_there(target: Engine) -> None:
