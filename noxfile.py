@@ -83,6 +83,12 @@ def db_reset(session: nox.Session) -> None:
 
 
 @nox.session
+def db_seed(session: nox.Session) -> None:
+    """Fill the database with believable rows, in any amount (-- --scale 1000, --seed N, --replace)."""
+    database(session, "seed")
+
+
+@nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
     database(session, "shell")

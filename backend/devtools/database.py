@@ -26,6 +26,7 @@ DIRECTORY = ROOT / ".dev" / "postgres-18"
 VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
+    "seed": ["backend.devtools.seeding"],
     "shell": ["backend.devtools.psql"],
     "utc": ["backend.scripts.check_utc"],
 }
@@ -120,6 +121,8 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
         commands = [[*VERBS["init"], *rest], reset]
     elif verb == "reset":
         commands = [VERBS["init"], [*reset, *rest]]
+    elif verb == "seed":
+        commands = [VERBS["init"], [*VERBS["seed"], "--yes-seed", settings.postgres_db, *rest]]
     elif verb == "utc":
         # The database is gone with the server, so its settings may be put to the test.
         commands = [VERBS["init"], [*VERBS[verb], "--own-database", *rest]]
