@@ -83,6 +83,12 @@ def db_reset(session: nox.Session) -> None:
 
 
 @nox.session
+def db_seed(session: nox.Session) -> None:
+    """Fill the database with believable rows, in any amount (-- --scale 1000, --seed N, --replace)."""
+    database(session, "seed")
+
+
+@nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
     database(session, "shell")
@@ -154,9 +160,8 @@ def types(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
     prepare(session)
-    session.run(
-        "pytest", "--postgres", "docker", "-p", "no:randomly", "backend/e2e", *session.posargs, **PATIENCE
-    )
+    chosen = ("--postgres", "docker", "-p", "no:randomly", "-n", "2", "backend/e2e")
+    session.run("pytest", *chosen, *session.posargs, **PATIENCE)
 
 
 @nox.session

@@ -27,6 +27,7 @@ DIRECTORY = ROOT / ".dev" / "postgres-18"
 VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
+    "seed": ["backend.devtools.seeding"],
     "shell": ["backend.devtools.psql"],
     "utc": ["backend.scripts.check_utc"],
     "backup": ["backend.devtools.backup.make"],
@@ -138,6 +139,7 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
     shown: dict[str, list[list[str]]] = {
         "init": [[*init, *rest], reset],
         "reset": [init, [*reset, *rest]],
+        "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
         # The database is gone with the server, so its settings may be put to the test.
         "utc": [init, [*VERBS["utc"], "--own-database", *rest]],
         "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],

@@ -4,8 +4,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from .checkout import Checkout, copy_checkout
+
+# Two halves take about as long, and do not see each other's containers: Compose labels those of checkouts.
+CHECKOUTS = {"test_commits", "test_compose", "test_devcontainer", "test_images", "test_readme"}
+
+
+class Halves(LoadScopeScheduling):  # type: ignore[misc] # it has no types
+    """Give each of two workers its half, file by file: what a file's tests share is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "checkouts" if Path(nodeid.partition("::")[0]).stem in CHECKOUTS else "servers"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:
+    return Halves(config, log)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Images that are initialised already: made once, used from then on, and no obstacle where they are of no use."""
 
 import secrets
-import statistics
 import subprocess
 import sys
 import time
@@ -203,51 +202,6 @@ def test_two_runs_at_once_make_a_seed_without_harm_to_each_other(build: BuildIma
 
     assert [run.wait(120) for run in runs] == [0, 0]
     start(image).stop()
-
-
-def test_the_boot_to_the_first_query_is_quicker_than_that_of_the_bare_image(
-    engine: docker.DockerClient,
-) -> None:
-    """At most 0.7 times, with the reaper's start included; measured in turns, so that other work slows both."""
-    start(IMAGE).stop()
-    ours, bare = [], []
-    for _ in range(5):
-        began = time.perf_counter()
-        with start(IMAGE) as server:
-            cluster(server)
-            ours.append(time.perf_counter() - began)
-        bare.append(seconds_of_a_bare_container(engine))
-
-    ratio = statistics.median(ours) / statistics.median(bare)
-    assert ratio <= 0.7, f"{ratio:.2f}: {ours} against {bare}"
-
-
-def seconds_of_a_bare_container(engine: docker.DockerClient) -> float:
-    """Start the image as `docker run` does, in memory and without durability, and poll it until a query is answered."""
-    began = time.perf_counter()
-    container = engine.containers.run(
-        IMAGE,
-        ["postgres", "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"],
-        detach=True,
-        environment={"POSTGRES_PASSWORD": "bare", "PGDATA": "/pgtmp/data"},
-        tmpfs={"/pgtmp": "rw"},
-        ports={"5432/tcp": ("127.0.0.1", None)},
-    )
-    try:
-        container.reload()
-        port = container.ports["5432/tcp"][0]["HostPort"]
-        while True:
-            try:
-                with psycopg.connect(
-                    f"postgresql://postgres:bare@127.0.0.1:{port}/postgres", connect_timeout=2
-                ) as one:
-                    one.execute("select 1").fetchone()
-            except psycopg.OperationalError:
-                time.sleep(0.005)
-            else:
-                return time.perf_counter() - began
-    finally:
-        container.remove(force=True, v=True)
 
 
 def test_the_command_clears_the_images_that_no_container_uses(

@@ -36,6 +36,7 @@ listen_port = 6432
 auth_type = plain
 auth_file = /etc/bouncer/userlist.txt
 server_tls_sslmode = disable
+server_login_retry = 1
 """
 
 

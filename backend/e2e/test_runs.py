@@ -147,11 +147,12 @@ def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    # From a container of its own, for a container has no right to its own mounts.
+    # From a container of its own, for a container has no right to its own mounts; to what is there and a little more.
     shrink = (
         "process = docker('inspect', '--format', '{{.State.Pid}}', container()).strip(); "
+        "there = '$(df --output=used -B1M /pgtmp | tail -n 1)'; "
         "docker('run', '--rm', '--privileged', '--pid=host', '--entrypoint=nsenter', 'postgres:18', "
-        "'-t', process, '-m', 'mount', '-o', 'remount,size=200m', '/pgtmp')"
+        "'-t', process, '-m', 'sh', '-c', f'mount -o remount,size=$(({there} + 150))m /pgtmp')"
     )
     result = run_inside(
         tmp_path,

@@ -130,6 +130,16 @@ def test_backup_and_restoration_are_shown_on_request_and_leave_nothing(
     assert set((ROOT / "backups").glob("*")) == before
 
 
+def test_data_set_is_shown_on_a_server_that_comes_and_goes(configured: Engine) -> None:
+    done = command("seed", "--ephemeral", "--seed", "3")
+
+    assert done.returncode == 0, done.stderr
+    assert "1,000 usage_logs" in done.stdout
+    assert "Nothing of yours was changed." in done.stderr
+    with configured.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
+
+
 def test_shell_is_psql_with_every_parameter_of_the_url(
     configured: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

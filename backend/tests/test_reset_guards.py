@@ -16,6 +16,7 @@ from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.migrations import marker
 from backend.migrations.drift import differences
 from backend.scripts import init_db as init_script
+from backend.scripts import ownership
 from backend.scripts import reset_db as reset_script
 
 TOKEN = "t" * 32
@@ -170,7 +171,7 @@ def test_name_is_asked_at_a_terminal(typed: str, code: int, empty: Engine) -> No
         os.close(theirs)
 
     assert done.returncode == code, done.stderr
-    assert "What would go from" in done.stdout
+    assert "What would be done in" in done.stdout
     assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is (typed == "right")
 
 
@@ -190,7 +191,7 @@ def test_name_is_asked_at_a_terminal(typed: str, code: int, empty: Engine) -> No
     ],
 )
 def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str, *, near: bool) -> None:
-    assert reset_script.is_near(host, address) is near
-    assert reset_script.doubts_of(near=near, marked=True) == (
+    assert ownership.is_near(host, address) is near
+    assert ownership.doubts_of(near=near, marked=True) == (
         [] if near else ["It is neither on this machine nor Compose's, so its name must be typed."]
     )

@@ -19,9 +19,10 @@ from backend.utc import UtcDateTime, guard_models
 NEW_YORK = ZoneInfo("America/New_York")
 FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
 
+# Mappers come in no order, and workers must agree on one.
 INSTANTS = [
     (mapper.class_, column.name)
-    for mapper in Base.registry.mappers
+    for mapper in sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
     for column in mapper.local_table.c
     if column.name.endswith("_at")
 ]

@@ -12,8 +12,8 @@ from rich.filesize import decimal
 from sqlalchemy import URL
 
 from backend import migrations
-from backend.config import AppEnv, ConfigurationError, Settings, load_settings
-from backend.scripts.reset_db import refuse_unless_ours
+from backend.config import ConfigurationError, Settings, load_settings
+from backend.scripts.ownership import Deed, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 
@@ -25,26 +25,24 @@ from .properties import alterations, creation, read_properties
 from .talk import counted, enter, first_line, progress
 from .tools import ToolFailed, Tools, find_tools
 
+REPLACE = Deed("Nothing was replaced", "replace", "nox -s db_restore -- --yes-drop")
 _UNCHANGED = "Nothing was changed."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     settings = load_settings()
-    if settings.app_env is AppEnv.PRODUCTION:
-        raise ConfigurationError(
-            f"APP_ENV is production: a production database is never replaced by a backup. {_UNCHANGED}"
-        )
+    refuse_production(settings, f"a production database is never replaced by a backup. {_UNCHANGED}")
     name = str(settings.url.database)
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         if options.drop_kept:
-            refuse_unless_ours(engine, settings, typed_name=options.yes_drop, verb="restore")
+            refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
             drop_kept(settings.url, name)
             return
         with opened((options.file or newest(name)).absolute()) as backup:
             refuse_unknown_revision(backup)
-            refuse_unless_ours(engine, settings, typed_name=options.yes_drop, verb="restore")
+            refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
             engine.dispose()
             replace(backup, settings, drop_old=options.drop_old, owner=not options.no_owner)
 
