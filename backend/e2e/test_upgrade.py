@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from .checkout import Checkout, request, wait_until
 
 DATABASE = (sys.executable, "-m", "backend.devtools.database")
 UPGRADE = (sys.executable, "-m", "backend.devtools.backup.upgrade")
+HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 MakeVolume = Callable[[int], tuple[Checkout, str, object]]
 
 LABEL = "procore-integrator.db_upgrade"
@@ -205,8 +207,9 @@ def test_upgrade_that_is_stopped_at_any_point_changed_nothing_and_the_next_one_f
 ) -> None:
     checkout, volume, before = make_volume(17)
     old = files(volume)
+    written = HOSTILE.replace("'", "\\'")
+    (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\n")
     points = [
-        ("carry._carry_database", "1", signal.SIGKILL),  # both servers run
         ("beside.rename", "1", signal.SIGKILL),  # one database is there, and not its name
         ("containers.stop_cleanly", "after", signal.SIGINT),
         ("volume:Compose.script", "3", signal.SIGKILL),  # all is there but the last name
@@ -226,7 +229,7 @@ def test_upgrade_that_is_stopped_at_any_point_changed_nothing_and_the_next_one_f
     assert files(volume) == old
     assert leftovers(volume) == []
     checkout.compose("up", "--detach", "--wait", "db")
-    assert seen(url_of(checkout)) == before
+    assert seen(url_of(checkout, f"postgres:{quote(HOSTILE, safe='')}")) == before
 
 
 @pytest.fixture

@@ -91,6 +91,11 @@ def stop_cleanly(container: str) -> None:
         raise ConfigurationError(f"The new server did not stop well (exit code {code}). Nothing was changed.")
 
 
+def labels(of: str, side: str = "none") -> tuple[str, ...]:
+    """Return the options by which a container is known to be of an upgrade of these data."""
+    return "--label", f"{_LABEL}={of}", "--label", f"{_LABEL}.side={side}"
+
+
 def remove_leftovers(of: str) -> None:
     """Remove the containers that an interrupted upgrade of the same data left."""
     _remove("--filter", f"label={_LABEL}={of}")
@@ -109,8 +114,16 @@ def _container(
     docker.pull(image)
     # By name alone, so that no value is in a list of processes.
     variables = [word for name in environment for word in ("--env", name)]
-    labels = ("--label", f"{_LABEL}={of}", "--label", f"{_LABEL}.side={side}")
-    arguments = ("--detach", "--publish", "127.0.0.1::5432", *labels, *options, *variables, image, *command)
+    arguments = (
+        "--detach",
+        "--publish",
+        "127.0.0.1::5432",
+        *labels(of, side),
+        *options,
+        *variables,
+        image,
+        *command,
+    )
     try:
         yield docker.run("run", *arguments, environment=environment).strip()
     finally:

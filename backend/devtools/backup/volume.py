@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -18,7 +19,7 @@ from backend.scripts.terminal import say
 
 from . import docker
 from .carry import carry
-from .containers import new_server, old_server, remove_leftovers, stop_cleanly
+from .containers import labels, new_server, old_server, remove_leftovers, stop_cleanly
 
 MARK = "upgraded-from"
 _MAKING, _ASIDE = ".making-", ".aside-"
@@ -58,7 +59,17 @@ class Compose:
 
     def script(self, words: str, *arguments: str) -> str:
         """Run a script of the shell on the volume, which lies in /data."""
-        options = ("--rm", "--network", "none", "--user", "root", "--volume", f"{self.volume}:/data")
+        # With the label: what a killed run has left at work must not meet what the next one does.
+        options = (
+            "--rm",
+            "--network",
+            "none",
+            "--user",
+            "root",
+            *labels(self.volume),
+            "--volume",
+            f"{self.volume}:/data",
+        )
         return docker.run("run", *options, "--entrypoint", "sh", self.image, "-euc", words, "sh", *arguments)
 
 
@@ -128,10 +139,8 @@ def bring_along(compose: Compose, source: Data, *, set_aside: bool) -> None:
         compose.script(words, str(source.major), making, compose.path)
     except BaseException:
         remove_leftovers(compose.volume)
-        docker.ask(
-            "run", "--rm", "--network", "none", "--volume", f"{compose.volume}:/data", "--entrypoint", "rm", "--user",
-            "root", compose.image, "-rf", f"/data/{making}",
-        )  # fmt: skip
+        with suppress(ConfigurationError):
+            compose.script('rm -rf "/data/$1"', making)
         raise
 
 
@@ -162,7 +171,8 @@ def read_compose() -> Compose | None:
     said = docker.ask("compose", "--project-directory", str(ROOT), "config", "--format", "json")
     if said is None:
         return None
-    whole = json.loads(said)
+    # It is printed to be read by Compose again, for which a dollar is two.
+    whole = json.loads(said.replace("$$", "$"))
     service = whole["services"].get("db")
     mounts = [each for each in (service or {}).get("volumes", []) if each["type"] == "volume"]
     if service is None or not mounts:
