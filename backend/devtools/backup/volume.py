@@ -60,17 +60,9 @@ class Compose:
     def script(self, words: str, *arguments: str) -> str:
         """Run a script of the shell on the volume, which lies in /data."""
         # With the label: what a killed run has left at work must not meet what the next one does.
-        options = (
-            "--rm",
-            "--network",
-            "none",
-            "--user",
-            "root",
-            *labels(self.volume),
-            "--volume",
-            f"{self.volume}:/data",
-        )
-        return docker.run("run", *options, "--entrypoint", "sh", self.image, "-euc", words, "sh", *arguments)
+        place = (*labels(self.volume), "--volume", f"{self.volume}:/data", "--entrypoint", "sh", self.image)
+        isolated = ("--rm", "--network", "none", "--user", "root")
+        return docker.run("run", *isolated, *place, "-euc", words, "sh", *arguments)
 
 
 def upgrade(*, drop_old: bool, anew: bool) -> bool:

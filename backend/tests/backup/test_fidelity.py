@@ -23,7 +23,7 @@ from backend.devtools.backup.tools import Tools, find_tools
 from backend.devtools.postgres import Server
 from backend.scripts import init_db as init_script
 
-from .support import Database, backup, query, refused, write_rows
+from .support import Database, backup, command, query, refused, write_rows
 
 PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
 EVERYTHING = r"""
@@ -298,6 +298,22 @@ def test_password_of_any_characters_is_known_to_the_tools_and_shown_to_nobody(
     assert {Path(command[0]).name for command in seen} == {"pg_dump", "pg_restore"}
     assert not any("${HOME}" in str(word) for command in seen for word in command)
     assert PASSWORD not in said.out + said.err
+
+
+def test_file_may_be_tried_on_a_server_that_comes_and_goes(ours: Database) -> None:
+    path = backup()
+    ours.run("CREATE TABLE precious ()")
+
+    done = command(
+        "backend.devtools.database", "restore", "--ephemeral", str(path), DOCKER_HOST="unix:///nonexistent"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^Restored 127\.0\.0\.1:\d+/procore_integrator from .*: 7 tables, 1 rows", done.stdout, re.MULTILINE
+    )
+    assert ours.ask("SELECT to_regclass('precious') IS NOT NULL") is True
+    assert ours.beside() == [ours.name]
 
 
 def test_large_table_comes_back(ours: Database) -> None:
