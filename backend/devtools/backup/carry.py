@@ -9,6 +9,7 @@ from backend.scripts.terminal import say
 from . import beside
 from .archive import reading, shown
 from .containers import Side
+from .figures import pin
 from .make import direct, save
 from .restore import fill, refuse_misfit, summary
 from .talk import progress
@@ -44,6 +45,9 @@ def carry(old: Side, new: Side) -> None:
 
 def _carry_roles(old: Side, new: Side, there: psycopg.Connection, here: psycopg.Connection) -> None:
     with progress("Carrying roles over"):
+        # As text, when a password ends depends on the session.
+        pin(there)
+        pin(here)
         script = b"".join(old.tools.dump_roles(old.url))
         new.tools.run_script(script, new.url)
         # Whoever runs the new server has chosen its password.

@@ -143,9 +143,11 @@ def drop(target: Path, made_from: str, others: list[Path]) -> bool:
 
 def remove(directory: Path) -> None:
     """Remove a directory of a server's, and its data where they had to be elsewhere."""
-    data = directory / "data"
-    if data.is_symlink():
-        shutil.rmtree(data.resolve().parent, ignore_errors=True)
+    data = (directory / "data").resolve()
+    if not data.is_relative_to(directory.resolve()):
+        # What start_persistent puts elsewhere has a directory of its own there; what a person does, may not.
+        is_ours = data.parent.parent.name == "embedded-postgres"
+        shutil.rmtree(data.parent if is_ours else data, ignore_errors=True)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:

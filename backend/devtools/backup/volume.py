@@ -55,7 +55,7 @@ class Compose:
     environment: Mapping[str, str]
 
     def image_of(self, major: int) -> str:
-        return re.sub(r":\d+", f":{major}", self.image, count=1)
+        return re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
 
     def script(self, words: str, *arguments: str) -> str:
         """Run a script of the shell on the volume, which lies in /data."""

@@ -81,13 +81,16 @@ def test_old_data_are_dropped_when_told_and_once_they_were_upgraded(
 ) -> None:
     make_data(place, "postgres-15")
     make_data(place, "postgres-18", made_from="15")
-    make_data(place, "postgres-18.aside-20260101T000000Z")
+    aside = make_data(place, "postgres-18.aside-20260101T000000Z")
+    (place / "beside the data").touch()
+    (aside / "data").rename(place / "a person's")
+    (aside / "data").symlink_to(place / "a person's")
 
     upgrade.main([])
     assert "PostgreSQL 18 already, made from 15's data, which are kept." in capsys.readouterr().out
     upgrade.main(["--drop-old"])
 
-    assert [path.name for path in place.iterdir()] == ["postgres-18"]
+    assert sorted(path.name for path in place.iterdir()) == ["beside the data", "postgres-18"]
 
 
 def test_server_that_runs_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
