@@ -221,6 +221,7 @@ def test_upgrade_that_is_stopped_at_any_point_changed_nothing_and_the_next_one_f
         )
         assert done.returncode == (130 if number is signal.SIGINT else -number), (where, done.stderr)
         assert "Traceback" not in done.stderr
+        assert ("Interrupted. What was not dropped is as it was" in done.stdout) == (number is signal.SIGINT)
         assert files(volume) == old
         assert bool(leftovers(volume)) == (number is signal.SIGKILL), where
 

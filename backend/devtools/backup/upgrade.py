@@ -20,8 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     with alone():
         places = (volume.upgrade, directory.upgrade)
-        # Both, whatever the first one found.
-        did = [upgrade(drop_old=options.drop_old, anew=options.anew) for upgrade in places]
+        try:
+            # Both, whatever the first one found.
+            did = [upgrade(drop_old=options.drop_old, anew=options.anew) for upgrade in places]
+        except KeyboardInterrupt:
+            say("Interrupted. What was not dropped is as it was; the same command finishes.")
+            raise
     if docker.ask("version") is None:
         say("Docker does not answer, so Compose's volume was not looked at.")
     if not any(did):
