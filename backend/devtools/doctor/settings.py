@@ -26,7 +26,15 @@ COMPOSES_OWN = frozenset(
     f"COMPOSE_{name}"
     for name in (
         *("ANSI", "BAKE", "CONVERT_WINDOWS_PATHS", "DISABLE_ENV_FILE", "ENV_FILES", "EXPERIMENTAL", "FILE"),
-        *("HTTP_TIMEOUT", "IGNORE_ORPHANS", "MENU", "PARALLEL_LIMIT", "PATH_SEPARATOR", "PROFILES", "PROGRESS"),
+        *(
+            "HTTP_TIMEOUT",
+            "IGNORE_ORPHANS",
+            "MENU",
+            "PARALLEL_LIMIT",
+            "PATH_SEPARATOR",
+            "PROFILES",
+            "PROGRESS",
+        ),
         *("PROJECT_NAME", "REMOVE_ORPHANS", "STATUS_STDOUT"),
     )
 )
