@@ -4,8 +4,8 @@ It works where everything else is broken: the standard library is all that it ne
 project's packages (the database, and how the tests reach their containers) is asked of an environment that has them, in
 a process of its own. Whatever is asked has a time limit, and what cannot be told is said to be unknown.
 
-It changes nothing: no file is written, no server is left running, and what a value is of a setting that could be secret
-is neither shown nor passed where a list of processes would show it.
+It changes nothing: no file is written (but for bytecode of this package, by a Python that was not told `-B`) and no
+server is left running. No value that could be secret is shown, or passed where a list of processes would show it.
 
     finding.py       what was found: a name, a state, a sentence, a cure
     command.py       other programs, within a time limit

@@ -33,7 +33,7 @@ def examine() -> Iterator[Finding]:
         return
     client.close()
     try:
-        import testcontainers.core.config  # noqa: PLC0415  it takes as long as all the rest, and may refuse
+        import testcontainers.core.config  # noqa: F401, PLC0415  it takes as long as all the rest, and may refuse
     except ImportError:
         for name in NAMES:
             yield unknown(name, "testcontainers is not installed.", "`nox -s venv`.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,7 @@ NAMES = ("python/version", "python/environment", "python/packages")
 OLDEST, NEWEST = (3, 11), (3, 14)
 WANTED = "Python 3.11 to 3.14"
 LOCK = "requirements/development.txt"
-MAKE = "`nox -s venv`"
-ANEW = f"`rm -r .venv`, then {MAKE}."
+BY_HAND = '`python3 -m venv .venv && .venv/bin/pip install -q "nox[uv]" && .venv/bin/nox -s venv`'
 SHOWN = 3
 # Without these nothing of the project can be imported.
 _NEEDED = ("alembic", "fastapi", "psycopg", "pydantic_settings", "sqlalchemy")
@@ -59,6 +59,17 @@ def has_packages(place: Path) -> bool:
     )
 
 
+def make(checkout: Checkout) -> str:
+    """Return the command by which `.venv` is made complete here: nox's, or the README's line where there is no nox."""
+    if (checkout.root / ".venv" / "bin" / "nox").exists():
+        return "`.venv/bin/nox -s venv`"
+    return "`nox -s venv`" if shutil.which("nox", path=checkout.environment.get("PATH", "")) else BY_HAND
+
+
+def _anew(checkout: Checkout) -> str:
+    return f"`rm -r .venv`, then {make(checkout)}."
+
+
 def check(checkout: Checkout, ask: Callable[[], Environment | None]) -> list[Finding]:
     return [*_version(), *_environment(checkout, ask())]
 
@@ -75,22 +86,24 @@ def _environment(checkout: Checkout, used: Environment | None) -> Iterator[Findi
     place = checkout.root / ".venv"
     is_there, python = os.path.lexists(place), place / "bin" / "python"
     if is_there and not python.exists():
-        yield wrong(NAMES[1], ".venv has no Python, or one that is gone from this machine.", ANEW)
+        yield wrong(NAMES[1], ".venv has no Python, or one that is gone from this machine.", _anew(checkout))
     elif is_there and not OLDEST <= (version := version_of(place)) <= NEWEST and version:
         yield wrong(
             NAMES[1],
             f".venv is of Python {'.'.join(map(str, version))}, and the project needs {WANTED}.",
-            ANEW,
+            _anew(checkout),
         )
     elif used is None:
         yield warning(
-            NAMES[1], "No environment has the project's packages: neither .venv nor nox's.", f"{MAKE}."
+            NAMES[1],
+            "No environment has the project's packages: neither .venv nor nox's.",
+            f"{make(checkout)}.",
         )
     else:
         yield ok(NAMES[1], f"{used.shown} has the project's packages.")
     subject = Environment(python, ".venv", has_packages(place)) if python.exists() else used
     if subject is None:
-        yield unknown(NAMES[2], "There is no environment to compare with the lock.", f"{MAKE}.")
+        yield unknown(NAMES[2], "There is no environment to compare with the lock.", f"{make(checkout)}.")
     else:
         yield _packages(checkout, subject)
 
@@ -114,21 +127,23 @@ def _packages(checkout: Checkout, environment: Environment) -> Finding:
         said = checkout.run(str(environment.python), "-B", "-I", str(script), LOCK, seconds=15)
         beside = json.loads(said.out)
     except (NotThere, ValueError):
-        return unknown(name, f"The Python of {shown} does not run.", ANEW)
+        return unknown(name, f"The Python of {shown} does not run.", _anew(checkout))
     missing, other, count = beside["missing"], beside["other"], beside["count"]
     if not missing and not other:
         return ok(name, f"{shown} has the {count} packages of the lock.")
     if not environment.has_packages:
         # As the README's first line leaves it, which is enough for nox.
         return warning(
-            name, f"{shown} has {count - len(missing)} of the {count} packages of the lock.", f"{MAKE}."
+            name,
+            f"{shown} has {count - len(missing)} of the {count} packages of the lock.",
+            f"{make(checkout)}.",
         )
     parts = []
     if missing:
         parts.append(f"lacks {_few(missing)}")
     if other:
         parts.append(f"has {_few([f'{each} {have} for {wanted}' for each, have, wanted in other])}")
-    return wrong(name, f"{shown} is not what {LOCK} says: it {' and '.join(parts)}.", f"{MAKE}.")
+    return wrong(name, f"{shown} is not what {LOCK} says: it {' and '.join(parts)}.", f"{make(checkout)}.")
 
 
 def _few(names: list[str]) -> str:

@@ -67,11 +67,10 @@ class Settings:
 
     def python(self, name: str) -> str:
         """Return what the commands read; an empty string where it is absent."""
-        sources = [
-            self.environment,
-            *({key: line.value for key, line in f.values.items()} for f in self.files),
-        ]
-        return next((source[name] or "" for source in sources if name in source), "")
+        if name in self.environment:
+            return self.environment[name]
+        lines = [file.values[name] for file in self.files if name in file.values]
+        return (lines[0].value or "") if lines else ""
 
     def compose(self, name: str) -> str:
         """Return what Compose reads, which is not the second file."""
