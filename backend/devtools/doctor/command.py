@@ -63,6 +63,9 @@ def run(*command: str, seconds: float, environment: Mapping[str, str], directory
         end(process)
         return Said(None, _text(late.stdout), _text(late.stderr))
     finally:
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         with _lock:
             _running.discard(process)
 

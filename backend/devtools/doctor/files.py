@@ -95,7 +95,7 @@ def check_room(checkout: Checkout, ask: Callable[[], Docker]) -> list[Finding]:
             unknown("disk/docker", reason, "`docker system df` says what is used." if docker.answers else "")
         )
     if sys.platform == "linux":
-        found.append(_memory(MEMORY))
+        found.append(memory(MEMORY))
     return found
 
 
@@ -116,7 +116,7 @@ def room(name: str, whose: str, place: Path, *, few: int, wanted: int) -> Findin
     return ok(name, f"{finding}.")
 
 
-def _memory(place: Path) -> Finding:
+def memory(place: Path) -> Finding:
     name = "disk/memory"
     cure = "Make room in it, or in a container start that with `--shm-size 1g`."
     try:

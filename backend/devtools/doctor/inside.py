@@ -25,7 +25,7 @@ from backend.startup import compare_with_models, describe, first_line, sqlstate,
 
 SETTINGS = "settings/checked"
 NAMES = ("database/server", "database/schema", "database/drift", "database/utc", "database/clock")
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS, LOCK_SECONDS = 2.0, 2.0
 SHOWN = 3
 _UTC = re.compile(r"(Etc/)?(UTC|UCT|GMT|GMT0|GMT[+-]0|Universal|Zulu|Greenwich)", re.IGNORECASE)
 _QUERY_CANCELED, _LOCK_NOT_AVAILABLE = "57014", "55P03"
@@ -85,7 +85,7 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         for name in NAMES[1:]:
             yield unknown(name, "The database does not answer.")
         return
-    checks: list[Callable[[Engine], Iterator[Finding]]] = [_schema, _drift, _utc, _clock]
+    checks: list[Callable[[Engine], Iterator[Finding]]] = [_schema, _drift, _utc, clock]
     for name, check in zip(NAMES[1:], checks, strict=True):
         with_refusals = list[Finding]()
         with _refused(name, with_refusals):
@@ -106,7 +106,9 @@ def find(settings: Settings) -> tuple[URL, str] | None:
 
 def _limit(connection: Connection) -> None:
     # In each transaction anew: behind a pool that hands out transactions, a session's setting would be somebody else's.
-    connection.exec_driver_sql("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '2s'")
+    connection.exec_driver_sql(
+        f"SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
+    )
 
 
 @contextmanager
@@ -200,7 +202,7 @@ def _utc(engine: Engine) -> Iterator[Finding]:
         )
 
 
-def _clock(engine: Engine, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+def clock(engine: Engine, now: Callable[[], float] = time.time) -> Iterator[Finding]:
     with engine.connect() as connection:
         asked = now()
         theirs = connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())::float8"))

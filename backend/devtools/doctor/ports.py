@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PORTS = {"ports/API_PORT": ("API_PORT", "api"), "ports/DB_PORT": ("DB_PORT", "db")}
 LOOPBACK = "127.0.0.1"
 LARGEST = 65535
+PROC = Path("/proc")
+"""Where Linux tells of processes; elsewhere lsof and ps do."""
 _LABELS = "\t".join(
     f'{{{{.Label "com.docker.compose.{name}"}}}}' for name in ("project", "service", "project.working_dir")
 )
@@ -118,11 +120,10 @@ def _container(port: int, checkout: Checkout) -> Holder | None:
 
 
 def _process(port: int, checkout: Checkout) -> Holder | None:
-    for pid in _by_proc(port) if Path("/proc/net/tcp").exists() else _by_lsof(port, checkout):
-        place = ""
-        with suppress(OSError):
-            place = str(Path(f"/proc/{pid}/cwd").readlink())
-        command = _command(pid, checkout)
+    has_proc = (PROC / "net" / "tcp").exists()
+    for pid in _by_proc(port) if has_proc else _by_lsof(port, checkout):
+        place, words = _read_proc(pid) if has_proc else _ask_ps(pid, checkout)
+        command = _command(words)
         ours = Path(place).is_relative_to(checkout.root.resolve()) and "backend." in command
         return Holder(f"{command} (process {pid})", is_ours=ours, cure=f"Stop it (`kill {pid}`)")
     return _of_another_user(port)
@@ -132,7 +133,7 @@ def _listeners(port: int) -> Iterator[tuple[str, str]]:
     """Give the uid and the inode of each socket that listens on this port, on Linux."""
     for name in ("tcp", "tcp6"):
         with suppress(OSError):
-            for line in Path(f"/proc/net/{name}").read_text(encoding="ascii").splitlines()[1:]:
+            for line in (PROC / "net" / name).read_text(encoding="ascii").splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
                     yield fields[7], fields[9]
@@ -140,7 +141,7 @@ def _listeners(port: int) -> Iterator[tuple[str, str]]:
 
 def _by_proc(port: int) -> Iterator[int]:
     wanted = {f"socket:[{inode}]" for _, inode in _listeners(port)}
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in PROC.glob("[0-9]*"):
         # One that is gone meanwhile, or another user's.
         with suppress(OSError):
             if any(_leads_to(each, wanted) for each in (process / "fd").iterdir()):
@@ -165,14 +166,25 @@ def _of_another_user(port: int) -> Holder | None:
     return None
 
 
-def _command(pid: int, checkout: Checkout) -> str:
-    """Name a program: its file, and the module or script of a Python. What else it was given may be secret."""
-    words: list[str] = []
+def _read_proc(pid: int) -> tuple[str, list[str]]:
+    """Return where a process is, and the words of its command."""
     with suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    if not words:
-        with suppress(NotThere):
-            words = [checkout.run("ps", "-o", "comm=", "-p", str(pid)).out.strip()]
+        place = str((PROC / str(pid) / "cwd").readlink())
+        return place, (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    return "", []
+
+
+def _ask_ps(pid: int, checkout: Checkout) -> tuple[str, list[str]]:
+    """Do as `_read_proc` where there is no /proc."""
+    with suppress(NotThere):
+        place = checkout.run("lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn").out
+        words = checkout.run("ps", "-o", "command=", "-p", str(pid)).out.split()
+        return place.rpartition("\nn")[2].strip(), words
+    return "", []
+
+
+def _command(words: list[str]) -> str:
+    """Name a program: its file, and the module or script of a Python. What else it was given may be secret."""
     program = os.path.basename(words[0].split(" ")[0]) if words and words[0] else "a program"  # noqa: PTH119
     if not program.startswith("python"):
         return program

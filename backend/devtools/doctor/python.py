@@ -24,6 +24,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 WANTED = "Python 3.11 to 3.14"
 LOCK = "requirements/development.txt"
 BY_HAND = '`python3 -m venv .venv && .venv/bin/pip install -q "nox[uv]" && .venv/bin/nox -s venv`'
+ANEW = f"`rm -r .venv`, then {BY_HAND}."
 SHOWN = 3
 # Without these nothing of the project can be imported.
 _NEEDED = ("alembic", "fastapi", "psycopg", "pydantic_settings", "sqlalchemy")
@@ -66,10 +67,6 @@ def make(checkout: Checkout) -> str:
     return "`nox -s venv`" if shutil.which("nox", path=checkout.environment.get("PATH", "")) else BY_HAND
 
 
-def _anew(checkout: Checkout) -> str:
-    return f"`rm -r .venv`, then {make(checkout)}."
-
-
 def check(checkout: Checkout, ask: Callable[[], Environment | None]) -> list[Finding]:
     return [*_version(), *_environment(checkout, ask())]
 
@@ -86,12 +83,12 @@ def _environment(checkout: Checkout, used: Environment | None) -> Iterator[Findi
     place = checkout.root / ".venv"
     is_there, python = os.path.lexists(place), place / "bin" / "python"
     if is_there and not python.exists():
-        yield wrong(NAMES[1], ".venv has no Python, or one that is gone from this machine.", _anew(checkout))
-    elif is_there and not OLDEST <= (version := version_of(place)) <= NEWEST and version:
+        yield wrong(NAMES[1], ".venv has no Python, or one that is gone from this machine.", ANEW)
+    elif is_there and (version := version_of(place)) and version < OLDEST:
         yield wrong(
             NAMES[1],
             f".venv is of Python {'.'.join(map(str, version))}, and the project needs {WANTED}.",
-            _anew(checkout),
+            ANEW,
         )
     elif used is None:
         yield warning(
@@ -127,7 +124,7 @@ def _packages(checkout: Checkout, environment: Environment) -> Finding:
         said = checkout.run(str(environment.python), "-B", "-I", str(script), LOCK, seconds=15)
         beside = json.loads(said.out)
     except (NotThere, ValueError):
-        return unknown(name, f"The Python of {shown} does not run.", _anew(checkout))
+        return unknown(name, f"The Python of {shown} does not run.", ANEW)
     missing, other, count = beside["missing"], beside["other"], beside["count"]
     if not missing and not other:
         return ok(name, f"{shown} has the {count} packages of the lock.")
