@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _BLANK = re.compile(r"(?:\s|#[^\r\n]*)*")
 _BINDING = re.compile(
     r"""
-    (?:export[^\S\r\n]+)?
-    (?P<name>'[^']+'|(?!')[^=\#\s]+)
-    [^\S\r\n]*
-    (?P<equals>=[^\S\r\n]*
+    (?:export[^\S\r\n]+)?+
+    (?P<name>'[^']+'|(?!')[^=\#\s]++)
+    [^\S\r\n]*+
+    (?P<equals>=[^\S\r\n]*+
         (?P<value>
             (?<=[^\S\r\n])\#[^\r\n]*              # a comment, and no value
             | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*"

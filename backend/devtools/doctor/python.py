@@ -124,7 +124,7 @@ def _packages(checkout: Checkout, environment: Environment) -> Finding:
         said = checkout.run(str(environment.python), "-B", "-I", str(script), LOCK, seconds=15)
         beside = json.loads(said.out)
     except (NotThere, ValueError):
-        return unknown(name, f"The Python of {shown} does not run.", ANEW)
+        return unknown(name, f"The Python of {shown} could not be asked what it has.", f"{make(checkout)}.")
     missing, other, count = beside["missing"], beside["other"], beside["count"]
     if not missing and not other:
         return ok(name, f"{shown} has the {count} packages of the lock.")

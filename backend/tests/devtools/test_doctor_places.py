@@ -28,7 +28,12 @@ PROCS = [
     *([Path("/proc")] if Path("/proc/net/tcp").exists() else []),
     *([Path("/nonexistent")] if shutil.which("lsof") else []),
 ]
-LISTEN = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); sys.stdin.read()"
+LISTEN = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
 
 
 def port_of(name: str, port: int, checkout: Checkout) -> Finding:
@@ -57,7 +62,7 @@ def test_program_that_holds_a_port_is_named_without_what_it_was_given(
 ) -> None:
     monkeypatch.setattr(ports, "PROC", proc)
     script = skeleton.write("other/listen.py", LISTEN)
-    with listening(BARE_PYTHON, str(script), "--password=secret", cwd=script.parent) as (pid, port):
+    with listening(BARE_PYTHON, script.name, "--password=secret", cwd=script.parent) as (pid, port):
         found = port_of(name, port, skeleton.checkout)
 
     assert found.state is State.WRONG
@@ -105,7 +110,8 @@ def test_port_that_nobody_holds_is_free_and_stays_so(skeleton: Skeleton) -> None
 def test_port_that_is_none_is_wrong_and_not_shown(text: str, skeleton: Skeleton) -> None:
     skeleton.write(".env", f"API_PORT='{text}'\n")
 
-    assert skeleton.findings("ports/API_PORT", "wrong") == ["API_PORT is no port."]
+    found = ports.check(skeleton.checkout, lambda: NO_DOCKER)[0]
+    assert (found.state, found.finding) == (State.WRONG, "API_PORT is no port.")
 
 
 def test_ports_are_composes_defaults_where_none_is_set(skeleton: Skeleton) -> None:

@@ -1,6 +1,7 @@
 """What the doctor finds in `.env` files: real ones, read by it, by the settings, and (in e2e) by Compose."""
 
 import re
+from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.config import Settings
-from backend.devtools.doctor import settings
+from backend.devtools.doctor import files, settings
 from backend.devtools.doctor.checkout import Checkout
 from backend.devtools.doctor.env_file import parse
 
@@ -37,6 +38,15 @@ FRAGMENTS = [
     "export ",
     "x",
 ]
+
+
+def ask(skeleton: Skeleton, only: str, **variables: str) -> list[dict[str, str]]:
+    found = settings.check(Checkout(skeleton.root, skeleton.environment | variables))
+    return [each.as_data() for each in found if fnmatchcase(each.name, only)]
+
+
+def findings(skeleton: Skeleton, only: str, state: str, **variables: str) -> list[str]:
+    return [each["finding"] for each in ask(skeleton, only, **variables) if each["state"] == state]
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join))
@@ -69,18 +79,18 @@ def test_every_setting_is_known() -> None:
 def test_example_as_it_is_has_nothing_to_find(skeleton: Skeleton) -> None:
     skeleton.write(".env", (ROOT / ".env.example").read_bytes())
 
-    assert {each["state"] for each in skeleton.ask("settings/[fnv]*")} == {"ok"}
+    assert {each["state"] for each in ask(skeleton, "settings/[fnv]*")} == {"ok"}
 
 
 def test_where_settings_come_from_is_told_and_what_wins(skeleton: Skeleton) -> None:
     skeleton.write(".env", "DB_PORT='5'\nAPI_PORT='6'\n")
     skeleton.write("backend/.env", "APP_ENV='test'\n")
 
-    (found,) = skeleton.findings("settings/files", "ok", API_PORT="7", POSTGRES_DB="x")
+    (found,) = findings(skeleton, "settings/files", "ok", API_PORT="7", POSTGRES_DB="x")
 
     assert found == (
-        "Read from .env (2 settings), then backend/.env (1 setting); the environment wins with API_PORT; POSTGRES_DB from "
-        "the environment."
+        "Read from .env (2 settings), then backend/.env (1 setting); the environment wins with API_PORT; "
+        "POSTGRES_DB from the environment."
     )
 
 
@@ -132,7 +142,7 @@ def test_name_that_nobody_reads_is_found_with_the_near_one(
 ) -> None:
     skeleton.write(".env", f"{line}\n")
 
-    assert skeleton.ask("settings/names") == [
+    assert ask(skeleton, "settings/names") == [
         {"name": "settings/names", "state": "warning", "finding": finding, "cure": cure}
     ]
 
@@ -143,12 +153,18 @@ def test_name_that_nobody_reads_is_found_with_the_near_one(
 def test_name_that_somebody_reads_is_not_found(name: str, skeleton: Skeleton) -> None:
     skeleton.write(".env", f"{name}='x'\n")
 
-    assert skeleton.findings("settings/names", "warning") == []
+    assert findings(skeleton, "settings/names", "warning") == []
 
 
 def test_misspelt_name_in_the_environment_is_found_and_others_names_are_not(skeleton: Skeleton) -> None:
-    found = skeleton.findings(
-        "settings/names", "warning", DATABSE_URL="x", PGPASSWORD="x", DB_HOST="x", POSTGRES_INITDB_ARGS="x"
+    found = findings(
+        skeleton,
+        "settings/names",
+        "warning",
+        DATABSE_URL="x",
+        PGPASSWORD="x",
+        DB_HOST="x",
+        POSTGRES_INITDB_ARGS="x",
     )
 
     assert found == ["The environment has DATABSE_URL, which nothing reads."]
@@ -172,7 +188,7 @@ def test_misspelt_name_in_the_environment_is_found_and_others_names_are_not(skel
 def test_value_that_compose_reads_otherwise_is_found(value: str, for_what: str, skeleton: Skeleton) -> None:
     skeleton.write(".env", f"POSTGRES_PASSWORD={value}\n")
 
-    assert skeleton.findings("settings/values", "warning") == [
+    assert findings(skeleton, "settings/values", "warning") == [
         f".env, line 1: Compose reads another value of POSTGRES_PASSWORD than Python, for {for_what}."
     ]
 
@@ -183,13 +199,13 @@ def test_value_that_compose_reads_otherwise_is_found(value: str, for_what: str, 
 def test_value_that_both_read_alike_is_not_found(value: str, skeleton: Skeleton) -> None:
     skeleton.write(".env", f"POSTGRES_PASSWORD={value}\n")
 
-    assert skeleton.findings("settings/values", "warning") == []
+    assert findings(skeleton, "settings/values", "warning") == []
 
 
 def test_name_in_quotes_is_found_for_compose_stops_at_it(skeleton: Skeleton) -> None:
     skeleton.write(".env", "'API_PORT'='8000'\n")
 
-    assert skeleton.findings("settings/values", "warning") == [
+    assert findings(skeleton, "settings/values", "warning") == [
         ".env, line 1: Compose reads another value of API_PORT than Python, for the quotes around the name."
     ]
 
@@ -201,7 +217,7 @@ def test_what_only_python_reads_is_told_where_it_makes_a_difference(skeleton: Sk
     )
     skeleton.write(".env", "POSTGRES_DB='mine'\n")
 
-    assert skeleton.findings("settings/values", "warning") == [
+    assert findings(skeleton, "settings/values", "warning") == [
         "Compose does not read backend/.env, which has DATABASE_WAIT_SECONDS, DB_PORT."
     ]
 
@@ -217,22 +233,22 @@ def test_what_only_python_reads_is_told_where_it_makes_a_difference(skeleton: Sk
 def test_file_that_cannot_be_read_is_wrong(content: bytes, finding: str, skeleton: Skeleton) -> None:
     skeleton.write(".env", content)
 
-    assert skeleton.findings("settings/files", "wrong") == [finding]
+    assert findings(skeleton, "settings/files", "wrong") == [finding]
 
 
 def test_folder_in_the_place_of_the_file_is_wrong(skeleton: Skeleton) -> None:
     """Docker makes one where it is told to mount a file that is not there."""
     (skeleton.root / ".env").mkdir()
 
-    (found,) = skeleton.findings("settings/files", "wrong")
+    (found,) = findings(skeleton, "settings/files", "wrong")
     assert re.fullmatch(r"\.env cannot be read: is a directory\.", found)
 
 
 def test_byte_order_mark_and_windows_line_endings_change_no_name(skeleton: Skeleton) -> None:
     skeleton.write(".env", b"\xef\xbb\xbfAPI_PORT='1'\r\nDB_PORT='2'\r\n")
 
-    assert {each["state"] for each in skeleton.ask("settings/[nv]*")} == {"ok"}
-    assert skeleton.findings("files/line-endings", "warning") == [
+    assert {each["state"] for each in ask(skeleton, "settings/[nv]*")} == {"ok"}
+    assert [each.finding for each in files.check_line_endings(skeleton.checkout)] == [
         ".env ends its lines by CRLF: to Compose and Python that is nothing, to a shell it is part of each value."
     ]
 
@@ -241,4 +257,4 @@ def test_without_the_example_names_are_unknown(skeleton: Skeleton, tmp_path: Pat
     for name in (".env.example", "compose.yaml", ".devcontainer/compose.yaml"):
         (skeleton.root / name).unlink()
 
-    assert {each["state"] for each in skeleton.ask("settings/[fnv]*")} == {"unknown"}
+    assert {each["state"] for each in ask(skeleton, "settings/[fnv]*")} == {"unknown"}
