@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BLANK = re.compile(r"(?:\s|#[^\r\n]*)*")
+_BLANK = re.compile(r"(?:\s|(?:export[^\S\r\n]+)?#[^\r\n]*)*")
 _BINDING = re.compile(
     r"""
     (?:export[^\S\r\n]+)?+
