@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from dataclasses import dataclass, field
@@ -58,6 +59,13 @@ class Checkout:
             return (self.root / name).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+    def is_at(self, place: str) -> bool:
+        """Whether this is the checkout that Compose has as that place of the engine's machine."""
+        if os.path.exists("/.dockerenv") and not os.path.exists(place):  # noqa: PTH110  plain questions
+            # In a container it goes by another name, and which it is cannot be told.
+            return True
+        return os.path.realpath(place) == os.path.realpath(self.root)
 
     def shown(self, path: Path) -> str:
         """Name a file for people: from the root, where it lies below it."""

@@ -68,6 +68,17 @@ def parse(text: str) -> Iterator[Line]:
         at = _skip(text, at)
 
 
+def with_plain_newlines(text: str) -> str:
+    """Return what the settings see of a file: like any text that Python opens, with every end of line as one."""
+    return _NEWLINE.sub("\n", text)
+
+
+def stray_returns(text: str) -> Iterator[int]:
+    """Give the lines that end in a carriage return alone, which only to Python is the end of a line."""
+    newlines = [found[0] for found in _NEWLINE.finditer(text)]
+    yield from (number for number, newline in enumerate(newlines, 1) if newline == "\r")
+
+
 def _skip(text: str, at: int) -> int:
     blank = _BLANK.match(text, at)
     return blank.end() if blank else at
@@ -94,8 +105,6 @@ def _value(equals: str, written: str, quote: str) -> str:
 
 def _difference(equals: str, written: str, quote: str) -> str:
     """Say what in a value Compose and Python do not read alike; nothing where they do."""
-    if "\r" in written:
-        return "a carriage return"
     if quote == "'":
         return "two backslashes" if "\\\\" in written else ""
     if "$" in written:

@@ -77,8 +77,15 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
     engine = connect(url)
     event.listen(engine, "begin", _limit)
     try:
+        yield from _examine_engine(engine, why)
+    finally:
+        engine.dispose()
+
+
+def _examine_engine(engine: Engine, why: str) -> Iterator[Finding]:
+    try:
         wait_for_database(engine, PATIENCE_SECONDS, tell=lambda _: None)
-        yield ok(NAMES[0], f"PostgreSQL {_version(engine)} answers at {describe(url)}, {why}.")
+        yield ok(NAMES[0], f"PostgreSQL {_version(engine)} answers at {describe(engine.url)}, {why}.")
     except ConfigurationError as error:
         what, _, cure = str(error).partition("\n")
         yield wrong(NAMES[0], what, " ".join(cure.split()))
@@ -91,7 +98,6 @@ def examine_database(settings: Settings) -> Iterator[Finding]:
         with _refused(name, with_refusals):
             with_refusals += check(engine)
         yield from with_refusals
-    engine.dispose()
 
 
 def find(settings: Settings) -> tuple[URL, str] | None:

@@ -112,7 +112,7 @@ def _container(port: int, checkout: Checkout) -> Holder | None:
         for line in said.out.splitlines():
             name, project, service, place = line.split("\t")
             what = f"Compose's {service} (container {name})" if service else f"the container {name}"
-            if place and os.path.realpath(place) == os.path.realpath(checkout.root):
+            if place and checkout.is_at(place):
                 return Holder(what, is_ours=True, service=service, cure="`docker compose down`")
             stop = f"`docker stop {name}`"
             return Holder(f"{what} of the project {project} in {place}" if project else what, cure=stop)

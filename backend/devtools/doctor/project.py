@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.devtools.doctor.command import NotThere
-from backend.devtools.doctor.engine import Docker, is_inside_container
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from backend.devtools.doctor.checkout import Checkout
+    from backend.devtools.doctor.engine import Docker
 
 NAMES = ("compose/files", "compose/project", "compose/services", "compose/password", "compose/volume")
 DATABASE = "db"
@@ -103,18 +103,14 @@ def _others(checkout: Checkout, project: Project) -> Finding:
     """Find another checkout whose containers bear this project's name: the two would take each other's away."""
     mine = f"label=com.docker.compose.project={project.name}"
     said = checkout.run("docker", "ps", "--all", "--filter", mine, "--format", _WORKING_DIRECTORY)
-    others = sorted({place for place in said.out.splitlines() if place and not _is_here(place, checkout)})
-    if others and not is_inside_container():
+    others = sorted({place for place in said.out.splitlines() if place and not checkout.is_at(place)})
+    if others:
         return wrong(
             "compose/project",
             f"The containers of the project {project.name} are those of another checkout, {others[0]}.",
             "Set COMPOSE_PROJECT_NAME, API_PORT and DB_PORT in .env to keep the two apart.",
         )
     return ok("compose/project", f"Nobody else has containers of the name {project.name}.")
-
-
-def _is_here(place: str, checkout: Checkout) -> bool:
-    return os.path.realpath(place) == os.path.realpath(checkout.root)
 
 
 def _services(services: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -204,7 +200,8 @@ def _volume(checkout: Checkout, project: Project) -> Finding:
     if said.code != 0:
         return unknown(name, f"The volume {volume} cannot be read.")
     held = {
-        Path(path): version for path, _, version in (line.rpartition(":") for line in said.out.splitlines())
+        Path(path).parent: version
+        for path, _, version in (line.rpartition(":") for line in said.out.splitlines())
     }
     target = next(
         (each["target"] for each in project.database.get("volumes", []) if each.get("source") == DATABASE), ""

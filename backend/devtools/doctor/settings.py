@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.devtools.doctor.env_file import Line, parse
+from backend.devtools.doctor.env_file import Line, parse, stray_returns, with_plain_newlines
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class EnvFile:
     lines: Sequence[Line] = ()
     refusal: str = ""
     """Why it cannot be read."""
+    returns: Sequence[int] = ()
+    """The lines that end in a carriage return alone."""
 
     @property
     def values(self) -> dict[str, Line]:
@@ -87,7 +89,8 @@ def read(checkout: Checkout) -> Settings:
 
 def read_file(path: Path, name: str) -> EnvFile | None:
     try:
-        return EnvFile(name, tuple(parse(path.read_bytes().decode("utf-8"))))
+        text = path.read_bytes().decode("utf-8")
+        return EnvFile(name, tuple(parse(with_plain_newlines(text))), returns=tuple(stray_returns(text)))
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
@@ -213,6 +216,13 @@ def _readings(settings: Settings, known: frozenset[str], checkout: Checkout) -> 
                     f"{line.difference}.",
                     "Write NAME='value' in single quotes, \\' for a single quote, and no other backslash.",
                 )
+        for number in file.returns:
+            yield warning(
+                "settings/values",
+                f"{file.name}, line {number}: a carriage return alone, which ends the line to Python and "
+                "not to Compose.",
+                "Have your editor save the file with LF.",
+            )
     second = {name for file in settings.files if file.name == FILES[1] for name in file.values}
     hidden = sorted(
         name

@@ -188,7 +188,6 @@ def test_misspelt_name_in_the_environment_is_found_and_others_names_are_not(skel
         (r"'a\\b'", "two backslashes"),
         ("a\t#b", "`#`"),
         (" #b", "`#`"),
-        ("'a\rb'", "a carriage return"),
     ],
 )
 def test_value_that_compose_reads_otherwise_is_found(value: str, for_what: str, skeleton: Skeleton) -> None:
@@ -206,6 +205,14 @@ def test_value_that_both_read_alike_is_not_found(value: str, skeleton: Skeleton)
     skeleton.write(".env", f"POSTGRES_PASSWORD={value}\n")
 
     assert findings(skeleton, "settings/values", "warning") == []
+
+
+def test_carriage_return_alone_is_found(skeleton: Skeleton) -> None:
+    skeleton.write(".env", b"API_PORT='1'\r\nPOSTGRES_PASSWORD='a\rb'\r\n")
+
+    assert findings(skeleton, "settings/values", "warning") == [
+        ".env, line 2: a carriage return alone, which ends the line to Python and not to Compose."
+    ]
 
 
 def test_name_in_quotes_is_found_for_compose_stops_at_it(skeleton: Skeleton) -> None:
