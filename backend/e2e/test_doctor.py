@@ -26,7 +26,8 @@ VALUES = [
     "b\\c", "b\\nc", "b\\", "$b", "b$", "a$1", "${b}", "${b:-c}", "a$$b", "\\$b",
     "''", "'b'", "'b' # c", "'b'#c", "'$b ${c} # d \"'", "'b\\'c'", "'b\\\\c'", "'b\\nc'", "'b\\\\'", "'b\nc'", "' b '",
     '""', '"b"', '"b" # c', '"b#c"', '"$b"', '"${b}"', '"b\'c"', '"b\\"c"', '"b\\nc"', '"b\\tc"', '"b\\\\c"', '"b\\$c"',
-    '"b\\qc"', '" b "', '"b\nc"', "'\\t'", "p@ss:w/rd%20?&*()[]{}<>|~^+,.-_",
+    '"b\\qc"', '" b "', '"b\nc"', "'\\t'", '"b\\0c"', '"b\\\'c"', "b$.c", "b\\#c", '"b\\$1"', "b\\$1", '"$"', "b$ c",
+    "p@ss:w/rd%20?&*()[]{}<>|~^+,.-_",
 ]  # fmt: skip
 
 
@@ -209,7 +210,9 @@ def test_value_that_is_not_told_to_differ_is_the_same_to_compose_and_python(
     assert {name: line.value for name, line in read.values.items()} == {
         name: ours.env_vars[name.lower()] for name in named
     }
-    differing = {name for name in named if f"{name}={read.values[name].value}\n" not in theirs}
+    differing = {
+        value for name, value in named.items() if f"{name}={read.values[name].value}\n" not in theirs
+    }
 
-    assert {name for name, line in read.values.items() if line.difference} >= differing
-    assert differing
+    assert {value for name, value in named.items() if read.values[name].difference} >= differing
+    assert {"${b}", '"$b"', "'b\\\\c'", "b\t#c"} <= differing

@@ -37,6 +37,8 @@ _ESCAPES = {
     "'": re.compile(r"\\([\\'])"),
     '"': re.compile(r"\\([\\'\"abfnrtv])"),
 }
+# What Compose expands, in double quotes and where there are none; a `$` before anything else stays.
+_EXPANDED = re.compile(r"\$[A-Za-z_{$]")
 _NAMED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -107,9 +109,9 @@ def _difference(equals: str, written: str, quote: str) -> str:
     """Say what in a value Compose and Python do not read alike; nothing where they do."""
     if quote == "'":
         return "two backslashes" if "\\\\" in written else ""
-    if "$" in written:
+    if _EXPANDED.search(written):
         return "`${...}`" if "${" in written else "`$`"
-    if "\\" in written:
+    if quote and re.search(r"\\[0'$]", written):
         return "a backslash"
     if not quote and (re.search(r"[^\S ]#", written) or (written.startswith("#") and equals[1:2].isspace())):
         return "`#`"
