@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.devtools.doctor import checkup, containers, engine, inside, probes
+from backend.devtools.doctor import checkup, containers, inside, probes
 from backend.devtools.doctor.finding import Finding, State, ok, unknown, warning, wrong
 from backend.devtools.doctor.probes import Probe, gather
 from backend.devtools.doctor.report import Page
@@ -296,20 +295,3 @@ def test_page_says_what_is_unknown_for_one_reason_once_and_counts_all() -> None:
         "",
         "Something is wrong: 1 well, 1 warning, 1 wrong, 2 unknown.",
     ]
-
-
-def test_engine_that_takes_a_connection_and_says_nothing_is_left_in_time(
-    skeleton: Skeleton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "ANSWER_SECONDS", 0.3)
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(tmp_path / "s"))
-        silent.listen()
-        for path in (skeleton.environment["PATH"], ""):
-            skeleton.environment |= {"DOCKER_HOST": f"unix://{tmp_path / 's'}", "PATH": path}
-
-            found = {each.name: each for each in engine.check(lambda: engine.look(skeleton.checkout))}
-
-            assert found["docker/engine"].state is State.WARNING
-            assert "does not answer" in found["docker/engine"].finding
-            assert found["docker/clock"].state is State.UNKNOWN
