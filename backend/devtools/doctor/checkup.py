@@ -62,7 +62,7 @@ def asked_inside(
     """Have a module of this package asked in the project's environment; what it does not come to is unknown."""
     environment = find()
     if environment is None:
-        cure = f"{python.make(checkout)} makes one."
+        cure = f"{python.make(checkout)}."
         return [
             unknown(name, "No environment has the project's packages to ask with.", cure) for name in names
         ]
@@ -82,7 +82,7 @@ def asked_inside(
             else f"{environment.shown} could not ask: {_last(said.error)}."
         )
     told = {finding.name for finding in found}
-    cure = f"{python.make(checkout)} brings it to what the lock says."
+    cure = f"{python.make(checkout)}."
     return found + [unknown(name, reason, cure) for name in names if name not in told]
 
 

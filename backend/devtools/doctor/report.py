@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import textwrap
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, TextIO
 
@@ -50,10 +51,14 @@ class Page:
 
     def lines(self, found: Sequence[Finding]) -> Iterator[str]:
         wide = max((len(label(each)) for each in found), default=0)
+        told: set[str] = set()
         for group, members in groupby(found, key=group_of):
             yield self._painted(TITLES.get(group, group), _BOLD)
             for each in merged(list(members)):
-                yield from self._entry(each, wide)
+                # What would let more be known is said once.
+                is_told = each.state is State.UNKNOWN and each.cure in told
+                yield from self._entry(replace(each, cure="") if is_told else each, wide)
+                told.add(each.cure)
             yield ""
         yield self._closing(found)
 
