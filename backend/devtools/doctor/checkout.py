@@ -53,6 +53,11 @@ class Checkout:
         """What `compose.yaml` takes where a setting is absent."""
         return dict(_DEFAULT.findall(self.compose_text))
 
+    @property
+    def is_workspace(self) -> bool:
+        """Whether this is the dev container, which has nox work in the one environment that is there."""
+        return self.environment.get("NOX_DEFAULT_VENV_BACKEND") == "none"
+
     def text(self, name: str) -> str:
         """Return the text of one of the project's own files; nothing where it cannot be read."""
         try:

@@ -38,7 +38,7 @@ def probes(checkout: Checkout) -> list[Probe]:
     composed = Once(lambda: project.read(checkout, docker()))
     environment = Once(lambda: python.find(checkout))
     return [
-        Probe("Docker", engine.NAMES, lambda: engine.check(docker)),
+        Probe("Docker", engine.NAMES, lambda: engine.check(docker, is_workspace=checkout.is_workspace)),
         Probe("Compose", project.NAMES, lambda: project.check(checkout, docker, composed), 45),
         Probe("ports", tuple(ports.PORTS), lambda: ports.check(checkout, docker)),
         Probe("settings", settings.NAMES, lambda: settings.check(checkout)),

@@ -110,9 +110,24 @@ def _look_at_socket(address: str) -> Docker:
     return Docker(address, info, asked=asked, answered=time.time())
 
 
-def check(ask: Callable[[], Docker]) -> list[Finding]:
+def check(ask: Callable[[], Docker], *, is_workspace: bool = False) -> list[Finding]:
     docker = ask()
+    if is_workspace and not docker.has_command:
+        return [*_handed_in(docker), _clock(docker)]
     return [_command(docker), *_engine(docker), _compose(docker), _clock(docker)]
+
+
+def _handed_in(docker: Docker) -> Iterator[Finding]:
+    """Tell of the dev container, where Docker is the host's business."""
+    yield ok(NAMES[0], "The dev container has no docker command, and needs none.")
+    if docker.answers:
+        yield from _engine(docker)
+    else:
+        yield ok(
+            NAMES[1],
+            "No engine is handed in (WORKSPACE_DOCKER_SOCKET), so the tests take an embedded PostgreSQL.",
+        )
+    yield ok(NAMES[2], "Compose is on the host.")
 
 
 def _command(docker: Docker) -> Finding:

@@ -72,7 +72,8 @@ def check(checkout: Checkout, ask: Callable[[], Docker], ask_project: Callable[[
     docker, project = ask(), ask_project()
     if project.refusal:
         if not docker.compose:
-            return [unknown(name, project.refusal) for name in NAMES]
+            refusal = "Look from the host, where Compose is." if checkout.is_workspace else project.refusal
+            return [unknown(name, refusal) for name in NAMES]
         found = wrong(NAMES[0], project.refusal, "`docker compose config --quiet` says where.")
         return [found, *(unknown(name, project.refusal) for name in NAMES[1:])]
     files = ok(NAMES[0], f"Compose reads them as the project {project.name}.")
