@@ -269,7 +269,7 @@ def test_page_is_plain_where_the_terminal_has_no_signs(skeleton: Skeleton) -> No
     ]
 
 
-def test_page_says_what_is_unknown_for_one_reason_once_and_counts_all() -> None:
+def test_page_says_once_what_is_unknown_for_one_reason_and_what_would_let_it_be_known() -> None:
     page = Page(io.StringIO(), {})
     found = [
         ok("docker/command", "Docker 28."),
@@ -277,6 +277,7 @@ def test_page_says_what_is_unknown_for_one_reason_once_and_counts_all() -> None:
         unknown("docker/clock", "No."),
         warning("settings/names", "A.", "Cure it."),
         wrong("settings/files", "B.", "Cure that."),
+        unknown("disk/docker", "C.", "Cure that."),
     ]
 
     lines = list(page.lines(found))
@@ -293,5 +294,8 @@ def test_page_says_what_is_unknown_for_one_reason_once_and_counts_all() -> None:
         f"  {page.signs[State.WRONG]} files    B.",
         f"             {page.arrow} Cure that.",
         "",
-        "Something is wrong: 1 well, 1 warning, 1 wrong, 2 unknown.",
+        "Room",
+        f"  {page.signs[State.UNKNOWN]} docker   C.",
+        "",
+        "Something is wrong: 1 well, 1 warning, 1 wrong, 3 unknown.",
     ]

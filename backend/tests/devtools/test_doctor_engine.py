@@ -114,6 +114,14 @@ def test_engine_without_the_docker_command_is_found_by_its_socket(skeleton: Skel
     assert found["compose"].state is State.UNKNOWN
 
 
+def test_dev_container_needs_neither_command_nor_engine(skeleton: Skeleton) -> None:
+    found = skeleton.ask("docker/*", NOX_DEFAULT_VENV_BACKEND="none", PATH="")
+
+    assert {each["name"]: each["state"] for each in found} == {
+        "docker/command": "ok", "docker/engine": "ok", "docker/compose": "ok", "docker/clock": "unknown"
+    }  # fmt: skip
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[[str], str]:
     """Give a PATH with a docker command that says of itself what it is told to."""
