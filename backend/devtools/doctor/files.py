@@ -37,8 +37,8 @@ def check_line_endings(checkout: Checkout) -> list[Finding]:
                 name,
                 f"{', '.join(scripts[:SHOWN])}{more} {'ends its' if len(scripts) == 1 else 'end their'} lines by CRLF, "
                 "and so will not start.",
-                "`git config core.autocrlf false`, then remove what is named and `git checkout -- .`; or have your "
-                "editor save it with LF.",
+                "Have your editor save it with LF; where Git made it so, `git config core.autocrlf false`, and check "
+                "out anew what is named.",
             )
         )
     if settings:
@@ -85,15 +85,11 @@ def check_room(checkout: Checkout, ask: Callable[[], Docker]) -> list[Finding]:
     place = Path(docker.info.get("DockerRootDir") or "/nonexistent")
     if docker.answers and docker.is_local and place.is_dir():
         found.append(room("disk/docker", "Docker's images and volumes", place, few=500, wanted=3000))
+    elif docker.answers:
+        cure = "`docker system df` says what is used."
+        found.append(unknown("disk/docker", "Docker's disk is not this machine's.", cure))
     else:
-        reason = (
-            "Docker's engine does not answer."
-            if not docker.answers
-            else "Docker's disk is not this machine's."
-        )
-        found.append(
-            unknown("disk/docker", reason, "`docker system df` says what is used." if docker.answers else "")
-        )
+        found.append(unknown("disk/docker", "Docker's engine does not answer."))
     if sys.platform == "linux":
         found.append(memory(MEMORY))
     return found

@@ -198,7 +198,7 @@ def _utc(engine: Engine) -> Iterator[Finding]:
         yield warning(
             name,
             f"Sessions begin in {zone}. The API's are held at UTC; psql and others show {zone}'s time.",
-            "Unset PGTZ and TZ."
+            "Unset PGTZ, or take `options` out of DATABASE_URL."
             if by_client
             else f"In `nox -s db_shell`: {statement.format(user=user, database=database)}",
         )

@@ -59,16 +59,18 @@ def _check(name: str, checkout: Checkout, read: settings.Settings, docker: Docke
     holder = holder_of(port, checkout, docker)
     if holder is None:
         if refusal := _refusal(port):
-            return warning(name, f"{port} cannot be had: {refusal}.", _another(setting, port))
+            return warning(name, f"{port} cannot be had: {refusal}.", f"Set {_another(setting, port)}.")
         return ok(name, f"{port} is free.")
     if holder.is_ours and service in ("api", holder.service):
         return ok(name, f"{port} is held by {holder.what}, of this checkout.")
-    return wrong(name, f"{port} is held by {holder.what}.", f"{holder.cure}, or {_another(setting, port)}")
+    return wrong(
+        name, f"{port} is held by {holder.what}.", f"{holder.cure}, or set {_another(setting, port)}."
+    )
 
 
 def _another(setting: str, port: int) -> str:
     free = next((each for each in range(port + 1, min(port + 50, LARGEST)) if not _is_held(each)), None)
-    return f"set {setting}='{free}' in .env." if free else f"set {setting} in .env to another."
+    return f"{setting}='{free}' in .env" if free else f"{setting} in .env to another"
 
 
 def holder_of(port: int, checkout: Checkout, docker: Docker) -> Holder | None:

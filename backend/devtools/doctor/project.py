@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.devtools.doctor.command import NotThere
@@ -27,7 +25,7 @@ _LOG_IN = (
     'exec psql --no-psqlrc -qAt --host "$(hostname -i | cut -d " " -f 1)" --dbname postgres -c "SELECT 1"'
 )
 # Where the data lie in the volume, but not what is in each database.
-_FIND = ("/volume", "-maxdepth", "4", "-name", "PG_VERSION", "-not", "-path", "*/base/*")
+_FIND = (".", "-maxdepth", "4", "-name", "PG_VERSION", "-not", "-path", "*/base/*")
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,8 @@ def _services(services: list[dict[str, Any]]) -> Iterator[Finding]:
     if not services:
         yield ok(name, "None is up; `docker compose up` starts them.")
     for each in sorted(services, key=lambda each: str(each["Service"])):
-        service, state, health, code = (
-            each["Service"],
-            each["State"],
-            each.get("Health"),
-            each.get("ExitCode"),
-        )
+        service, state = each["Service"], each["State"]
+        health, code = each.get("Health"), each.get("ExitCode")
         cure = f"`docker compose logs {service}` says why."
         if state in ("restarting", "dead") or (state == "exited" and code not in (0, 130, 143)):
             yield wrong(name, f"{service} is {state}, with exit code {code}.", cure)
@@ -172,8 +166,11 @@ def _password(checkout: Checkout, project: Project, container: str) -> Finding:
 
 def _volume(checkout: Checkout, project: Project) -> Finding:
     name, volume, image = "compose/volume", project.volume, str(project.database.get("image", ""))
-    if checkout.run("docker", "volume", "inspect", volume).code != 0:
+    looked_for = checkout.run("docker", "volume", "inspect", volume)
+    if "no such volume" in looked_for.error.lower():
         return ok(name, f"There is no volume {volume} yet; the first start makes it.")
+    if looked_for.code != 0:
+        return unknown(name, "Docker does not tell of the database's volume.")
     inspected = checkout.run("docker", "image", "inspect", "--format", "{{json .Config.Env}}", image)
     if inspected.code != 0:
         return unknown(
@@ -182,33 +179,13 @@ def _volume(checkout: Checkout, project: Project) -> Finding:
             "`docker compose pull db`.",
         )
     variables = dict(entry.split("=", 1) for entry in json.loads(inspected.out) if "=" in entry)
-    major = variables.get("PG_MAJOR", "")
-    command = [
-        "docker",
-        "run",
-        "--rm",
-        "--pull",
-        "never",
-        "--network",
-        "none",
-        "--read-only",
-        "--user",
-        "0:0",
-    ]
-    command += ["--mount", f"type=volume,source={volume},target=/volume,readonly,volume-nocopy"]
-    command += ["--entrypoint", "find", image, *_FIND, "-exec", "grep", "-H", ".", "{}", ";"]
-    said = checkout.run(*command, seconds=15)
-    if said.code != 0:
+    held = _versions_in(checkout, volume, image)
+    if held is None:
         return unknown(name, f"The volume {volume} cannot be read.")
-    held = {
-        Path(path).parent: version
-        for path, _, version in (line.rpartition(":") for line in said.out.splitlines())
-    }
-    target = next(
-        (each["target"] for each in project.database.get("volumes", []) if each.get("source") == DATABASE), ""
-    )
-    here = Path("/volume") / os.path.relpath(variables.get("PGDATA", target), target)
-    if held.get(here) == major:
+    major = variables.get("PG_MAJOR", "")
+    mounts = project.database.get("volumes", [])
+    target = next((each["target"] for each in mounts if each.get("source") == DATABASE), "")
+    if held.get(os.path.relpath(variables.get("PGDATA", target), target)) == major:
         return ok(name, f"{volume} holds data of PostgreSQL {major}, which {image} runs.")
     if not held:
         return ok(name, f"{volume} is empty; the next start makes a database in it.")
@@ -219,7 +196,24 @@ def _volume(checkout: Checkout, project: Project) -> Finding:
     )
 
 
-def major_of(image: str) -> str:
-    """Read the version from an image's tag: `postgres:18` is 18."""
-    found = re.search(r":(\d+)", image)
-    return found[1] if found else ""
+def _versions_in(checkout: Checkout, volume: str, image: str) -> dict[str, str] | None:
+    """Return the version of the data in each folder of a volume that holds any; None where it cannot be read."""
+    command = ["docker", "run", "--rm", "--pull=never", "--network=none", "--read-only", "--user=0:0"]
+    command += ["--mount", f"type=volume,source={volume},target=/volume,readonly,volume-nocopy"]
+    command += [
+        "--workdir=/volume",
+        "--entrypoint=find",
+        image,
+        *_FIND,
+        "-exec",
+        "grep",
+        "-H",
+        ".",
+        "{}",
+        ";",
+    ]
+    said = checkout.run(*command, seconds=15)
+    if said.code != 0:
+        return None
+    found = (line.rpartition(":") for line in said.out.splitlines())
+    return {os.path.relpath(os.path.dirname(path)): version for path, _, version in found}  # noqa: PTH120  of a container

@@ -20,22 +20,14 @@ FILES = (".env", "backend/.env")
 """From the one that wins."""
 FROM_ENVIRONMENT_ALONE = ("TEST_DATABASE_URL", "POSTGRES_PULL_SECONDS")
 _OTHERS_FROM_ENVIRONMENT_ALONE = re.compile(
-    "(TESTCONTAINERS_|TC_|RYUK_|NOX_|PYTEST_|DOCKER_|UV_|PG|WATCHFILES_)"
+    "(TESTCONTAINERS_|TC_|RYUK_|NOX_|PYTEST_|DOCKER_|UV_|PG|WATCHFILES_)[A-Z][A-Z_]*"
 )
 COMPOSES_OWN = frozenset(
     f"COMPOSE_{name}"
     for name in (
-        *("ANSI", "BAKE", "CONVERT_WINDOWS_PATHS", "DISABLE_ENV_FILE", "ENV_FILES", "EXPERIMENTAL", "FILE"),
-        *(
-            "HTTP_TIMEOUT",
-            "IGNORE_ORPHANS",
-            "MENU",
-            "PARALLEL_LIMIT",
-            "PATH_SEPARATOR",
-            "PROFILES",
-            "PROGRESS",
-        ),
-        *("PROJECT_NAME", "REMOVE_ORPHANS", "STATUS_STDOUT"),
+        *("ANSI", "BAKE", "CONVERT_WINDOWS_PATHS", "DISABLE_ENV_FILE", "ENV_FILES", "EXPERIMENTAL"),
+        *("FILE", "HTTP_TIMEOUT", "IGNORE_ORPHANS", "MENU", "PARALLEL_LIMIT", "PATH_SEPARATOR"),
+        *("PROFILES", "PROGRESS", "PROJECT_NAME", "REMOVE_ORPHANS", "STATUS_STDOUT"),
     )
 )
 # Near enough to be a slip in a file whose every line is meant for us; the environment holds what is others'.
@@ -169,7 +161,7 @@ def _names(file: EnvFile, known: frozenset[str]) -> Iterator[Finding]:
 
 
 def _name(name: str, place: str, known: frozenset[str]) -> Iterator[Finding]:
-    if name in FROM_ENVIRONMENT_ALONE or _OTHERS_FROM_ENVIRONMENT_ALONE.match(name):
+    if name in FROM_ENVIRONMENT_ALONE or _OTHERS_FROM_ENVIRONMENT_ALONE.fullmatch(name):
         yield warning(
             "settings/names",
             f"{place}: {name} is read from the environment alone, so here it says nothing.",
@@ -196,7 +188,7 @@ def _environment_names(settings: Settings, known: frozenset[str]) -> Iterator[Fi
     read = known | COMPOSES_OWN | set(FROM_ENVIRONMENT_ALONE)
     for name in settings.environment:
         near = difflib.get_close_matches(name, known, 1, _VERY_NEAR) if name not in read else []
-        if near and not _OTHERS_FROM_ENVIRONMENT_ALONE.match(name):
+        if near and not _OTHERS_FROM_ENVIRONMENT_ALONE.fullmatch(name):
             yield warning(
                 "settings/names",
                 f"The environment has {name}, which nothing reads.",

@@ -143,7 +143,7 @@ def test_zone_of_pgtz_is_told_to_be_the_environments(clone: Engine, monkeypatch:
     found = look_at(clone)["utc"]
 
     assert found.finding.startswith("Sessions begin in Asia/Kathmandu.")
-    assert found.cure == "Unset PGTZ and TZ."
+    assert found.cure == "Unset PGTZ, or take `options` out of DATABASE_URL."
 
 
 def test_column_that_keeps_no_instants_is_wrong(clone: Engine) -> None:
