@@ -167,10 +167,10 @@ def _password(checkout: Checkout, project: Project, container: str) -> Finding:
 def _volume(checkout: Checkout, project: Project) -> Finding:
     name, volume, image = "compose/volume", project.volume, str(project.database.get("image", ""))
     looked_for = checkout.run("docker", "volume", "inspect", volume)
-    if "no such volume" in looked_for.error.lower():
-        return ok(name, f"There is no volume {volume} yet; the first start makes it.")
     if looked_for.code != 0:
-        return unknown(name, "Docker does not tell of the database's volume.")
+        is_none = "no such volume" in looked_for.error.lower()
+        none = ok(name, f"There is no volume {volume} yet; the first start makes it.")
+        return none if is_none else unknown(name, "Docker does not tell of the database's volume.")
     inspected = checkout.run("docker", "image", "inspect", "--format", "{{json .Config.Env}}", image)
     if inspected.code != 0:
         return unknown(
@@ -185,10 +185,10 @@ def _volume(checkout: Checkout, project: Project) -> Finding:
     major = variables.get("PG_MAJOR", "")
     mounts = project.database.get("volumes", [])
     target = next((each["target"] for each in mounts if each.get("source") == DATABASE), "")
-    if held.get(os.path.relpath(variables.get("PGDATA", target), target)) == major:
-        return ok(name, f"{volume} holds data of PostgreSQL {major}, which {image} runs.")
     if not held:
         return ok(name, f"{volume} is empty; the next start makes a database in it.")
+    if held.get(os.path.relpath(variables.get("PGDATA", target), target)) == major:
+        return ok(name, f"{volume} holds data of PostgreSQL {major}, which {image} runs.")
     return wrong(
         name,
         f"{volume} holds data of PostgreSQL {' and '.join(sorted(set(held.values())))}, and {image} runs {major}.",
