@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.devtools.children import sigterm_as_ctrl_c
 from backend.devtools.doctor import engine, files, ports, project, python, settings
 from backend.devtools.doctor.checkout import Checkout, Once
 from backend.devtools.doctor.command import NotThere, end_all
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"doctor: nothing that is looked at is named {options.only}\n")
         return USAGE
     try:
-        found = gather(chosen, sys.stderr if sys.stderr.isatty() else None)
+        with sigterm_as_ctrl_c():
+            found = gather(chosen, sys.stderr if sys.stderr.isatty() else None)
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:

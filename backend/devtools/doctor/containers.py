@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 
+from backend.devtools.doctor.engine import without_user
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 from backend.devtools.postgres import PostgresUnavailable
 from backend.devtools.postgres.engine import connect_to_engine, within
@@ -29,7 +30,7 @@ def examine() -> Iterator[Finding]:
         client = connect_to_engine()
     except PostgresUnavailable as error:
         for name in NAMES:
-            yield unknown(name, f"{error}, so the tests take an embedded PostgreSQL.")
+            yield unknown(name, f"{without_user(str(error))}, so the tests take an embedded PostgreSQL.")
         return
     client.close()
     try:

@@ -208,4 +208,4 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def without_user(address: str) -> str:
     """Leave out who logs in to an engine far away, and by what password."""
-    return re.sub(r"//[^/]*@", "//", address)
+    return re.sub(r"//[^/\s]*@", "//", address)

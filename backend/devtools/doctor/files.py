@@ -28,7 +28,9 @@ MEMORY = Path("/dev/shm")  # noqa: S108  where the tests' servers keep their dat
 def check_line_endings(checkout: Checkout) -> list[Finding]:
     name = "files/line-endings"
     scripts = [checkout.shown(path) for path in _scripts(checkout.root) if _has_crlf(path)]
-    settings = [each for each in FILES if _has_crlf(checkout.root / each)]
+    settings = [
+        each for each in FILES if (checkout.root / each).is_file() and _has_crlf(checkout.root / each)
+    ]
     found = []
     if scripts:
         more = f" and {len(scripts) - SHOWN} more" if len(scripts) > SHOWN else ""
@@ -59,7 +61,10 @@ def _scripts(root: Path) -> Iterator[Path]:
         folders[:] = sorted(folder for folder in folders if folder not in _MADE)
         for name in sorted(names):
             path = Path(place) / name
-            if name.endswith((".sh", ".bash")) or name == "Dockerfile" or _begins(path, b"#!"):
+            # Not a pipe, which would be waited for.
+            if path.is_file() and (
+                name.endswith((".sh", ".bash")) or name == "Dockerfile" or _begins(path, b"#!")
+            ):
                 yield path
 
 

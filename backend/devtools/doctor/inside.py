@@ -131,6 +131,8 @@ def _refused(name: str, found: list[Finding]) -> Iterator[None]:
             found.append(unknown(name, "Another connection holds a lock on what is to be looked at.", cure))
         else:
             found.append(unknown(name, f"The database refused: {first_line(error)}."))
+    except psycopg.Error as error:
+        found.append(unknown(name, f"The database refused a connection of its own: {type(error).__name__}."))
 
 
 def _version(engine: Engine) -> str:

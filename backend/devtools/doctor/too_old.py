@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ def main() -> int:
     version = ".".join(str(part) for part in sys.version_info[:3])
     finding = f"This is Python {version}, and the project needs {WANTED}."
     newer = find_newer(os.path.dirname(os.path.dirname(os.path.dirname(here))))  # noqa: PTH120  as above
-    again = f"`{newer} {os.path.relpath(here)}`" if newer else ""
+    again = f"`{newer} {shlex.quote(os.path.relpath(here))}`" if newer else ""
     cure = f"Run it by the one that is here: {again}." if newer else f"Install {WANTED}, and run this by it."
     if "--json" in sys.argv[1:]:
         found = {"name": "python/version", "state": "wrong", "finding": finding, "cure": cure}

@@ -20,6 +20,7 @@ FILES = (
     "requirements/development.txt",
     "backend/__init__.py",
     "backend/devtools/__init__.py",
+    "backend/devtools/children.py",
 )
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"))
 

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from backend.devtools.doctor.probes import Probe, gather
 from backend.devtools.doctor.report import Page
 
 from .doctoring import DOOR, Skeleton
-from .support import ROOT
+from .support import ROOT, is_alive, wait_until
 
 SECRET = "do-not-print-this"
 ANY_OLD = ("python3.6", "python3.7", "python3.8", "python3.9", "python3.10")
@@ -207,6 +208,31 @@ def test_question_that_fails_is_unknown_and_what_it_says_is_not_shown() -> None:
     (found,) = gather([Probe("failing", ("files/x",), fail)])
 
     assert found == unknown("files/x", "Could not be told: ValueError on the way.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing_running(
+    number: signal.Signals, skeleton: Skeleton, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\necho $$ > '{tmp_path}/making' && mv '{tmp_path}/making' '{tmp_path}/pid'\nsleep 60\n"
+    )
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{skeleton.environment['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", str(skeleton.root / DOOR)],
+        cwd=skeleton.root, env=skeleton.environment | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    wait_until(noted.exists, "the docker command being asked")
+
+    process.send_signal(number)
+
+    said, _ = process.communicate(timeout=15)
+    assert (process.returncode, said) == (130, b"")
+    pid = int(noted.read_text(encoding="utf-8"))
+    wait_until(lambda: not is_alive(pid), "the docker command's end")
 
 
 def test_what_is_slow_is_shown_on_a_terminal_and_wiped_away(monkeypatch: pytest.MonkeyPatch) -> None:

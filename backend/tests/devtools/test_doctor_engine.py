@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from backend.devtools.doctor import engine
+from backend.devtools.doctor import containers, engine
 from backend.devtools.doctor.finding import Finding, State
 
 from .doctoring import Skeleton
@@ -196,6 +196,16 @@ def test_who_logs_in_to_an_engine_far_away_is_not_shown(path: str, skeleton: Ske
 
     assert "tcp://127.0.0.1:1" in found["engine"].finding
     assert SECRET not in str(found)
+
+
+def test_who_logs_in_is_not_shown_of_the_tests_way_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://me:{SECRET}@127.0.0.1:1")
+
+    found = list(containers.examine())
+
+    assert {each.finding for each in found} == {
+        "Docker does not answer at tcp://127.0.0.1:1, so the tests take an embedded PostgreSQL."
+    }
 
 
 def test_engine_that_takes_a_connection_and_says_nothing_is_left_in_time(
