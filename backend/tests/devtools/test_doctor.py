@@ -216,8 +216,9 @@ def test_interrupted_it_leaves_nothing_running(
 ) -> None:
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
+    written, noted = tmp_path / "written", tmp_path / "pid"
     program.write_text(
-        f"#!/bin/sh\necho $$ > '{tmp_path}/making' && mv '{tmp_path}/making' '{tmp_path}/pid'\nsleep 60\n"
+        f"#!/bin/sh\necho $$ > '{written}' && mv '{written}' '{noted}'\nsleep 60\n", encoding="utf-8"
     )
     program.chmod(0o755)
     path = f"{program.parent}{os.pathsep}{skeleton.environment['PATH']}"

@@ -4,6 +4,7 @@ import shutil
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -169,10 +170,10 @@ def test_clock_of_this_machine_that_is_an_hour_behind_is_found(clone: Engine) ->
 @pytest.mark.postgres("clone")
 def test_lock_on_what_is_looked_at_holds_nobody_up(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "LOCK_SECONDS", 0.05)
-    with clone.begin() as connection:
+    with ThreadPoolExecutor(1) as pool, clone.begin() as connection:
         connection.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
 
-        found = look_at(clone)
+        found = pool.submit(look_at, clone).result(timeout=15)
 
     assert found["schema"].state is State.UNKNOWN
     assert found["schema"].finding == "Another connection holds a lock on what is to be looked at."
