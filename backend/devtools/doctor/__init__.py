@@ -17,7 +17,10 @@ server is left running. No value that could be secret is shown, or passed where 
     project.py       what Compose has of this checkout: services, the volume, the password that it knows
     ports.py         who holds a port
     files.py         line endings; room on disks
+    data.py          the data directories of embedded servers
+    clock.py         another clock beside this machine's
     python.py        this Python, and the project's environment beside the lock
+    installed.py     run by an environment's own Python: what it has of the lock
     inside.py        run in that environment: the settings, the database
     containers.py    run in that environment: the tests' way to containers, and their reaper
     report.py        the page

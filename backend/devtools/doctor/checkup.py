@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -89,8 +90,8 @@ def asked_inside(
 
 def _last(error: str) -> str:
     """Return what kind of error a Python ended by; what it says could hold anything."""
-    lines = error.strip().splitlines()
-    return lines[-1].partition(":")[0][:60] if lines else "it said nothing"
+    kinds = re.findall(r"^([\w.]+(?:Error|Exception|Exit|Interrupt))\b", error, re.MULTILINE)
+    return kinds[-1] if kinds else "it said no reason"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

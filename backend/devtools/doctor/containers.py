@@ -98,7 +98,9 @@ def reaper() -> Finding:
         end_reaper()
     if notes:
         reason = notes[0].partition("(")[2].rpartition(")")[0] or "it does not start"
-        return warning(name, f"Ryuk does not answer: {reason}.", f"Look at {image}; without it {without}.")
+        return warning(
+            name, f"Ryuk does not answer: {without_user(reason)}.", f"Look at {image}; without it {without}."
+        )
     return ok(name, f"Ryuk starts and answers ({image}).")
 
 

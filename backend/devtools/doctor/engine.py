@@ -40,20 +40,14 @@ class Docker:
     asked: float = 0.0
     answered: float = 0.0
     has_command: bool = False
+    version: str = ""
+    """That of the command."""
+    compose: str = ""
+    """That of Compose; an empty string where it is not there."""
 
     @property
     def answers(self) -> bool:
         return bool(self.info.get("ServerVersion"))
-
-    @property
-    def compose(self) -> str:
-        """The version of Compose, an empty string where it is not there."""
-        plugins = (self.info.get("ClientInfo") or {}).get("Plugins") or []
-        return next((plugin.get("Version", "") for plugin in plugins if plugin.get("Name") == "compose"), "")
-
-    @property
-    def can_compose(self) -> bool:
-        return self.answers and bool(self.compose)
 
     @property
     def is_local(self) -> bool:
@@ -72,14 +66,27 @@ def look(checkout: Checkout) -> Docker:
     info: dict[str, Any] = {}
     with suppress(ValueError):
         info = json.loads(said.out)
-    context = (info.get("ClientInfo") or {}).get("Context", "default")
+    client = info.get("ClientInfo") or {}
     if not address:
         # As the command resolves it; which that is decides where data and clock are.
-        with suppress(NotThere):
-            form = "{{.Endpoints.docker.Host}}"
-            address = checkout.run("docker", "context", "inspect", context, "--format", form).out.strip()
+        form = ("--format", "{{.Endpoints.docker.Host}}")
+        address = checkout.run(
+            "docker", "context", "inspect", client.get("Context", "default"), *form
+        ).out.strip()
     refusal = "it took longer than its time" if said.is_late else " ".join(info.get("ServerErrors") or [])
-    return Docker(address or DEFAULT_SOCKET, info, refusal or said.error, asked, answered, has_command=True)
+    return Docker(
+        address or DEFAULT_SOCKET, info, refusal or said.error, asked, answered,
+        has_command=True, version=client.get("Version", ""), compose=_compose_version(checkout, client),
+    )  # fmt: skip
+
+
+def _compose_version(checkout: Checkout, client: dict[str, Any]) -> str:
+    if "Plugins" in client:
+        plugins = client["Plugins"] or []
+        return next((plugin.get("Version", "") for plugin in plugins if plugin.get("Name") == "compose"), "")
+    # The command waited for its engine, and has not come to say it.
+    said = checkout.run("docker", "compose", "version", "--short")
+    return said.out.strip() if said.code == 0 else ""
 
 
 class _SocketConnection(http.client.HTTPConnection):
@@ -137,8 +144,7 @@ def _command(docker: Docker) -> Finding:
             "The docker command is not on PATH.",
             f"Install Docker with Compose (https://docs.docker.com/get-started/get-docker/); {WITHOUT}.",
         )
-    version = (docker.info.get("ClientInfo") or {}).get("Version") or "of unknown version"
-    return ok("docker/command", f"Docker {version}.")
+    return ok("docker/command", f"Docker {docker.version}." if docker.version else "It is on PATH.")
 
 
 def _engine(docker: Docker) -> Iterator[Finding]:

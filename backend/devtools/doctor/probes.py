@@ -45,7 +45,7 @@ def gather(probes: Sequence[Probe], terminal: TextIO | None = None) -> list[Find
     threads = [threading.Thread(target=probe.run, name=probe.what, daemon=True) for probe in probes]
     for thread in threads:
         thread.start()
-    shown = False
+    shown = ""
     while pending := [
         probe
         for probe, thread in zip(probes, threads, strict=True)
@@ -54,17 +54,22 @@ def gather(probes: Sequence[Probe], terminal: TextIO | None = None) -> list[Find
         waited = time.monotonic() - started
         if terminal is not None and waited >= QUIET_SECONDS:
             names = ", ".join(probe.what for probe in pending)
-            terminal.write(f"\r\x1b[K{waited:.0f} s: {names} ..."[:79])
-            terminal.flush()
-            shown = True
+            shown = _show(terminal, f"{waited:.0f} s: {names} ..."[:79], shown)
         for thread in threads:
             if thread.is_alive():
                 thread.join(_LOOK_SECONDS)
                 break
-    if shown and terminal is not None:
-        terminal.write("\r\x1b[K")
-        terminal.flush()
+    if terminal is not None:
+        _show(terminal, "", shown)
     return [finding for probe in probes for finding in _result(probe)]
+
+
+def _show(terminal: TextIO, line: str, before: str) -> str:
+    """Put a line in the place of the one before; return it."""
+    if line != before:
+        terminal.write(f"\r\x1b[K{line}")
+        terminal.flush()
+    return line
 
 
 def _result(probe: Probe) -> Sequence[Finding]:

@@ -5,6 +5,7 @@ Real engines are in e2e; none of them is as old, or as far from the time, as the
 
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -220,4 +221,6 @@ def test_engine_that_takes_a_connection_and_says_nothing_is_left_in_time(
 
     assert found["engine"].state is State.WARNING
     assert "does not answer" in found["engine"].finding
+    # Whether it is here is known without the engine.
+    assert found["compose"].state is (State.OK if shutil.which("docker", path=path) else State.UNKNOWN)
     assert found["clock"].state is State.UNKNOWN
