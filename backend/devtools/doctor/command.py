@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
+_ended = threading.Event()
 
 
 class NotThere(Exception):  # noqa: N818 (it says what is so)
@@ -42,20 +43,7 @@ def run(*command: str, seconds: float, environment: Mapping[str, str], directory
     program = shutil.which(command[0], path=environment.get("PATH", ""))
     if program is None:
         raise NotThere(command[0])
-    try:
-        process = subprocess.Popen(
-            [program, *command[1:]],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that its children can be ended with it
-        )
-    except OSError:
-        raise NotThere(command[0]) from None
-    with _lock:
-        _running.add(process)
+    process = _start([program, *command[1:]], environment, directory)
     try:
         out, error = process.communicate(timeout=seconds)
         return Said(process.returncode, _text(out), _text(error))
@@ -70,6 +58,29 @@ def run(*command: str, seconds: float, environment: Mapping[str, str], directory
             _running.discard(process)
 
 
+def _start(
+    command: Sequence[str], environment: Mapping[str, str], directory: Path | None
+) -> subprocess.Popen[bytes]:
+    # Under the lock, so that none is started that `end_all` does not know of.
+    with _lock:
+        if _ended.is_set():
+            raise NotThere(command[0])
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # so that its children can be ended with it
+            )
+        except OSError:
+            raise NotThere(command[0]) from None
+        _running.add(process)
+        return process
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -79,8 +90,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_all() -> None:
-    """End whatever still runs, as when the doctor itself is interrupted."""
+    """End whatever still runs, as when the doctor itself is interrupted, and let nothing be started any more."""
     with _lock:
+        _ended.set()
         left = list(_running)
     for process in left:
         end(process)

@@ -177,11 +177,11 @@ def runs(name: str) -> bool:
 
 
 def hanging(*names: str) -> tuple[Probe, threading.Event]:
-    """Return a question that hangs, and what ends it."""
+    """Return a question that hangs, and what ends it; left alone, it would find nothing after a while."""
     end = threading.Event()
 
     def ask() -> list[Finding]:
-        end.wait()
+        end.wait(4)
         return []
 
     return Probe("what hangs", names, ask, seconds=0.2), end
