@@ -122,13 +122,17 @@ def _container(port: int, checkout: Checkout) -> Holder | None:
 
 
 def _process(port: int, checkout: Checkout) -> Holder | None:
+    """Return whose process it is; of several, as a server has that forks, one that is known to be of the checkout."""
     has_proc = (PROC / "net" / "tcp").exists()
-    for pid in _by_proc(port) if has_proc else _by_lsof(port, checkout):
+    holders = []
+    for pid in sorted(_by_proc(port) if has_proc else _by_lsof(port, checkout)):
         place, words = _read_proc(pid) if has_proc else _ask_ps(pid, checkout)
         command = _command(words)
         ours = Path(place).is_relative_to(checkout.root.resolve()) and "backend." in command
-        return Holder(f"{command} (process {pid})", is_ours=ours, cure=f"Stop it (`kill {pid}`)")
-    return _of_another_user(port)
+        holders.append(Holder(f"{command} (process {pid})", is_ours=ours, cure=f"Stop it (`kill {pid}`)"))
+    if not holders:
+        return _of_another_user(port)
+    return next((holder for holder in holders if holder.is_ours), holders[0])
 
 
 def _listeners(port: int) -> Iterator[tuple[str, str]]:

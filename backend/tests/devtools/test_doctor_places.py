@@ -35,6 +35,12 @@ listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
 sys.stdin.read()
 """
+FORK = """
+import os
+listener.set_inheritable(True)
+if os.fork() != 0:
+    os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])
+"""
 
 
 def port_of(name: str, port: int, checkout: Checkout) -> Finding:
@@ -100,6 +106,21 @@ def test_api_of_this_checkout_may_hold_its_port_but_not_the_databases(
         api.finding,
     )
     assert database.state is State.WRONG
+
+
+@pytest.mark.parametrize("proc", PROCS, ids=str)
+def test_of_several_processes_with_the_socket_the_one_of_this_checkout_is_told(
+    proc: Path, skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with a server that forks, and the older one tells nothing of what it is."""
+    monkeypatch.setattr(ports, "PROC", proc)
+    skeleton.write("backend/listen.py", LISTEN.replace("print(", f"{FORK}print("))
+    with listening(BARE_PYTHON, "-m", "backend.listen", cwd=skeleton.root) as (older, port):
+        found = port_of("API_PORT", port, skeleton.checkout)
+
+    assert found.state is State.OK
+    assert "-m backend.listen (process " in found.finding
+    assert f"(process {older})" not in found.finding
 
 
 def test_port_of_every_address_is_held_too(skeleton: Skeleton) -> None:
