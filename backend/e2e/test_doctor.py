@@ -118,7 +118,7 @@ def test_what_goes_wrong_with_composes_database_is_found_one_by_one(
     }
     compose.write_text(text)
 
-    # And one that ended badly, of whose port somebody else is no part.
+    # And a service that ended badly.
     checkout.compose("kill", "db")
     assert wrong(findings(checkout, "[cp]*")) == {"compose/services": "db is exited, with exit code 137."}
 
