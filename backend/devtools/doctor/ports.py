@@ -69,7 +69,8 @@ def _check(name: str, checkout: Checkout, read: settings.Settings, docker: Docke
 
 
 def _another(setting: str, port: int) -> str:
-    free = next((each for each in range(port + 1, min(port + 50, LARGEST)) if not _is_held(each)), None)
+    others = range(port + 1, min(port + 50, LARGEST))
+    free = next((each for each in others if not (_is_held(each) or _bind_error(each))), None)
     return f"{setting}='{free}' in .env" if free else f"{setting} in .env to another"
 
 
@@ -85,7 +86,7 @@ def holder_of(port: int, checkout: Checkout, docker: Docker) -> Holder | None:
 
 def _is_held(port: int) -> bool:
     if _bind_error(port) == errno.EADDRINUSE:
-        return True
+        return not _knows_listeners() or any(_listeners(port))
     # Elsewhere than on Linux one may bind to loopback beside a program that listens on every address.
     with socket.socket() as probe:
         probe.settimeout(1)
@@ -104,6 +105,8 @@ def _bind_error(port: int) -> int:
 
 def _refusal(port: int) -> str:
     number = _bind_error(port)
+    if number == errno.EADDRINUSE:
+        return "a connection that was made here has it for its own end, and may for a minute after that"
     return os.strerror(number).lower() if number > 0 else ""
 
 
@@ -123,7 +126,7 @@ def _container(port: int, checkout: Checkout) -> Holder | None:
 
 def _process(port: int, checkout: Checkout) -> Holder | None:
     """Return whose process it is; of several, as a server has that forks, one that is known to be of the checkout."""
-    has_proc = (PROC / "net" / "tcp").exists()
+    has_proc = _knows_listeners()
     holders = []
     for pid in sorted(_by_proc(port) if has_proc else _by_lsof(port, checkout)):
         place, words = _read_proc(pid) if has_proc else _ask_ps(pid, checkout)
@@ -133,6 +136,10 @@ def _process(port: int, checkout: Checkout) -> Holder | None:
     if not holders:
         return _of_another_user(port)
     return next((holder for holder in holders if holder.is_ours), holders[0])
+
+
+def _knows_listeners() -> bool:
+    return (PROC / "net" / "tcp").exists()
 
 
 def _listeners(port: int) -> Iterator[tuple[str, str]]:

@@ -78,6 +78,22 @@ def test_program_that_holds_a_port_is_named_without_what_it_was_given(
     assert another is not None, found.cure
 
 
+@pytest.mark.skipif(not ports.PROC.exists(), reason="elsewhere nobody says who listens")
+def test_connection_that_ended_on_a_port_is_no_program(skeleton: Skeleton) -> None:
+    """The system hands out ports of that range, and keeps one for a minute after its connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        port = client.getsockname()[1]
+        accepted, _ = server.accept()
+        client.close()
+        accepted.close()
+    found = port_of("DB_PORT", port, skeleton.checkout)
+
+    assert found.state is State.WARNING
+    assert found.finding.startswith(f"{port} cannot be had: a connection that was made here has it")
+    assert f"{port}'" not in found.cure
+
+
 def test_port_that_is_proposed_is_free(skeleton: Skeleton) -> None:
     with socket.create_server(("127.0.0.1", 0)) as first, contextlib.ExitStack() as stack:
         port = first.getsockname()[1]
