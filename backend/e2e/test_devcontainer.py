@@ -60,6 +60,7 @@ def test_opening_leaves_the_schema_at_head_and_a_suite_that_passes_without_an_en
     )
     assert re.search(r"\d+ passed", said)
     assert not re.search(r"\d+ (failed|error)", said)
+    assert " MB in memory at the end" in said
     # A container's root may not mount a file system, and a test that fills one up says so.
     skipped = re.findall(r"^SKIPPED.*$", said, re.MULTILINE)
     assert all(each.endswith("no file system can be mounted here") for each in skipped), skipped
