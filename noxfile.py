@@ -140,6 +140,12 @@ def utc_check(session: nox.Session) -> None:
     database(session, "utc")
 
 
+@nox.session(venv_backend="none")
+def doctor(session: nox.Session) -> None:
+    """Tell what is well here and what is not, each with its cure; changes nothing (-- --json, --only)."""
+    session.run(sys.executable, "-B", "-m", "backend.devtools.doctor", *session.posargs, external=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports with Ruff and import-linter."""

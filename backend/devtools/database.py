@@ -61,13 +61,9 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
 @contextmanager
 def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
     """Lend the developer's own database, or None where there is none and none is to be made."""
-    configured = Found(settings.url.render_as_string(hide_password=False))
-    if settings.is_database_configured:
-        tell(f"Database: {describe(settings.url)}, the one configured.")
-        yield configured
-    elif answers(settings.url):
-        tell(f"Database: {describe(settings.url)}, Compose's, which answers on DB_PORT {settings.db_port}.")
-        yield configured
+    if (why := named(settings)) is not None:
+        tell(f"Database: {describe(settings.url)}, {why}.")
+        yield Found(settings.url.render_as_string(hide_password=False))
     elif make or DIRECTORY.exists():
         if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
             tell(
@@ -82,6 +78,13 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
             yield Found(postgres.ensure_database(server.url, settings.postgres_db))
     else:
         yield None
+
+
+def named(settings: Settings) -> str | None:
+    """Say why the database that the settings name is the one to take, or None where it is not."""
+    if settings.is_database_configured:
+        return "the one configured"
+    return f"Compose's, which answers on DB_PORT {settings.db_port}" if answers(settings.url) else None
 
 
 def answers(url: URL) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from .checkout import wait_until
 from .debugger import Debugger
-from .workspace import Workspace, read_jsonc
+from .workspace import Workspace, read_jsonc, take_out
 
 # Somebody whose uid is not the image's; only root can hand a checkout to somebody.
 SOMEBODY = 4321 if os.geteuid() == 0 else None
@@ -60,6 +60,7 @@ def test_opening_leaves_the_schema_at_head_and_a_suite_that_passes_without_an_en
     )
     assert re.search(r"\d+ passed", said)
     assert not re.search(r"\d+ (failed|error)", said)
+    assert " MB in memory at the end" in said
     # A container's root may not mount a file system, and a test that fills one up says so.
     skipped = re.findall(r"^SKIPPED.*$", said, re.MULTILINE)
     assert all(each.endswith("no file system can be mounted here") for each in skipped), skipped
@@ -185,10 +186,19 @@ def test_history_and_caches_outlive_the_container_and_the_host_s_environment_is_
         (trap / program).chmod(0o755)
     opened.run("bash", "-ic", "history -s typed-before; history -a; echo kept > ~/.cache/kept")
     before = opened.container()
+    lock = opened.path / "requirements" / "development.txt"
+    locked = lock.read_text()
+    take_out(lock, "pre-commit")
 
     opened.up("--remove-existing-container")
 
     assert opened.container() != before
+    lock.write_text(locked)
+    assert opened.run("bash", "-c", "ls /opt/venv/bin").split().count("pre-commit") == 0
+    # Opening has imported most of it, and found compiled what another environment had compiled of it.
+    compiled = "find ~/.cache/python/opt/venv -name '*.pyc' -path '*/sqlalchemy/*'"
+    assert opened.run("bash", "-c", compiled).strip()
+    assert not opened.run("bash", "-c", f"{compiled} -newer ~/.cache/kept").strip()
     assert "typed-before" in opened.run("bash", "-ic", "history -r; history")
     assert opened.run("bash", "-c", "cat ~/.cache/kept").strip() == "kept"
     assert opened.run("bash", "-lc", "command -v python nox ruff").split() == [
@@ -252,6 +262,9 @@ def test_clone_in_a_volume_is_its_user_s(another: Workspace) -> None:
             "dev",
             "dev",
         ]
+        assert another.run("bash", "-c", "find ~ ! -user dev").strip() == "", (
+            "the image leaves nothing of root's"
+        )
         assert re.search(
             r"\d+ passed", another.run("nox", "-s", "tests", "--", "backend/tests/test_openapi.py")
         )

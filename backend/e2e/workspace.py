@@ -32,6 +32,17 @@ def read_jsonc(path: Path) -> Any:  # noqa: ANN401  JSON is of any shape
     return json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
 
 
+def take_out(lock: Path, *packages: str) -> None:
+    """Change a lock as a developer does it: these packages are not in it any more, nor the lines that go with them."""
+    kept, is_out = [], False
+    for line in lock.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line[0].isalnum():
+            is_out = line.partition("==")[0] in packages
+        if not is_out:
+            kept.append(line)
+    lock.write_text("".join(kept), encoding="utf-8")
+
+
 class Workspace:
     """A checkout, perhaps somebody else's, under Git, which can be opened, worked in and closed."""
 

@@ -9,8 +9,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,10 +63,12 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
 
     class WarmReload(WatchFilesReload):
         process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned
+        should_exit: "Flag"  # type: ignore[assignment]  # uvicorn declares threading's
         first: ForkServerProcess | None = None
         exit_code = 0
 
         def startup(self) -> None:
+            self.should_exit = Flag()
             for number in HANDLED_SIGNALS:
                 signal.signal(number, self.signal_handler)
             # A watch begins with its first look. It is taken now, or a save during the start would be lost.
@@ -102,6 +106,26 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
     supervisor = WarmReload(config, target=Server(config).run, sockets=[config.bind_socket()])
     supervisor.run()
     return supervisor.exit_code
+
+
+class Flag:
+    """An event for signal handlers: threading's has a lock, which what they interrupt may hold, and then for good."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._woken: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        self._is_set = True
+        self._woken.put(None)
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        with suppress(Empty):
+            self._woken.get(timeout=seconds)
+        return self._is_set
 
 
 def serve_once(

@@ -127,6 +127,19 @@ def test_killed_supervisor_leaves_its_port_free(serve: Callable[[], Serving], po
     wait_until(lambda: status(port, "/health/live") == 0, "the port being free")
 
 
+def test_impatient_ctrl_c_stops_it_all_the_same(serve: Callable[[], Serving], port: int) -> None:
+    serving = serve()
+    wait_until(lambda: status(port, "/health/ready") == 200, "ready")
+
+    for _ in range(2000):
+        serving.process.send_signal(signal.SIGINT)
+    said = serving.end()
+
+    assert serving.process.returncode == 0
+    assert "Traceback" not in said
+    assert status(port, "/health/live") == 0
+
+
 @pytest.mark.parametrize(
     "moment", ["Will watch", "Uvicorn running", "Started server process", "Application startup complete"]
 )

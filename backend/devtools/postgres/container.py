@@ -18,7 +18,7 @@ from testcontainers.core.config import testcontainers_config
 
 from .container_seed import DATA, ENTRY_POINT, ContainerSeed, NoSeed, find_seed, make_seed
 from .container_seed import remove as remove_seed
-from .engine import connect_to_engine, engine_address
+from .engine import connect_to_engine, engine_address, shown
 from .ready import NotReady, no_connection, version_if_ready
 from .reaper import KEPT_PREFIX, Arming, configured, disarm_for_good, end_reaper, labels, remove_abandoned
 from .seeds import secret_of
@@ -122,7 +122,7 @@ class EphemeralPostgres(PostgresContainer):
             except NotFound:
                 return "its container was removed"
             except (DockerException, OSError):
-                return f"Docker does not answer at {engine_address()} any more"
+                return f"Docker does not answer at {shown(engine_address())} any more"
             # A client is told by the network, which is quicker than the engine.
             if self.status != "running" or time.monotonic() > deadline:
                 break

@@ -6,6 +6,7 @@ Importing docker costs 150 ms, so nothing here does it until a cheap look says t
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -66,6 +67,11 @@ def engine_address() -> str:
     return DEFAULT_SOCKET
 
 
+def shown(address: str) -> str:
+    """Return an engine's address without who logs in there, and by what password."""
+    return re.sub(r"//[^/\s]*@", "//", address)
+
+
 def connect_to_engine() -> DockerClient:
     """Return a client of an engine that has just answered.
 
@@ -89,9 +95,9 @@ def connect_to_engine() -> DockerClient:
     try:
         return within(ANSWER_SECONDS, ask, "asking Docker")
     except ValueError:
-        raise PostgresUnavailable(f"Docker's address {address} cannot be understood") from None
+        raise PostgresUnavailable(f"Docker's address {shown(address)} cannot be understood") from None
     except (DockerException, TimeoutError, OSError):
-        raise PostgresUnavailable(f"Docker does not answer at {address}") from None
+        raise PostgresUnavailable(f"Docker does not answer at {shown(address)}") from None
 
 
 def _look_at_socket(address: str) -> None:

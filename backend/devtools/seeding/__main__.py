@@ -143,7 +143,7 @@ def write(engine: Engine, plan: Plan, options: argparse.Namespace) -> dict[str, 
             "To empty those tables first: `nox -s db_seed -- --replace`; to drop all that there is: `nox -s db_reset`."
         ) from None
     except DBAPIError as error:
-        if not isinstance(error.orig, psycopg.errors.FeatureNotSupported):
+        if not (options.replace and isinstance(error.orig, psycopg.errors.FeatureNotSupported)):
             raise
         raise ConfigurationError(
             f"Nothing was written: a table that is not ours holds on to the rows. {error.orig.diag.message_detail}\n"

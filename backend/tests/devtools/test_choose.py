@@ -158,6 +158,16 @@ def test_an_address_of_docker_that_cannot_be_understood_is_a_reason(monkeypatch:
     assert choose("auto").why == "because Docker's address tcp://a:b cannot be understood"
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "a:b"])
+def test_who_logs_in_to_docker_is_not_said(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://somebody:secret@{place}")
+
+    why = choose("auto").why
+
+    assert f"tcp://{place}" in why
+    assert "secret" not in why
+
+
 @pytest.mark.parametrize("request_", ["dokcer", "host=h password=hunter2", ""])
 def test_a_request_that_is_none_is_told_what_there_is(request_: str) -> None:
     with pytest.raises(PostgresUnavailable) as refusal:
