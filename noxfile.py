@@ -95,6 +95,25 @@ def db_shell(session: nox.Session) -> None:
 
 
 @nox.session
+def db_backup(session: nox.Session) -> None:
+    """Write the whole database into one file, verified, while it is in use (-- FILE, --ephemeral)."""
+    database(session, "backup")
+
+
+@nox.session
+def db_restore(session: nox.Session) -> None:
+    """Put a backup, verified, in the database's place, and keep the old one (-- FILE, --yes-drop NAME)."""
+    database(session, "restore")
+
+
+@nox.session
+def db_upgrade(session: nox.Session) -> None:
+    """Bring data of an older PostgreSQL, Compose's or the embedded one's, along (-- --drop-old, --anew)."""
+    prepare(session)
+    session.run("python", "-m", "backend.devtools.backup.upgrade", *session.posargs, **PATIENCE)
+
+
+@nox.session
 def db_revision(session: nox.Session) -> None:
     """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
     prepare(session)

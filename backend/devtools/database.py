@@ -8,6 +8,7 @@ verbs go on to an ephemeral server, on which they show what they would do.
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ VERBS = {
     "seed": ["backend.devtools.seeding"],
     "shell": ["backend.devtools.psql"],
     "utc": ["backend.scripts.check_utc"],
+    "backup": ["backend.devtools.backup.make"],
+    "restore": ["backend.devtools.backup.restore"],
 }
 
 
@@ -62,6 +65,10 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
         tell(f"Database: {describe(settings.url)}, {why}.")
         yield Found(settings.url.render_as_string(hide_password=False))
     elif make or DIRECTORY.exists():
+        if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
+            tell(
+                f"{os.path.relpath(old[-1])} holds an older PostgreSQL's data: `nox -s db_upgrade` brings them along."
+            )
         lent = ", run by another command and gone when that ends" if postgres.running(DIRECTORY) else ""
         with postgres.start_persistent(DIRECTORY) as server:
             place = os.path.relpath(DIRECTORY)
@@ -118,24 +125,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
-    # By name, for a container's host is not always this machine's.
-    reset = [*VERBS["reset"], "--yes-drop", settings.postgres_db]
-    if verb == "init":
-        commands = [[*VERBS["init"], *rest], reset]
-    elif verb == "reset":
-        commands = [VERBS["init"], [*reset, *rest]]
-    elif verb == "seed":
-        commands = [VERBS["init"], [*VERBS["seed"], "--yes-seed", settings.postgres_db, *rest]]
-    elif verb == "utc":
-        # The database is gone with the server, so its settings may be put to the test.
-        commands = [VERBS["init"], [*VERBS[verb], "--own-database", *rest]]
-    else:
-        commands = [VERBS["init"], [*VERBS[verb], *rest]]
-    for command in commands:
-        if code := run(command, environment):
-            return code
+    with tempfile.TemporaryDirectory() as place:
+        for command in steps(verb, rest, settings.postgres_db, os.path.join(place, "backup.zip")):  # noqa: PTH118  a word
+            if code := run(command, environment):
+                return code
     tell("It worked on the ephemeral server, which is gone again. Nothing of yours was changed.")
     return 0
+
+
+def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
+    """Return the commands that show a verb on an empty server; a backup made on the way is this file."""
+    # By name, for a container's host is not always this machine's.
+    reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))
+    init = VERBS["init"]
+    names_file = any(not word.startswith("-") for word in rest)
+    shown: dict[str, list[list[str]]] = {
+        "init": [[*init, *rest], reset],
+        "reset": [init, [*reset, *rest]],
+        "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
+        # The database is gone with the server, so its settings may be put to the test.
+        "utc": [init, [*VERBS["utc"], "--own-database", *rest]],
+        "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
+        # A file that is named is tried: whether it can be restored, and holds what it should.
+        "restore": [init, [*restore, *rest]]
+        if names_file
+        else [init, [*VERBS["backup"], file], [*restore, file, *rest]],
+    }
+    return shown.get(verb, [init, [*VERBS[verb], *rest]])
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:

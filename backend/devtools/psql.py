@@ -7,26 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL
 
 from backend.config import ConfigurationError, load_settings
 from backend.devtools.postgres import PostgresUnavailable, find_binaries
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Become psql. The password travels in the environment, where no list of processes shows it."""
-    url = load_settings().url
-    # As the application connects, with every parameter of the URL.
+    """Become psql."""
+    conninfo, environment = connection_words(load_settings().url)
+    psql = find_psql()
+    command = [psql, "--dbname", conninfo, *(sys.argv[1:] if arguments is None else arguments)]
+    os.execve(psql, command, os.environ | environment)  # noqa: S606  a list of arguments, and no shell
+
+
+def connection_words(url: URL) -> tuple[str, dict[str, str]]:
+    """Return how libpq's programs are told to connect as the application does: a connection string, and variables.
+
+    The password travels in the environment, where no list of processes shows it.
+    """
     _, parameters = url.get_dialect()().create_connect_args(url)
     password = parameters.pop("password", None)
-    environment = os.environ | ({"PGPASSWORD": password} if password else {})
-    psql = find_psql()
-    command = [
-        psql,
-        "--dbname",
-        make_conninfo(**parameters),
-        *(sys.argv[1:] if arguments is None else arguments),
-    ]
-    os.execve(psql, command, environment)  # noqa: S606  a list of arguments, and no shell
+    return make_conninfo(**parameters), {"PGPASSWORD": password} if password else {}
 
 
 def find_psql() -> str:

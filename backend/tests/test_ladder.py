@@ -1,6 +1,7 @@
 """Which database a command takes, what it says of it, and that nothing of the user's is touched on the way."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -108,6 +109,25 @@ def test_ephemeral_on_request_beats_a_configured_database(configured: Engine) ->
     assert "Nothing of yours was changed." in done.stderr
     with configured.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+def test_backup_and_restoration_are_shown_on_request_and_leave_nothing(
+    verb: str, configured: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = set((ROOT / "backups").glob("*"))
+
+    done = command(verb, "--ephemeral")
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^Backed up 127\.0\.0\.1:\d+/procore_integrator at revision \w+: /", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"^Restored 127\.0\.0\.1:\d+/procore_integrator from /", done.stdout, re.MULTILINE)
+    assert "Nothing of yours was changed." in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert set((ROOT / "backups").glob("*")) == before
 
 
 def test_data_set_is_shown_on_a_server_that_comes_and_goes(configured: Engine) -> None:

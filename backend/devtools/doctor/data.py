@@ -47,7 +47,8 @@ def _directory(checkout: Checkout, place: Path, major: str) -> Iterator[Finding]
         yield warning(
             NAME,
             f"{shown} is used by no command: they use postgres-{major}.",
-            "Keep what you need of it, and remove it.",
+            "`nox -s db_upgrade` brings an older version's data along, and drops them with `-- --drop-old`; of any "
+            "other keep what you need, and remove it.",
         )
     elif held != major:
         yield wrong(

@@ -189,10 +189,12 @@ def _volume(checkout: Checkout, project: Project) -> Finding:
         return ok(name, f"{volume} is empty; the next start makes a database in it.")
     if held.get(os.path.relpath(variables.get("PGDATA", target), target)) == major:
         return ok(name, f"{volume} holds data of PostgreSQL {major}, which {image} runs.")
+    is_older = all(version.isdecimal() and int(version) < int(major) for version in held.values())
+    cure = f"To keep the data, dump them by an image of their version. {DELETES}."
     return wrong(
         name,
         f"{volume} holds data of PostgreSQL {' and '.join(sorted(set(held.values())))}, and {image} runs {major}.",
-        f"To keep the data, dump them by an image of their version. {DELETES}.",
+        "`nox -s db_upgrade` brings them along." if is_older else cure,
     )
 
 

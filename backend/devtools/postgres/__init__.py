@@ -140,7 +140,7 @@ It needs psycopg, SQLAlchemy only where `postgres_engine` is asked for, and test
 used. Linux and macOS.
 """
 
-from .binaries import Binaries, find_binaries
+from .binaries import Binaries, find_binaries, find_binaries_of, find_clients
 from .choose import Choice, choose
 from .databases import ensure_database
 from .embedded import start_ephemeral
@@ -159,6 +159,8 @@ __all__ = [
     "database_url",
     "ensure_database",
     "find_binaries",
+    "find_binaries_of",
+    "find_clients",
     "run",
     "running",
     "sqlalchemy_url",

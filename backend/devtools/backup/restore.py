@@ -1,0 +1,245 @@
+"""Put a backup in the place of the database that the settings name: `nox -s db_restore`, which also finds that."""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from rich.filesize import decimal
+from sqlalchemy import URL
+
+from backend import migrations
+from backend.config import ConfigurationError, Settings, load_settings
+from backend.scripts.ownership import Deed, refuse_production, refuse_unless_ours
+from backend.scripts.terminal import engine_for, say
+from backend.startup import describe, wait_for_database
+
+from . import beside
+from .archive import Backup, Manifest, newest, reading, shown, stamp
+from .figures import differences, pin, read_figures
+from .make import check, direct
+from .properties import alterations, creation, read_properties
+from .talk import counted, enter, first_line, progress
+from .tools import ToolFailed, Tools, find_tools
+
+REPLACE = Deed("Nothing was replaced", "replace", "nox -s db_restore -- --yes-drop")
+_UNCHANGED = "Nothing was changed."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    settings = load_settings()
+    refuse_production(settings, f"a production database is never replaced by a backup. {_UNCHANGED}")
+    name = str(settings.url.database)
+    with engine_for(settings) as engine:
+        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        if options.drop_kept:
+            refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
+            drop_kept(settings.url, name)
+            return
+        with opened((options.file or newest(name)).absolute()) as backup:
+            refuse_unknown_revision(backup)
+            refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
+            engine.dispose()
+            replace(backup, settings, drop_old=options.drop_old, owner=not options.no_owner)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="db_restore",
+        description="Fill a new database from a backup, verify that it holds what was backed up, and have it take the "
+        "place of the database, at once and while the API is connected. The old one is kept under another name. "
+        "Like db_reset it replaces what is on this machine or Compose's, and by its mark development's or test's; "
+        "elsewhere the name must be typed. Production is never replaced.",
+    )
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="what db_backup wrote (by default the newest of this database in backups/)",
+    )
+    parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it all the same")
+    parser.add_argument(
+        "--drop-old", action="store_true", help="drop the old database once the new is in its place"
+    )
+    parser.add_argument(
+        "--drop-kept", action="store_true", help="drop the old databases that were kept, and do no more"
+    )
+    parser.add_argument(
+        "--no-owner", action="store_true", help="make all of it this role's, and leave out what others may do"
+    )
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Backup]:
+    """Lend a backup that was read to its end, and found whole."""
+    with ExitStack() as stack:
+        with progress(f"Reading {path.name}") as tell:
+            backup = stack.enter_context(reading(path, lambda read: tell(decimal(read))))
+        yield backup
+
+
+def refuse_unknown_revision(backup: Backup) -> None:
+    revision = backup.manifest.revision
+    if revision is not None and revision not in migrations.known():
+        raise ConfigurationError(
+            f"{shown(backup.path)} is at revision {revision}, which this code does not know. {_UNCHANGED}\n"
+            "Check out the code that made it, and restore it there."
+        )
+
+
+def refuse_misfit(connection: psycopg.Connection, backup: Backup, *, owner: bool) -> None:
+    """Raise ConfigurationError where this server lacks what the backup needs."""
+    manifest = backup.manifest
+    major = connection.info.server_version // 10000
+    if manifest.major > major:
+        raise ConfigurationError(
+            f"{shown(backup.path)} was made on PostgreSQL {manifest.major}, and this server is {major}, "
+            f"which may not understand it. {_UNCHANGED}\nRestore it on {manifest.major} or newer."
+        )
+    roles = connection.execute(
+        "SELECT x FROM unnest(%s::text[]) AS x WHERE x NOT IN (SELECT rolname FROM pg_roles)",
+        [manifest.properties.roles],
+    ).fetchall()
+    if roles and owner:
+        raise ConfigurationError(
+            f"{shown(backup.path)} speaks of roles that are not on this server: {_listed(roles)}. {_UNCHANGED}\n"
+            "Create them (`CREATE ROLE`), or have all of it belong to your role: `-- --no-owner`."
+        )
+    extensions = connection.execute(
+        "SELECT x FROM unnest(%s::text[]) AS x WHERE x NOT IN (SELECT name FROM pg_available_extensions)",
+        [manifest.properties.extensions],
+    ).fetchall()
+    if extensions:
+        raise ConfigurationError(
+            f"{shown(backup.path)} needs extensions that are not on this server: {_listed(extensions)}. {_UNCHANGED}\n"
+            "Install them there, or restore it on a server that has them."
+        )
+
+
+def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) -> None:
+    """Have what is in the backup take the place of the database that the settings name, and say so."""
+    url, name = settings.url, str(settings.url.database)
+    with direct(url, beside.administrative(name)) as connection, beside.alone(connection, name):
+        refuse_misfit(connection, backup, owner=owner)
+        major = connection.info.server_version // 10000
+        tools = find_tools(url, major, compose_port=settings.db_port)
+        check(backup, tools)
+        beside.refuse_if_used_by_others(connection, name)
+        beside.drop_unfinished(connection, name)
+        new = beside.new_name(name)
+        old = beside.free_name(connection, name, f"_before_{stamp(datetime.now(UTC))}")
+        try:
+            fill(connection, backup, url, new, tools, mark_for=name, owner=owner)
+            began = time.perf_counter()
+            with direct(url, beside.administrative(name)) as other:
+                comment = backup.manifest.properties.comment
+                ended = beside.swap(connection, other, name=name, new=new, old=old, comment=comment)
+            milliseconds = (time.perf_counter() - began) * 1000
+        except KeyboardInterrupt:
+            say(
+                "Interrupted. "
+                + (_UNCHANGED if beside.exists(connection, new) else "The backup is in its place.")
+            )
+            raise
+        finally:
+            # It has another name by then if all went well.
+            if not connection.closed:
+                beside.drop(connection, new)
+        say(
+            f"Restored {describe(url)} from {shown(backup.path)}, of {backup.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: "
+            f"{summary(backup.manifest)}. The change took {milliseconds:.0f} ms and ended {ended} connections."
+        )
+        if drop_old:
+            beside.drop(connection, old)
+            say("The database that was there before is dropped.")
+        else:
+            say(
+                f'What was there before is kept as "{old}". `nox -s db_restore -- --drop-kept` drops what was kept.'
+            )
+    if backup.manifest.revision != migrations.head():
+        say(
+            f"Its schema is at {backup.manifest.revision} and not at {migrations.head()}: run `nox -s db_init`."
+        )
+
+
+def fill(
+    connection: psycopg.Connection,
+    backup: Backup,
+    url: URL,
+    new: str,
+    tools: Tools,
+    *,
+    mark_for: str,
+    owner: bool = True,
+) -> None:
+    """Create a database and fill it from the backup, verified. What goes wrong leaves it unfinished, and marked so."""
+    create(connection, backup.manifest, new, mark_for, owner=owner)
+    options = [] if owner else ["--no-owner", "--no-privileges"]
+    place = url.set(database=new)
+    try:
+        with progress("Restoring") as tell:
+            tools.restore(counted(backup.chunks(), tell, backup.size), place, *options)
+    except ToolFailed as error:
+        raise ConfigurationError(f"{shown(backup.path)} was not restored. {_UNCHANGED}\n{error}") from error
+    with direct(url, new) as inside:
+        with progress("Gathering statistics"):
+            inside.execute("ANALYZE")
+        pin(inside)
+        with progress("Verifying") as tell:
+            found = list(differences(backup.manifest.figures, read_figures(inside, tell)))
+        if found:
+            raise ConfigurationError(
+                f"What was restored is not what was backed up, and is dropped: {'; '.join(found[:4])}. {_UNCHANGED}"
+            )
+        for statement in alterations(backup.manifest.properties, new, owner=owner):
+            inside.execute(statement)
+        if owner:
+            verify_properties(backup.manifest, inside)
+
+
+def create(connection: psycopg.Connection, manifest: Manifest, new: str, name: str, *, owner: bool) -> None:
+    """Create the database with its own locale, or with the server's where that is not there."""
+    properties = manifest.properties
+    try:
+        beside.create(connection, creation(properties, new, locale=True, owner=owner), new, name)
+    except (psycopg.errors.WrongObjectType, psycopg.errors.InvalidParameterValue) as error:
+        say(f"The backup's locale is not to be had here, so the server's own is taken: {first_line(error)}.")
+        beside.create(connection, creation(properties, new, locale=False, owner=owner), new, name)
+
+
+def verify_properties(manifest: Manifest, connection: psycopg.Connection) -> None:
+    """Raise ConfigurationError where what belongs to the database itself is not as it was."""
+    expected, found = manifest.properties, read_properties(connection)
+    for what in ("owner", "encoding", "connection_limit", "settings", "grants"):
+        if getattr(expected, what) != getattr(found, what):
+            raise ConfigurationError(
+                f"The database's {what.replace('_', ' ')} could not be made as in the backup. {_UNCHANGED}"
+            )
+
+
+def drop_kept(url: URL, name: str) -> None:
+    with direct(url, beside.administrative(name)) as connection, beside.alone(connection, name):
+        found = beside.kept(connection, name)
+        for old in found:
+            beside.drop(connection, old)
+            say(f'Dropped "{old}".')
+        if not found:
+            say(f"Nothing was kept of {name} on this server.")
+
+
+def summary(manifest: Manifest) -> str:
+    return f"{len(manifest.figures.tables)} tables, {manifest.figures.rows:,} rows, each table as it was backed up"
+
+
+def _listed(rows: list[tuple[str]]) -> str:
+    return ", ".join(name for (name,) in rows)
+
+
+if __name__ == "__main__":
+    enter(main)
