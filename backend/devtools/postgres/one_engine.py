@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -34,7 +35,12 @@ _STICKS = re.compile(
     r"\bpg_temp\b|into\s+temp",
     re.IGNORECASE,
 )
-"""What stays with a connection after its transaction, and would be the next test's to find."""
+
+
+@lru_cache(maxsize=4096)
+def _sticks(statement: str) -> bool:
+    """Tell whether a statement leaves something with its connection, which would be the next test's to find."""
+    return _STICKS.search(statement) is not None
 
 
 class HeldPool(Pool):
@@ -93,8 +99,7 @@ class OneEngine:
     def _before_execute(self, _connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
         if self._use is not None:
             self._use.statements.append(statement)
-        if not self.sticks and _STICKS.search(statement):
-            self.sticks = True
+        self.sticks = self.sticks or _sticks(statement)
 
     def _committed(self, _connection: Connection) -> None:
         if self._use is not None:
