@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from .ledger import Use
+    from .shared import Shared
 
 _STICKS = re.compile(
     r"^\s*(set\s+(?!local|transaction|constraints)|listen|prepare|create\s+(local\s+)?temp|load)|\bset_config\s*\(|"
@@ -74,9 +75,9 @@ class HeldPool(Pool):
 class OneEngine:
     """The engine of this process's tests, and what its pool and URL are in each tier."""
 
-    def __init__(self, connect: Callable[..., Engine], url: str) -> None:
-        self._url = url
-        self.engine = connect(sqlalchemy_url(url))
+    def __init__(self, connect: Callable[..., Engine], shared: Shared) -> None:
+        self.shared = shared
+        self.engine = connect(sqlalchemy_url(shared.url))
         self._shared_pool = self.engine.pool
         self._use: Use | None = None
         self.sticks = False
@@ -148,7 +149,7 @@ class OneEngine:
             )
         self.engine.pool = self._held_pool
         try:
-            if not self.held.holding or not self.held.look():
+            if not self.held.look():
                 self._take_hold()
             yield self.engine
         finally:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from psycopg import BaseConnection
 
     from .held import Held
+    from .ledger import Use
     from .shelf import Shelf
 
 
@@ -34,6 +35,8 @@ class Shared:
         self._reset = Reset(self.url, lock_seconds=lock_seconds)
         self.held: Held | None = None
         """The tier `session` on this database, once there is one."""
+        self.committing: Use | None = None
+        """The use of a test that commits truly, while it lasts."""
         self.in_session = False
         self.written_past = False
         """Whether a connection past the engine may have committed what no reset has looked at yet."""
