@@ -98,9 +98,11 @@ def _postgres_template(_postgres_shelf: Shelf, postgres_prepare: Callable[[str],
 
 @pytest.fixture(scope="session")
 def _postgres_shared(
-    _postgres_shelf: Shelf, _postgres_template: str, postgres_lock_seconds: float
+    postgres_server: ServerInfo, _postgres_shelf: Shelf, _postgres_template: str, postgres_lock_seconds: float
 ) -> Iterator[Shared]:
-    shared = Shared(_postgres_shelf, _postgres_template, postgres_lock_seconds)
+    shared = Shared(
+        _postgres_shelf, _postgres_template, postgres_lock_seconds, watched=postgres_server.kind != "given"
+    )
     with connections_seen(shared.see):
         yield shared
     shared.close()
@@ -138,6 +140,12 @@ def _new_use(item: pytest.Item, tier: Tier, url: str) -> Use:
 
 def _use_of(config: pytest.Config, tier: Tier) -> Use:
     return next(use for use in reversed(ledger_of(config).uses) if use.tier == tier)
+
+
+def _restore(use: Use, shared: Shared) -> Found:
+    found = shared.restore()
+    use.server_changed = use.server_changed or found.server_changed
+    return found
 
 
 def _fail(use: Use, found: Found) -> None:
@@ -182,7 +190,7 @@ def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
     use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
     started = perf_counter()
     if shared.written_past or shared.sessions >= SESSIONS:
-        shared.restore()
+        _restore(use, shared)
     with one.session(use) as engine:
         shared.in_session = True
         use.seconds += perf_counter() - started
@@ -197,7 +205,7 @@ def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
     if is_kept(use.database):
         shared.replace(kept_as=use.kept_as)
     elif shared.written_past:
-        found = shared.restore()
+        found = _restore(use, shared)
     use.seconds += perf_counter() - started
     if found is not None:
         _fail(use, found)
@@ -218,7 +226,8 @@ def _begin_committing(item: pytest.Item, shared: Shared) -> Use:
     use = shared.committing = _new_use(item, "committing", shared.url)
     use.kept_as = shared.name_if_kept()
     started = perf_counter()
-    shared.ready()
+    if shared.sessions or shared.written_past:
+        _restore(use, shared)
     use.seconds += perf_counter() - started
     return use
 
@@ -229,7 +238,7 @@ def _end_committing(use: Use, shared: Shared) -> None:
         shared.replace(kept_as=use.kept_as)
         return
     started = perf_counter()
-    found = shared.restore()
+    found = _restore(use, shared)
     use.seconds += perf_counter() - started
     _fail(use, found)
 

@@ -83,6 +83,10 @@ class Watch:
         """Note that a test began, at a time in seconds of the epoch."""
         self._tests.append((test, at))
 
+    def nothing_came(self) -> None:
+        """Take note that the server holds what it held at the last look: the tests since then left nothing."""
+        self._tests.clear()
+
     def due(self) -> bool:
         """Tell whether the last look is long enough ago for one that costs every test something."""
         return time.monotonic() - self._looked >= LOOK_SECONDS

@@ -194,12 +194,19 @@ class Reports:
         return said | item.stash.get(_LEAKS, {})
 
     def _look_for_leaks(self, item: pytest.Item, watch: Watch, *, last: bool) -> None:
-        uses, failed = ledger_of(self._config).of(item.nodeid), item.stash.get(_FAILED, False)
+        uses = ledger_of(self._config).of(item.nodeid)
+        if any(use.server_changed is False for use in uses):
+            watch.nothing_came()
+        at_once = any(
+            use.server_changed or (use.server_changed is None and use.tier != "session") for use in uses
+        )
+        if not (at_once or last or watch.due() or (not uses and _uses_postgres(item))):
+            return
+        failed = item.stash.get(_FAILED, False)
         own = [use.database for use in uses if use.tier in ("clone", "empty")]
         # A failed test's connections live on in its traceback.
         sessions = watch.left_open(own) if own and not failed else []
-        at_once = _uses_postgres(item) and not (uses and all(use.tier == "session" for use in uses))
-        leaks = watch.ended() if last or at_once or watch.due() else []
+        leaks = watch.ended()
         mine: list[Leak] = []
         sightings = []
         for leak in leaks:
