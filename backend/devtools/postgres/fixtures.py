@@ -120,7 +120,7 @@ def _postgres_one_engine(
 ) -> Iterator[OneEngine]:
     from .one_engine import OneEngine  # noqa: PLC0415 (it needs SQLAlchemy)
 
-    one = OneEngine(postgres_connect, _postgres_shared)
+    one = OneEngine(postgres_connect, _postgres_shared, _postgres_now)
     _postgres_shared.held, _postgres_now.settle = one.held, one.held.settle
     yield one
     one.close()
@@ -155,14 +155,15 @@ def _fail(use: Use, found: Found) -> None:
 
 
 @pytest.fixture
-def postgres_engine(_postgres_one_engine: OneEngine, _postgres_now: Now) -> Iterator[Engine]:
+def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
     """Give the process's one engine, on the database of the test's tier; it must not be kept for longer.
 
     `@pytest.mark.postgres("session")`, the default, rolls everything back: its commits are savepoints, and TierTooWeak
     says where a test needs more. `"committing"` commits truly. `"clone"` and `"empty"` have a database of their own.
     Without a marker the tier is that of the one URL fixture that the test asks for.
     """
-    item, one = _postgres_now.item, _postgres_one_engine
+    one = _postgres_one_engine
+    item = one.now.item
     names = item._request.fixturenames  # noqa: SLF001 (see Now)
     try:
         tier = tier_of(item, names)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .ledger import Use
     from .shared import Shared
+    from .standing import Now
 
 _STICKS = re.compile(
     r"^\s*(set\s+(?!local|transaction|constraints)|listen|prepare|create\s+(local\s+)?temp|load)|\bset_config\s*\(|"
@@ -75,8 +76,9 @@ class HeldPool(Pool):
 class OneEngine:
     """The engine of this process's tests, and what its pool and URL are in each tier."""
 
-    def __init__(self, connect: Callable[..., Engine], shared: Shared) -> None:
+    def __init__(self, connect: Callable[..., Engine], shared: Shared, now: Now) -> None:
         self.shared = shared
+        self.now = now
         self.engine = connect(sqlalchemy_url(shared.url))
         self._shared_pool = self.engine.pool
         self._use: Use | None = None

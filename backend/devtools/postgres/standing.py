@@ -46,6 +46,7 @@ class Now:
             if each.cached_result is None or each.cached_result[1:] != (None, None):
                 return
         found.update(known[1])
+        item.funcargs.update({name: each.cached_result[0] for name, each in known[1].items()})
 
 
 def _of_the_session(
