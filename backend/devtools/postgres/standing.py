@@ -61,8 +61,7 @@ def _of_the_session(
             # One that overrides another may ask for it, by the name of both.
             lasting[name] = bool(visible.get(name)) and name not in with_parameter
             lasting[name] = lasting[name] and all(
-                each.scope == "session" and each.params is None and all(map(lasts, each.argnames))
-                for each in visible[name]
+                each.scope == "session" and all(map(lasts, each.argnames)) for each in visible[name]
             )
         return lasting[name]
 

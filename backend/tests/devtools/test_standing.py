@@ -7,7 +7,9 @@ import pytest
 from .inner import WORKERS, run_inside
 
 
-@pytest.mark.parametrize("how", [(), WORKERS, ("-p", "pytest_randomly")], ids=["alone", "workers", "shuffled"])
+@pytest.mark.parametrize(
+    "how", [(), WORKERS, ("-p", "pytest_randomly")], ids=["alone", "workers", "shuffled"]
+)
 def test_override_with_parameters_serves_each_test_by_its_own(tmp_path: Path, how: tuple[str, ...]) -> None:
     result = run_inside(
         tmp_path,

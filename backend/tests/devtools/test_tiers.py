@@ -253,6 +253,24 @@ def test_a_test_that_ends_backends_harms_no_other(place: Place, whose: str) -> N
     assert "5 passed" in told, told
 
 
+def test_what_a_session_test_locked_is_free_when_the_next_begins(place: Place) -> None:
+    """The rollback is not waited for at the test's end, but before anybody can meet its locks."""
+    told = place.run(
+        "from psycopg.pq import TransactionStatus\nheld = []\n"
+        "def test_locks(postgres_engine):\n"
+        "    with postgres_engine.begin() as connection:\n"
+        "        connection.execute(text('lock table things'))\n"
+        "        held.append(connection.connection.driver_connection.pgconn)\n"
+        "def test_next():\n"
+        "    assert held[0].transaction_status is not TransactionStatus.ACTIVE\n"
+        "def test_last(postgres_database):\n"
+        "    with plain(postgres_database) as connection, connection.transaction():\n"
+        "        connection.execute('lock table things nowait')\n",
+    )
+
+    assert "3 passed" in told, told
+
+
 def test_what_a_session_test_commits_past_the_engine_is_gone(place: Place) -> None:
     told = place.run(
         "def test_a(postgres_engine, postgres_database):\n"
