@@ -262,7 +262,7 @@ def test_what_a_session_test_locked_is_free_when_the_next_begins(place: Place) -
         "        connection.execute(text('lock table things'))\n"
         "        held.append(connection.connection.driver_connection.pgconn)\n"
         "def test_next():\n"
-        "    assert held[0].transaction_status is not TransactionStatus.ACTIVE\n"
+        "    assert held[0].transaction_status != TransactionStatus.ACTIVE\n"
         "def test_last(postgres_database):\n"
         "    with plain(postgres_database) as connection, connection.transaction():\n"
         "        connection.execute('lock table things nowait')\n",
