@@ -41,12 +41,14 @@ class Now:
         known = self._standing.get(id(info))
         if known is None:
             known = self._standing[id(info)] = info, _of_the_session(item, info.name2fixturedefs)
-        for each in known[1].values():
+        values = {}
+        for name, each in known[1].items():
             # Not there yet, failed, or there with the parameter of another test.
             if each.cached_result is None or each.cached_result[1:] != (None, None):
                 return
+            values[name] = each.cached_result[0]
         found.update(known[1])
-        item.funcargs.update({name: each.cached_result[0] for name, each in known[1].items()})
+        item.funcargs.update(values)
 
 
 def _of_the_session(
