@@ -163,8 +163,7 @@ def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
     Without a marker the tier is that of the one URL fixture that the test asks for.
     """
     one = _postgres_one_engine
-    item = one.now.item
-    names = item._request.fixturenames  # noqa: SLF001 (see Now)
+    item, names = one.now.item, one.now.request.fixturenames
     try:
         tier = tier_of(item, names)
     except pytest.UsageError as error:
@@ -175,7 +174,7 @@ def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
         # As that fixture does, without the time that pytest takes to come to another.
         yield from _in_committing(item, one)
     else:
-        item._request.getfixturevalue(f"postgres_{tier}")  # noqa: SLF001 (see Now)
+        one.now.request.getfixturevalue(f"postgres_{tier}")
         use = _use_of(item.config, tier)
         started = perf_counter()
         with one.committing(use) if tier == "committing" else one.elsewhere(use) as engine:

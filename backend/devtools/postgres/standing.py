@@ -22,7 +22,9 @@ class Now:
     """The test that this process is at, known without the fixture `request`, which pytest makes anew at each wish."""
 
     def __init__(self) -> None:
-        self.item: pytest.Function
+        self.item: pytest.Item
+        self.request: pytest.FixtureRequest
+        """The test's own, which finds what any of its fixtures could ask for."""
         self.settle: Callable[[], None] = lambda: None
         """Called before each test, to wait for what the last one left to be done."""
         self._standing: dict[int, tuple[object, dict[str, pytest.FixtureDef[Any]]]] = {}
@@ -30,13 +32,14 @@ class Now:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self.settle()
-        if not isinstance(item, pytest.Function):
-            return
         self.item = item
-        found = getattr(item._request, "_fixture_defs", None)  # noqa: SLF001 (see above)
-        if found is None:
+        request, info = getattr(item, "_request", None), getattr(item, "_fixtureinfo", None)
+        found = getattr(request, "_fixture_defs", None)
+        if request is None:
             return
-        info = item._fixtureinfo  # noqa: SLF001 (see above)
+        self.request = request
+        if info is None or found is None:
+            return
         # Tests that differ in their parameters' values alone share it.
         known = self._standing.get(id(info))
         if known is None:
@@ -48,11 +51,11 @@ class Now:
                 return
             values[name] = each.cached_result[0]
         found.update(known[1])
-        item.funcargs.update(values)
+        item.funcargs.update(values)  # type: ignore[attr-defined]  # it asks for fixtures, and so has them
 
 
 def _of_the_session(
-    item: pytest.Function, visible: Mapping[str, Sequence[pytest.FixtureDef[Any]]]
+    item: pytest.Item, visible: Mapping[str, Sequence[pytest.FixtureDef[Any]]]
 ) -> dict[str, pytest.FixtureDef[Any]]:
     """Return the fixtures of ours, and what they rest on, that last for the session and have no parameter."""
     with_parameter = item.callspec.params if hasattr(item, "callspec") else {}

@@ -61,7 +61,16 @@ def test_overrides_and_values_in_their_place_reach_the_tests_that_they_are_for(t
         @pytest.mark.parametrize("number", range(2))
         def test_shadowed_no_more(postgres_engine, postgres_database, number):
             assert postgres_database.startswith("postgresql")
+
+        def in_a_doctest():
+            '''
+            >>> getfixture("postgres_committing").startswith("postgresql")
+            True
+            >>> getfixture("postgres_lock_seconds")
+            6.0
+            '''
         """,
+        "--doctest-modules",
     )
 
-    assert "7 passed" in result.stdout, result.stdout
+    assert "8 passed" in result.stdout, result.stdout
