@@ -219,3 +219,37 @@ def test_on_a_given_server_other_peoples_roles_come_and_go(tmp_path: Path, embed
     assert result.returncode == 0, result.stdout
     # It was not looked for, and so nothing is said of it.
     assert "leaked" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "workers"),
+    [("insert into things default values", WORKERS), ("lock table things", ())],
+    ids=["rows", "locks"],
+)
+def test_a_prepared_transaction_fails_the_test_that_left_it_and_is_gone(
+    tmp_path: Path, statement: str, workers: tuple[str, ...]
+) -> None:
+    """No connection holds its locks, and so to end connections would not free the tables for the next test."""
+    suite = """
+        @pytest.fixture(scope="session")
+        def postgres_lock_seconds():
+            return 0.2
+
+        def test_leaves(postgres_committing):
+            run(postgres_committing, "begin", "STATEMENT", "prepare transaction 'left'")
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_next(postgres_committing, number):
+            run(postgres_committing, "begin", "set local lock_timeout = 1", "lock table things")
+            assert run(postgres_committing, "select count(*) from things") == [(0,)]
+
+        def test_ends_it(postgres_committing):
+            run(postgres_committing, "begin", "STATEMENT", "prepare transaction 'ended'", "commit prepared 'ended'")
+        """
+    result = run_inside(tmp_path, suite.replace("STATEMENT", statement), *workers, "-p", "no:randomly")
+
+    assert [test for test, _ in errors(result.stdout)] == ["test_leaves"], result.stdout
+    told = "The prepared transaction left was left after the test, and was rolled back."
+    assert result.stdout.count(told) == 1
+    assert "5 passed, 1 error" in result.stdout
+    assert "not as it was after test_it.py::test_leaves" in figures(result.stdout)
