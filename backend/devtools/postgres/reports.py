@@ -44,7 +44,8 @@ class Reports:
         self._told = False
         self._current: pytest.Item | None = None
         self._figures = Figures()
-        self._sightings: dict[str, list[str]] = {}
+        self._sightings: dict[str, dict[bool, list[str]]] = {}
+        """Things that tests of several processes may have left: the tests, by whether they ran as it was made."""
 
     # While tests run, in the process that runs them.
 
@@ -70,6 +71,7 @@ class Reports:
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         yield
         if self._last_word is None and (watch := self._watching()) is not None:
+            watch.over(time.time())
             self._look_for_leaks(item, watch, last=nextitem is None)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -102,8 +104,8 @@ class Reports:
         self._figures.workers.add(getattr(report, "worker_id", "main"))
         self._figures.faulty += said.get("faulty", [])
         self._figures.leaks += said.get("leaks", [])
-        for thing, tests in said.get("sightings", []):
-            self._sightings.setdefault(thing, []).extend(tests)
+        for thing, tests, timed in said.get("sightings", []):
+            self._sightings.setdefault(thing, {True: [], False: []})[timed].extend(tests)
         if "died" in said:
             self._end_the_run(report, said["died"])
 
@@ -212,7 +214,7 @@ class Reports:
         for leak in leaks:
             if self._is_worker or len(leak.tests) > 1:
                 # Another worker's test may have made it, and may yet remove it.
-                sightings.append([leak.thing, list(leak.tests)])
+                sightings.append([leak.thing, list(leak.tests), leak.timed])
             elif leak.tests == (item.nodeid,):
                 mine.append(leak)
             else:
@@ -231,7 +233,7 @@ class Reports:
         for thing, tests in self._sightings.items():
             if thing not in there:
                 continue
-            leak = Leak(thing, tuple(dict.fromkeys(tests)))
+            leak = Leak(thing, tuple(dict.fromkeys(tests[True] or tests[False])))
             self._figures.leaks.append(str(leak))
             if len(leak.tests) == 1:
                 _fail_afterwards(self._config, leak)

@@ -1,6 +1,7 @@
 """What a test leaves on the server fails it, and nobody else."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,51 @@ def test_where_one_of_two_workers_tests_left_it_both_are_named_and_the_run_fails
     found = re.search(r"leaked: role lost \((\S+) or (\S+)\)", figures(result.stdout))
     assert found is not None
     assert {found[1], found[2]} == {"test_it.py::test_one", "test_it.py::test_two"}
+
+
+def test_a_worker_that_was_between_two_tests_names_none_of_its_own(tmp_path: Path) -> None:
+    """It sees a thing that it did not see at its last look, and the test that it ended before made nothing."""
+    meeting = """
+        import pathlib, time
+
+        def said(word):
+            pathlib.Path(__file__).with_name(word).touch()
+
+        def hear(word):
+            while not pathlib.Path(__file__).with_name(word).exists():
+                time.sleep(0.01)
+
+        def pytest_runtest_logstart(nodeid):
+            if nodeid.endswith("test_next"):
+                said("between")
+                hear("made")
+        """
+    (tmp_path / "meeting.py").write_text(textwrap.dedent(meeting), encoding="utf-8")
+    result = run_inside(
+        tmp_path,
+        """
+        from meeting import hear, said
+
+        class TestHere:
+            def test_leaks(self, light):
+                hear("between")
+                run(light, "create role lost")
+                said("made")
+
+        class TestThere:
+            def test_before(self, light):
+                pass
+
+            def test_next(self, light):
+                pass
+        """,
+        *(*WORKERS, "--dist", "loadscope", "-p", "meeting", "-p", "no:randomly"),
+    )
+
+    assert errors(result.stdout) == [("TestHere::test_leaks", "Left on the server: role lost.")], (
+        result.stdout
+    )
+    assert "leaked: role lost (test_it.py::TestHere::test_leaks)" in figures(result.stdout)
 
 
 @pytest.mark.parametrize(
