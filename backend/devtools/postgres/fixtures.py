@@ -142,7 +142,12 @@ def _use_of(config: pytest.Config, tier: Tier) -> Use:
     return next(use for use in reversed(ledger_of(config).uses) if use.tier == tier)
 
 
-def _restore(use: Use, shared: Shared) -> Found:
+def _restore_before(use: Use, shared: Shared) -> None:
+    # That nothing came by now says nothing of the test.
+    use.server_changed = shared.restore().server_changed or None
+
+
+def _restore_after(use: Use, shared: Shared) -> Found:
     found = shared.restore()
     use.server_changed = use.server_changed or found.server_changed
     return found
@@ -190,7 +195,7 @@ def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
     use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
     started = perf_counter()
     if shared.written_past or shared.sessions >= SESSIONS:
-        _restore(use, shared)
+        _restore_before(use, shared)
     with one.session(use) as engine:
         shared.in_session = True
         use.seconds += perf_counter() - started
@@ -205,7 +210,7 @@ def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
     if is_kept(use.database):
         shared.replace(kept_as=use.kept_as)
     elif shared.written_past:
-        found = _restore(use, shared)
+        found = _restore_after(use, shared)
     use.seconds += perf_counter() - started
     if found is not None:
         _fail(use, found)
@@ -214,21 +219,24 @@ def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
 def _in_committing(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
     use = _begin_committing(item, one.shared)
     started = perf_counter()
-    with one.committing(use) as engine:
+    try:
+        with one.committing(use) as engine:
+            use.seconds += perf_counter() - started
+            yield engine
+            started = perf_counter()
         use.seconds += perf_counter() - started
-        yield engine
-        started = perf_counter()
-    use.seconds += perf_counter() - started
-    _end_committing(use, one.shared)
+    finally:
+        _end_committing(use, one.shared)
 
 
 def _begin_committing(item: pytest.Item, shared: Shared) -> Use:
-    use = shared.committing = _new_use(item, "committing", shared.url)
+    use = _new_use(item, "committing", shared.url)
     use.kept_as = shared.name_if_kept()
     started = perf_counter()
     if shared.sessions or shared.written_past:
-        _restore(use, shared)
+        _restore_before(use, shared)
     use.seconds += perf_counter() - started
+    shared.committing = use
     return use
 
 
@@ -238,7 +246,7 @@ def _end_committing(use: Use, shared: Shared) -> None:
         shared.replace(kept_as=use.kept_as)
         return
     started = perf_counter()
-    found = _restore(use, shared)
+    found = _restore_after(use, shared)
     use.seconds += perf_counter() - started
     _fail(use, found)
 

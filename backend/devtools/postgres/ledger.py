@@ -40,7 +40,7 @@ class Use:
     notes: list[str] = field(default_factory=list)
     """What the guard of the tier `session` saw, also where the test went on: sentences for the report of a failure."""
     server_changed: bool | None = None
-    """Whether things came to the server since the last reset, or went; None where there was no look at it."""
+    """Whether things came to the server since the last reset, or went; None where nobody looked after the test."""
     keep: Callable[[], str] | None = field(default=None, repr=False)
     """Called when the test has failed and its database is to be kept, before anything is torn down.
 

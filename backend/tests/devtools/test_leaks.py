@@ -66,6 +66,26 @@ def test_among_cheap_tests_that_are_not_each_looked_at_the_one_that_left_it_is_n
     assert "200 passed, 2 errors" in result.stdout
 
 
+def test_among_tests_that_commit_the_one_that_left_it_is_named(tmp_path: Path) -> None:
+    """Their emptying looks at the server as well, and proves nothing of the cheap tests in between."""
+    result = run_inside(
+        tmp_path,
+        """
+        @pytest.mark.parametrize("number", range(120))
+        def test_it(request, postgres_server, number):
+            request.getfixturevalue("light" if number % 3 == 0 else "postgres_committing")
+            if number in (50, 51, 52, 90):
+                run(postgres_server.url, f"create role r{number}")
+        """,
+        *("-p", "no:randomly"),
+    )
+
+    assert sorted(errors(result.stdout)) == [
+        (f"test_it[{number}]", f"Left on the server: role r{number}.") for number in (50, 51, 52, 90)
+    ], result.stdout
+    assert "120 passed, 4 errors" in result.stdout
+
+
 def test_where_one_of_two_workers_tests_left_it_both_are_named_and_the_run_fails(tmp_path: Path) -> None:
     result = run_inside(
         tmp_path,

@@ -338,6 +338,22 @@ def test_two_tiers_for_one_engine_are_refused(place: Place, arguments: str, mark
     assert "test_suite.py::test_it " in told
 
 
+def test_url_that_is_asked_for_beside_a_committing_engine_empties_nothing_before_the_end(
+    place: Place,
+) -> None:
+    told = place.run(
+        '@pytest.mark.postgres("committing")\n'
+        "def test_asks(request, postgres_engine):\n"
+        "    add(postgres_engine)\n"
+        "    assert ask(request.getfixturevalue('postgres_committing'), 'select count(*) from things') == 1\n"
+        "def test_next(postgres_engine):\n"
+        "    assert count(postgres_engine) == 0\n",
+        *("-p", "no:randomly"),
+    )
+
+    assert "2 passed" in told, told
+
+
 def test_separate_databases_go_together(place: Place) -> None:
     told = place.run(
         "def test_urls(postgres_committing, postgres_clone, postgres_empty):\n"
