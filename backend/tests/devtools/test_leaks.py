@@ -76,14 +76,28 @@ def test_among_tests_that_commit_the_one_that_left_it_is_named(tmp_path: Path) -
             request.getfixturevalue("light" if number % 3 == 0 else "postgres_committing")
             if number in (50, 51, 52, 90):
                 run(postgres_server.url, f"create role r{number}")
+
+        def test_first(postgres_engine):
+            with postgres_engine.connect():
+                pass
+
+        def test_past_the_engine(postgres_database):
+            run(postgres_database, "select 1")
+
+        def test_rolled_back(postgres_engine, postgres_server):
+            run(postgres_server.url, "create role late")
+
+        def test_last(postgres_engine):
+            pass
         """,
         *("-p", "no:randomly"),
     )
 
     assert sorted(errors(result.stdout)) == [
-        (f"test_it[{number}]", f"Left on the server: role r{number}.") for number in (50, 51, 52, 90)
+        *((f"test_it[{number}]", f"Left on the server: role r{number}.") for number in (50, 51, 52, 90)),
+        ("test_rolled_back", "Left on the server: role late."),
     ], result.stdout
-    assert "120 passed, 4 errors" in result.stdout
+    assert "124 passed, 5 errors" in result.stdout
 
 
 def test_where_one_of_two_workers_tests_left_it_both_are_named_and_the_run_fails(tmp_path: Path) -> None:
