@@ -47,10 +47,15 @@ def test_after(postgres_clone, number):
 
 
 def run_inside(
-    place: Path, *arguments: str, death: str, statement: str = "select 1", **variables: str
+    place: Path,
+    *arguments: str,
+    suite: str = SUITE,
+    death: str = "",
+    statement: str = "select 1",
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     note_session(place)
-    suite = SUITE.replace("DEATH", death).replace("STATEMENT", statement)
+    suite = suite.replace("DEATH", death).replace("STATEMENT", statement)
     (place / "test_suite.py").write_text(suite, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:randomly", "--postgres", "docker", *arguments],
@@ -206,3 +211,23 @@ def test_a_failed_tests_report_has_the_containers_log(tmp_path: Path) -> None:
         result.stdout,
         re.MULTILINE,
     )
+
+
+def test_a_replication_slot_is_known_for_its_own_test_among_tests_that_commit(tmp_path: Path) -> None:
+    """The server does not remember when a slot was made; embedded servers have none."""
+    suite = """
+import psycopg, pytest
+
+@pytest.mark.parametrize("number", range(30))
+def test_it(postgres_committing, number):
+    if number == 10:
+        with psycopg.connect(postgres_committing.replace("+psycopg", "")) as connection:
+            connection.execute("select pg_create_physical_replication_slot('lost')")
+"""
+    result = run_inside(tmp_path, suite=suite)
+
+    assert re.findall(r"^ERROR test_suite.py::(\S+)", result.stdout, re.MULTILINE) == ["test_it[10]"], (
+        result.stdout
+    )
+    assert "Left on the server: replication slot lost." in result.stdout
+    assert "30 passed, 1 error" in result.stdout

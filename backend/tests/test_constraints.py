@@ -1,6 +1,7 @@
 """Every constraint of the six tables, by its name and SQLSTATE, against statements no ORM has seen."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,9 +50,11 @@ class World:
 
 @pytest.fixture
 def world(database: Engine) -> Iterator[World]:
-    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    # Nothing is committed: what a test leaves is gone when the connection is.
-    with psycopg.connect(url) as connection:
+    # Nothing is committed: what a test leaves is gone when the connection is given back. It is psycopg's, and so are
+    # the errors and what they say.
+    with closing(database.raw_connection()) as pooled:
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
         world = World(connection, 0, 0, 0, {"companies": {"name": "Acme"}, "users": {}})
         companies = [world.insert("companies") for _ in range(2)]
         users = []
@@ -73,7 +76,6 @@ def world(database: Engine) -> Iterator[World]:
             "user_settings": {"user_id": users[0]},
         }
         yield World(connection, companies[0], users[0], users[1], rows)
-        connection.rollback()
 
 
 RUNNING = {"status": "running", "locked_by": "worker", "lease_expires_at": NOW}

@@ -41,13 +41,13 @@ A project says once what its schema is; it is made once a run, and copied from t
     @pytest.mark.postgres("empty")
     def test_that_migrates(postgres_engine): ...           # or by asking for the URL postgres_empty
 
-- `session`: one real transaction, rolled back and begun anew in one round trip. COMMIT is a savepoint's RELEASE, with
-  deferred constraints checked; rollback, nested transactions and failed statements behave as they do without it. As
-  many connections as the code under test wants share it, as long as one at a time has uncommitted writes. A guard,
-  `TierTooWeak`, says where a test needs more, and that it is the next tier: two writers at once, NOTIFY, a session's
-  advisory locks, AUTOCOMMIT and other isolation levels, two-phase commits, connections past the engine. What it cannot
-  see is told with a failed test's report: other processes see nothing, now() stands still over two commits, and SET
-  LOCAL lasts until the next rollback. Sequences go on counting.
+- `session`: one real transaction, rolled back and begun anew while pytest goes on to the next test. COMMIT is a
+  savepoint's RELEASE, with deferred constraints checked; rollback, nested transactions and failed statements behave as
+  they do without it. As many connections as the code under test wants share it, as long as one at a time has
+  uncommitted writes. A guard, `TierTooWeak`, says where a test needs more, and that it is the next tier: two writers at
+  once, NOTIFY, a session's advisory locks, AUTOCOMMIT and other isolation levels, two-phase commits, connections past
+  the engine. What it cannot see is told with a failed test's report: other processes see nothing, now() stands still
+  over two commits, and SET LOCAL lasts until the next rollback. Sequences go on counting.
 - `committing`: true commits on any number of connections. One round trip afterwards deletes rows, restores those of the
   template and the sequences, and proves that the database is as it was. What more a test changed (tables, columns,
   functions, settings ...) or left (open transactions, a session's locks, prepared transactions) fails that test by
@@ -86,8 +86,8 @@ were then, and the server that they are on, and ends by how to open them and how
 **What a test leaves on the server fails it**, on servers of our own: roles, tablespaces, replication slots, prepared
 transactions, and, in a database of the test's own, transactions and advisory locks that it left open. After tests of
 the cheapest tier it is looked for four times a second, and the server remembers which of them it was. With xdist a
-thing that tests of several workers may have made is told with all their names, and fails the run. What a fixture of
-wider scope makes is no test's.
+thing that tests of several workers may have made, for they ran as it was made, is told with all their names, and fails
+the run. What a fixture of wider scope makes is no test's.
 
 **A server that dies** is told once, with its exit status and the end of its log, and ends the run by that line; so
 does one of ours that has no room left, with what makes room. One connection that dies is its own test's failure.

@@ -23,7 +23,7 @@ from .ready import NotReady, no_connection, version_if_ready
 from .reaper import KEPT_PREFIX, Arming, configured, disarm_for_good, end_reaper, labels, remove_abandoned
 from .seeds import secret_of
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url
-from .settings import LEAK_SETTINGS, LOG_SETTINGS
+from .settings import LEAK_SETTINGS, LOG_SETTINGS, TEST_SETTINGS
 
 USER = "postgres"
 PORT = 5432
@@ -40,6 +40,7 @@ _SETTINGS = (
     "timezone=UTC",
     *LOG_SETTINGS,
     *LEAK_SETTINGS,
+    *TEST_SETTINGS,
 )
 
 

@@ -19,7 +19,7 @@ from .keeper_process import KeeperProcess
 from .ready import NotReady, no_connection, version_if_ready
 from .seeds import NO_SEEDS, Seeds, secret_of, seeds_for
 from .server import PostgresUnavailable, Server, local_url
-from .settings import LEAK_SETTINGS, LOG_SETTINGS
+from .settings import LEAK_SETTINGS, LOG_SETTINGS, TEST_SETTINGS
 
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
@@ -37,6 +37,7 @@ _NOT_DURABLE = (
     "dynamic_shared_memory_type=mmap",
     *LOG_SETTINGS,
     *LEAK_SETTINGS,
+    *TEST_SETTINGS,
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
 from .shared import SESSIONS, Shared
 from .shelf import Shelf
+from .standing import NOW, Now
 from .tiers import WANTED, tier_of
 
 if TYPE_CHECKING:
@@ -98,9 +98,11 @@ def _postgres_template(_postgres_shelf: Shelf, postgres_prepare: Callable[[str],
 
 @pytest.fixture(scope="session")
 def _postgres_shared(
-    _postgres_shelf: Shelf, _postgres_template: str, postgres_lock_seconds: float
+    postgres_server: ServerInfo, _postgres_shelf: Shelf, _postgres_template: str, postgres_lock_seconds: float
 ) -> Iterator[Shared]:
-    shared = Shared(_postgres_shelf, _postgres_template, postgres_lock_seconds)
+    shared = Shared(
+        _postgres_shelf, _postgres_template, postgres_lock_seconds, watched=postgres_server.kind != "given"
+    )
     with connections_seen(shared.see):
         yield shared
     shared.close()
@@ -114,34 +116,41 @@ def postgres_database(_postgres_shared: Shared) -> str:
 
 @pytest.fixture(scope="session")
 def _postgres_one_engine(
-    _postgres_shared: Shared, postgres_connect: Callable[..., Engine]
+    _postgres_shared: Shared, _postgres_now: Now, postgres_connect: Callable[..., Engine]
 ) -> Iterator[OneEngine]:
     from .one_engine import OneEngine  # noqa: PLC0415 (it needs SQLAlchemy)
 
-    one = OneEngine(postgres_connect, _postgres_shared.url)
-    _postgres_shared.held = one.held
+    one = OneEngine(postgres_connect, _postgres_shared, _postgres_now)
+    _postgres_shared.held, _postgres_now.settle = one.held, one.held.settle
     yield one
     one.close()
 
 
-def _new_use(request: pytest.FixtureRequest, tier: Tier, url: str) -> Use:
+@pytest.fixture(scope="session")
+def _postgres_now(pytestconfig: pytest.Config) -> Now:
+    return pytestconfig.stash[NOW]
+
+
+def _new_use(item: pytest.Item, tier: Tier, url: str) -> Use:
     name = url.rpartition("/")[2].partition("?")[0]
-    use = Use(request.node.nodeid, tier, name, url)
-    ledger_of(request.config).uses.append(use)
+    use = Use(item.nodeid, tier, name, url)
+    ledger_of(item.config).uses.append(use)
     return use
 
 
-def _use_of(request: pytest.FixtureRequest, tier: Tier) -> Use:
-    return next(use for use in reversed(ledger_of(request.config).uses) if use.tier == tier)
+def _use_of(config: pytest.Config, tier: Tier) -> Use:
+    return next(use for use in reversed(ledger_of(config).uses) if use.tier == tier)
 
 
-@contextmanager
-def _spent_on(use: Use) -> Iterator[None]:
-    started = perf_counter()
-    try:
-        yield
-    finally:
-        use.seconds += perf_counter() - started
+def _restore_before(use: Use, shared: Shared) -> None:
+    # That nothing came by now says nothing of the test.
+    use.server_changed = shared.restore().server_changed or None
+
+
+def _restore_after(use: Use, shared: Shared) -> Found:
+    found = shared.restore()
+    use.server_changed = use.server_changed or found.server_changed
+    return found
 
 
 def _fail(use: Use, found: Found) -> None:
@@ -151,99 +160,137 @@ def _fail(use: Use, found: Found) -> None:
 
 
 @pytest.fixture
-def postgres_engine(request: pytest.FixtureRequest, _postgres_one_engine: OneEngine) -> Iterator[Engine]:
+def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
     """Give the process's one engine, on the database of the test's tier; it must not be kept for longer.
 
     `@pytest.mark.postgres("session")`, the default, rolls everything back: its commits are savepoints, and TierTooWeak
     says where a test needs more. `"committing"` commits truly. `"clone"` and `"empty"` have a database of their own.
     Without a marker the tier is that of the one URL fixture that the test asks for.
     """
+    one = _postgres_one_engine
+    item, names = one.now.item, one.now.request.fixturenames
     try:
-        tier = tier_of(request.node, request.fixturenames)
+        tier = tier_of(item, names)
     except pytest.UsageError as error:
         pytest.fail(str(error), pytrace=False)
     if tier == "session":
-        yield from _in_session(request, _postgres_one_engine)
-        return
-    request.getfixturevalue(f"postgres_{tier}")
-    use = _use_of(request, tier)
-    one = _postgres_one_engine
-    with ExitStack() as stack:
-        with _spent_on(use):
-            engine = stack.enter_context(one.committing(use) if tier == "committing" else one.elsewhere(use))
-        yield engine
-        with _spent_on(use):
-            stack.close()
+        yield from _in_session(item, one)
+    elif tier == "committing" and "postgres_committing" not in names:
+        # As that fixture does, without the time that pytest takes to come to another.
+        yield from _in_committing(item, one)
+    else:
+        one.now.request.getfixturevalue(f"postgres_{tier}")
+        use = _use_of(item.config, tier)
+        started = perf_counter()
+        with one.committing(use) if tier == "committing" else one.elsewhere(use) as engine:
+            use.seconds += perf_counter() - started
+            yield engine
+            started = perf_counter()
+        use.seconds += perf_counter() - started
 
 
-def _in_session(request: pytest.FixtureRequest, one: OneEngine) -> Iterator[Engine]:
-    shared: Shared = request.getfixturevalue("_postgres_shared")
-    use = _new_use(request, "session", shared.url)
+def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
+    shared = one.shared
+    use = _new_use(item, "session", shared.url)
     use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
-    with ExitStack() as stack:
-        with _spent_on(use):
-            if shared.written_past or shared.sessions >= SESSIONS:
-                shared.restore()
-            engine = stack.enter_context(one.session(use))
+    started = perf_counter()
+    if shared.written_past or shared.sessions >= SESSIONS:
+        _restore_before(use, shared)
+    with one.session(use) as engine:
         shared.in_session = True
+        use.seconds += perf_counter() - started
         try:
             yield engine
         finally:
+            started = perf_counter()
             shared.in_session = False
-            with _spent_on(use):
-                stack.close()
-                # Sequences are not rolled back, and a connection past the engine may have committed.
-                shared.sessions += bool(use.statements)
-                found = None
-                if is_kept(use.database):
-                    shared.replace(kept_as=use.kept_as)
-                elif shared.written_past:
-                    found = shared.restore()
+    # Sequences are not rolled back, and a connection past the engine may have committed.
+    shared.sessions += bool(use.statements)
+    found = None
+    if is_kept(use.database):
+        shared.replace(kept_as=use.kept_as)
+    elif shared.written_past:
+        found = _restore_after(use, shared)
+    use.seconds += perf_counter() - started
     if found is not None:
         _fail(use, found)
 
 
+def _in_committing(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
+    use = _begin_committing(item, one.shared)
+    started = perf_counter()
+    try:
+        with one.committing(use) as engine:
+            use.seconds += perf_counter() - started
+            yield engine
+            started = perf_counter()
+        use.seconds += perf_counter() - started
+    finally:
+        _end_committing(use, one.shared)
+
+
+def _begin_committing(item: pytest.Item, shared: Shared) -> Use:
+    use = _new_use(item, "committing", shared.url)
+    use.kept_as = shared.name_if_kept()
+    started = perf_counter()
+    if shared.sessions or shared.written_past:
+        _restore_before(use, shared)
+    use.seconds += perf_counter() - started
+    shared.committing = use
+    return use
+
+
+def _end_committing(use: Use, shared: Shared) -> None:
+    shared.committing = None
+    if is_kept(use.database):
+        shared.replace(kept_as=use.kept_as)
+        return
+    started = perf_counter()
+    found = _restore_after(use, shared)
+    use.seconds += perf_counter() - started
+    _fail(use, found)
+
+
 @pytest.fixture
-def postgres_committing(request: pytest.FixtureRequest, _postgres_shared: Shared) -> Iterator[str]:
+def postgres_committing(_postgres_shared: Shared, _postgres_now: Now) -> Iterator[str]:
     """Give the URL of the shared database; afterwards its rows and sequences are as in the template.
 
     A test that leaves more behind fails with what that is: DDL, settings, transactions, locks of a session.
     """
     shared = _postgres_shared
-    use = _new_use(request, "committing", shared.url)
-    use.kept_as = shared.name_if_kept()
-    with _spent_on(use):
-        shared.ready()
-    yield sqlalchemy_url(shared.url)
-    if is_kept(use.database):
-        shared.replace(kept_as=use.kept_as)
+    if shared.committing is not None:
+        # The test's engine is on it already, and sees to what comes after.
+        yield sqlalchemy_url(shared.url)
         return
-    with _spent_on(use):
-        found = shared.restore()
-    _fail(use, found)
+    use = _begin_committing(_postgres_now.item, shared)
+    yield sqlalchemy_url(shared.url)
+    _end_committing(use, shared)
 
 
 @pytest.fixture
 def postgres_clone(
-    request: pytest.FixtureRequest, _postgres_shelf: Shelf, _postgres_template: str
+    _postgres_now: Now,
+    _postgres_shelf: Shelf,
+    _postgres_template: str,
 ) -> Iterator[str]:
     """Give the URL of a copy of the template that is this test's own, for tests that change the schema."""
-    yield from _own(request, _postgres_shelf, "clone")
+    yield from _own(_postgres_now.item, _postgres_shelf, "clone")
 
 
 @pytest.fixture
-def postgres_empty(request: pytest.FixtureRequest, _postgres_shelf: Shelf) -> Iterator[str]:
+def postgres_empty(_postgres_now: Now, _postgres_shelf: Shelf) -> Iterator[str]:
     """Give the URL of a new database with nothing in it, for tests that bring one to a schema."""
     _postgres_shelf.start()
-    yield from _own(request, _postgres_shelf, "empty")
+    yield from _own(_postgres_now.item, _postgres_shelf, "empty")
 
 
-def _own(request: pytest.FixtureRequest, shelf: Shelf, tier: Tier) -> Iterator[str]:
+def _own(item: pytest.Item, shelf: Shelf, tier: Tier) -> Iterator[str]:
     started = perf_counter()
     name = shelf.take(tier)
-    use = _new_use(request, tier, shelf.databases.url_of(name))
+    use = _new_use(item, tier, shelf.databases.url_of(name))
     use.seconds += perf_counter() - started
     yield sqlalchemy_url(use.url)
     if not is_kept(name):
-        with _spent_on(use):
-            shelf.give_back(name)
+        started = perf_counter()
+        shelf.give_back(name)
+        use.seconds += perf_counter() - started

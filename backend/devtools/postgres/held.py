@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import IsolationLevel, pq
+from psycopg import IsolationLevel, generators, pq
 
 from .guard import TierTooWeak
 from .holder import COMMIT, DEFERRED, ROLLBACK, SAVEPOINT, HeldConnection
@@ -51,6 +51,8 @@ class Held:
         self.wrote = False
         """Whether anything was written in it, committed or not."""
         self.changed_schema = False
+        self.ahead = False
+        """Whether the next test's transaction was sent for, and the answer is still to be read."""
         self.level = IsolationLevel.READ_COMMITTED
         self._check = b""
         self.constraints_changed = False
@@ -61,7 +63,8 @@ class Held:
 
     def look(self) -> bool:
         """Tell whether the connection is there, whatever it was at its last use."""
-        return self.real is not None and not self.real.closed and not was_ended(self.real)
+        self.settle()
+        return self.holding and self.real is not None and not self.real.closed and not was_ended(self.real)
 
     def open(self, connect: Callable[[], psycopg.Connection[Any]]) -> HeldConnection:
         """Return another connection over the real one, which is made with `connect` if there is none."""
@@ -88,18 +91,41 @@ class Held:
         self.holding, self.used, self.wrote = True, False, False
 
     def restart(self) -> None:
-        """Roll a test's transaction back and begin the next, in one round trip, or none where nothing was sent."""
-        if self.used:
-            self.send(b"ROLLBACK; " + _BEGIN)
-            if self.changed_schema:
-                # What was prepared for a table's other shape would fail.
-                self.real._prepared.clear()  # type: ignore[union-attr] # noqa: SLF001  # psycopg's
-                self.changed_schema = False
-                self.send(b"ROLLBACK")
-                self.begin()
+        """Roll a test's transaction back and begin the next, or nothing where nothing was sent.
+
+        The answer is not waited for: the server works while pytest does, until `settle`.
+        """
+        if self.used and self.changed_schema:
+            self.send(b"ROLLBACK")
+            # What was prepared for a table's other shape would fail.
+            self.real._prepared.clear()  # type: ignore[union-attr] # noqa: SLF001  # psycopg's
+            self.changed_schema = False
+            self.begin()
+        elif self.used:
+            assert self.real is not None  # noqa: S101 (it was used)
+            with self.lock:
+                self.real.pgconn.send_query(b"ROLLBACK; " + _BEGIN)
+                self.real.pgconn.flush()
+                self.ahead = True
         self.used, self.wrote = False, False
         for holder in self.holders:
             holder.forget()
+
+    def settle(self) -> None:
+        """See to it that the last test's transaction is gone, before anything that may look at what it held."""
+        if self.ahead:
+            with self.lock:
+                self.settle_locked()
+
+    def settle_locked(self) -> None:
+        if self.ahead and self.real is not None:
+            self.ahead = False
+            try:
+                results = self.real.wait(generators.execute(self.real.pgconn))
+            except psycopg.Error:
+                results = []
+            # Where it is lost, by the test or by the server, the next test begins with a new one.
+            self.holding = bool(results) and all(each.status == pq.ExecStatus.COMMAND_OK for each in results)
 
     def keep(self) -> str:
         """Commit truly what the test's transaction holds; return what of it was lost, if anything."""
@@ -110,7 +136,7 @@ class Held:
         return "without what a failed transaction of the test had written" if failed else ""
 
     def close(self) -> None:
-        self.holding = False
+        self.holding = self.ahead = False
         if self.real is not None:
             self.real.close()
         self.real = None
@@ -120,6 +146,7 @@ class Held:
         """Send statements by libpq alone, which is quicker than by psycopg."""
         assert self.real is not None  # noqa: S101 (opened before)
         with self.lock:
+            self.settle_locked()
             result = self.real.pgconn.exec_(command)
         if result.status != pq.ExecStatus.COMMAND_OK:
             raise psycopg.OperationalError(self.real.pgconn.get_error_message())

@@ -133,6 +133,7 @@ class HeldConnection(psycopg.Connection[Any]):
 
     def _start_query(self) -> Generator[Any, Any, None]:
         held, statement, self.sending = self.held, self.sending, None
+        held.settle_locked()
         if not held.holding:
             yield from super()._start_query()
             return

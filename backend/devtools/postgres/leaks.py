@@ -57,6 +57,8 @@ class Leak:
 
     thing: str
     tests: tuple[str, ...]
+    timed: bool = False
+    """Whether they are known to have run when it was made; of other processes' tests, none then need be thought of."""
 
     def __str__(self) -> str:
         more = len(self.tests) - _NAMED
@@ -71,7 +73,7 @@ class Watch:
         self._url = url
         self._connection: psycopg.Connection | None = None
         self._known: set[str] = set()
-        self._tests: list[tuple[str, float]] = []
+        self._tests: list[list[Any]] = []
         self._looked = time.monotonic()
 
     def forgive(self) -> None:
@@ -81,7 +83,16 @@ class Watch:
 
     def began(self, test: str, at: float) -> None:
         """Note that a test began, at a time in seconds of the epoch."""
-        self._tests.append((test, at))
+        self._tests.append([test, at, None])
+
+    def over(self, at: float) -> None:
+        """Note that the test ended."""
+        if self._tests:
+            self._tests[-1][2] = at
+
+    def nothing_came(self) -> None:
+        """Take note that the server holds what it held at the last look: the tests since then left nothing."""
+        self._tests.clear()
 
     def due(self) -> bool:
         """Tell whether the last look is long enough ago for one that costs every test something."""
@@ -92,7 +103,7 @@ class Watch:
         found = self._look()
         if found is None:
             return []
-        leaks = [Leak(thing, self._suspects(at)) for thing, at in found.items() if thing not in self._known]
+        leaks = [self._leak(thing, at) for thing, at in found.items() if thing not in self._known]
         self._known = set(found)
         self._tests.clear()
         return leaks
@@ -120,13 +131,14 @@ class Watch:
         if self._connection is not None:
             self._connection.close()
 
-    def _suspects(self, at: float | None) -> tuple[str, ...]:
-        """Return the tests that ran when a thing was made, or all since the last look where that is not known."""
-        names = tuple(dict.fromkeys(name for name, _ in self._tests))
-        if at is None:
-            return names
-        before = [name for name, began in self._tests if began <= at]
-        return tuple(before[-1:]) or names
+    def _leak(self, thing: str, at: float | None) -> Leak:
+        """Tell of the test that ran when a thing was made, or of all since the last look where that is not known."""
+        names = tuple(dict.fromkeys(name for name, _, _ in self._tests))
+        before = [(name, ended) for name, began, ended in self._tests if at is not None and began <= at]
+        if at is None or not before:
+            return Leak(thing, names)
+        name, ended = before[-1]
+        return Leak(thing, (name,), timed=ended is None or at <= ended)
 
     def _look(self) -> dict[str, float | None] | None:
         rows = self._ask(_THINGS, {})

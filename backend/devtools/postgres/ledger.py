@@ -39,6 +39,8 @@ class Use:
     """What was found after the test that fails it: sentences, each with what to do."""
     notes: list[str] = field(default_factory=list)
     """What the guard of the tier `session` saw, also where the test went on: sentences for the report of a failure."""
+    server_changed: bool | None = None
+    """Whether things came to the server since the last reset, or went; None where nobody looked after the test."""
     keep: Callable[[], str] | None = field(default=None, repr=False)
     """Called when the test has failed and its database is to be kept, before anything is torn down.
 
@@ -56,14 +58,13 @@ class Ledger:
     uses: list[Use] = field(default_factory=list)
 
     def of(self, test: str) -> list[Use]:
-        """Return the uses of one test, oldest first."""
+        """Return the uses of the test that is the current one, oldest first; none, if it has no database."""
         found: list[Use] = []
-        # From the end, where the current test's are: there may be thousands before them.
+        # From the end: there may be thousands before them.
         for use in reversed(self.uses):
-            if use.test == test:
-                found.append(use)
-            elif found:
+            if use.test != test:
                 break
+            found.append(use)
         return found[::-1]
 
 
@@ -72,4 +73,5 @@ LEDGER = pytest.StashKey[Ledger]()
 
 def ledger_of(config: pytest.Config) -> Ledger:
     """Return this process's ledger, made at the first look."""
-    return config.stash.setdefault(LEDGER, Ledger())
+    found = config.stash.get(LEDGER, None)
+    return found if found is not None else config.stash.setdefault(LEDGER, Ledger())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -28,13 +29,20 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from .ledger import Use
+    from .shared import Shared
+    from .standing import Now
 
 _STICKS = re.compile(
     r"^\s*(set\s+(?!local|transaction|constraints)|listen|prepare|create\s+(local\s+)?temp|load)|\bset_config\s*\(|"
     r"\bpg_temp\b|into\s+temp",
     re.IGNORECASE,
 )
-"""What stays with a connection after its transaction, and would be the next test's to find."""
+
+
+@lru_cache(maxsize=4096)
+def _sticks(statement: str) -> bool:
+    """Tell whether a statement leaves something with its connection, which would be the next test's to find."""
+    return _STICKS.search(statement) is not None
 
 
 class HeldPool(Pool):
@@ -68,9 +76,10 @@ class HeldPool(Pool):
 class OneEngine:
     """The engine of this process's tests, and what its pool and URL are in each tier."""
 
-    def __init__(self, connect: Callable[..., Engine], url: str) -> None:
-        self._url = url
-        self.engine = connect(sqlalchemy_url(url))
+    def __init__(self, connect: Callable[..., Engine], shared: Shared, now: Now) -> None:
+        self.shared = shared
+        self.now = now
+        self.engine = connect(sqlalchemy_url(shared.url))
         self._shared_pool = self.engine.pool
         self._use: Use | None = None
         self.sticks = False
@@ -93,8 +102,7 @@ class OneEngine:
     def _before_execute(self, _connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
         if self._use is not None:
             self._use.statements.append(statement)
-        if not self.sticks and _STICKS.search(statement):
-            self.sticks = True
+        self.sticks = self.sticks or _sticks(statement)
 
     def _committed(self, _connection: Connection) -> None:
         if self._use is not None:
@@ -143,7 +151,7 @@ class OneEngine:
             )
         self.engine.pool = self._held_pool
         try:
-            if not self.held.holding or not self.held.look():
+            if not self.held.look():
                 self._take_hold()
             yield self.engine
         finally:

@@ -17,6 +17,7 @@ from .choose import DEFAULT_IMAGE
 from .reports import Reports
 from .run_state import RUN, TEMPLATE_INPUTS, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
+from .standing import NOW, Now
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -66,6 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUN] = Run(config)
     config.pluginmanager.register(Reports(config), "postgres-reports")
+    config.stash[NOW] = Now()
+    config.pluginmanager.register(config.stash[NOW], "postgres-standing")
     if threading.current_thread() is threading.main_thread() and not hasattr(config, "workerinput"):
         _end_as_ctrl_c_does(config)
 

@@ -44,7 +44,8 @@ class Reports:
         self._told = False
         self._current: pytest.Item | None = None
         self._figures = Figures()
-        self._sightings: dict[str, list[str]] = {}
+        self._sightings: dict[str, dict[bool, list[str]]] = {}
+        """Things that tests of several processes may have left: the tests, by whether they ran as it was made."""
 
     # While tests run, in the process that runs them.
 
@@ -70,6 +71,7 @@ class Reports:
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         yield
         if self._last_word is None and (watch := self._watching()) is not None:
+            watch.over(time.time())
             self._look_for_leaks(item, watch, last=nextitem is None)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -102,8 +104,8 @@ class Reports:
         self._figures.workers.add(getattr(report, "worker_id", "main"))
         self._figures.faulty += said.get("faulty", [])
         self._figures.leaks += said.get("leaks", [])
-        for thing, tests in said.get("sightings", []):
-            self._sightings.setdefault(thing, []).extend(tests)
+        for thing, tests, timed in said.get("sightings", []):
+            self._sightings.setdefault(thing, {True: [], False: []})[timed].extend(tests)
         if "died" in said:
             self._end_the_run(report, said["died"])
 
@@ -194,18 +196,25 @@ class Reports:
         return said | item.stash.get(_LEAKS, {})
 
     def _look_for_leaks(self, item: pytest.Item, watch: Watch, *, last: bool) -> None:
-        uses, failed = ledger_of(self._config).of(item.nodeid), item.stash.get(_FAILED, False)
+        uses = ledger_of(self._config).of(item.nodeid)
+        if any(use.server_changed is False for use in uses):
+            watch.nothing_came()
+        at_once = any(
+            use.server_changed or (use.server_changed is None and use.tier != "session") for use in uses
+        )
+        if not (at_once or last or watch.due() or (not uses and _uses_postgres(item))):
+            return
+        failed = item.stash.get(_FAILED, False)
         own = [use.database for use in uses if use.tier in ("clone", "empty")]
         # A failed test's connections live on in its traceback.
         sessions = watch.left_open(own) if own and not failed else []
-        at_once = _uses_postgres(item) and not (uses and all(use.tier == "session" for use in uses))
-        leaks = watch.ended() if last or at_once or watch.due() else []
+        leaks = watch.ended()
         mine: list[Leak] = []
         sightings = []
         for leak in leaks:
             if self._is_worker or len(leak.tests) > 1:
                 # Another worker's test may have made it, and may yet remove it.
-                sightings.append([leak.thing, list(leak.tests)])
+                sightings.append([leak.thing, list(leak.tests), leak.timed])
             elif leak.tests == (item.nodeid,):
                 mine.append(leak)
             else:
@@ -224,7 +233,7 @@ class Reports:
         for thing, tests in self._sightings.items():
             if thing not in there:
                 continue
-            leak = Leak(thing, tuple(dict.fromkeys(tests)))
+            leak = Leak(thing, tuple(dict.fromkeys(tests[True] or tests[False])))
             self._figures.leaks.append(str(leak))
             if len(leak.tests) == 1:
                 _fail_afterwards(self._config, leak)

@@ -9,45 +9,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import sql
+from psycopg import generators, pq, sql
 
-from .catalog import FINGERPRINT, describe, differences
+from .catalog import FINGERPRINT, QUICK, describe, differences
 from .databases import CONNECT_SECONDS, LOCK_SECONDS
+from .left import BLOCKING, COUNTS, HOLDING, NOTHING_LEFT, SERVERS
 from .tables import REFERENCES, SEQUENCES, TABLES, Table, children_first, state
 
 _PAGES = 32
 """A table whose dead rows fill more pages than these is truncated: every scan would pay for them."""
-
-# What outlives a test: transactions, locks of sessions, prepared transactions.
-_LEFT = """
-    select a.pid, a.state, a.query, a.backend_xid is not null or a.state like 'idle in transaction%%'
-      from pg_stat_get_activity(null) a
-     where a.datid = (select oid from pg_database where datname = current_database())
-       and a.pid <> pg_backend_pid() and a.pid <> all(%(spared)s) and a.backend_type = 'client backend'
-       and (a.state like 'idle in transaction%%' or a.backend_xid is not null
-            or exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory'))
-     order by a.pid
-"""
-_LEFT_COUNT = """
-    (select count(*) from pg_stat_get_activity(null) a
-      where a.datid = {oid} and a.pid <> pg_backend_pid() and a.pid <> all($1)
-        and a.backend_type = 'client backend' and (a.state like 'idle in transaction%' or a.backend_xid is not null)),
-    (select count(*) from pg_locks where locktype = 'advisory' and database = {oid} and pid <> pg_backend_pid()
-        and pid <> all($1)),
-    (select count(*) from pg_prepared_xact() where dbid = {oid})
-"""
-_BLOCKING = """
-    select distinct a.pid, a.state, a.query, true
-      from pg_locks l join pg_stat_activity a on a.pid = l.pid
-     where a.backend_type = 'client backend'
-       and l.locktype = 'relation' and l.granted and l.pid <> pg_backend_pid() and l.pid <> all(%(spared)s)
-       and l.database = (select oid from pg_database where datname = current_database())
-       and l.relation = any(%(tables)s)
-     order by a.pid
-"""
 
 
 @dataclass
@@ -56,25 +29,41 @@ class Found:
 
     faults: list[str] = field(default_factory=list)
     spoilt: bool = False
+    server_changed: bool | None = None
+    """Whether things came to the server since the last reset, or went (see leaks.py); None where that is not known."""
+
+
+class _Row(NamedTuple):
+    """What a round trip told, as PostgreSQL writes it."""
+
+    left: tuple[bytes | None, ...]
+    quick: bytes | None
+    big: bytes | None
+    objects: bytes | None
+    server: bytes | None
+    states: tuple[bytes | None, ...]
 
 
 class Reset:
     """Takes one database back to how it is now, on a connection of its own.
 
-    `spared` are the backends whose open transactions are meant to be.
+    `spared` are the backends whose open transactions are meant to be. On a server of our own, where we are a superuser,
+    it looks also for what came to the server (`watched`).
     """
 
-    def __init__(self, url: str, *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(self, url: str, *, lock_seconds: float = LOCK_SECONDS, watched: bool = False) -> None:
         self._url = url
         self._seconds = lock_seconds
+        self._watched = watched
         self.spared: tuple[int, ...] = ()
-        self._calls = 0
         self._connection = self._connect()
         self._oid: int = self._one("select oid from pg_database where datname = current_database()")
         self._replica = self._with_triggers_off()
         self._learn()
         self._before = describe(self._connection)
+        self._fingerprint = self._one(FINGERPRINT)
         self._arm()
+        self._expected = self._round_trip(Found())
 
     def _one(self, query: str) -> Any:  # noqa: ANN401 (whatever is asked for)
         row = self._connection.execute(query.encode()).fetchone()
@@ -141,24 +130,17 @@ class Reset:
         self._sets = ["execute sequences"] if sequences else []
         if sequences:
             self._connection.execute(f"prepare sequences as {sequences}".encode())
-        seeded = [table for table in self._tables if table.seeded and not table.resists]
-        states = [state(table) for table in [*seeded, *(t for t in self._tables if t.resists)]]
-        full = [f"pg_relation_size({table.oid})" for table in self._tables if not table.seeded]
-        self._looked_at = [*seeded, *(t for t in self._tables if t.resists)]
-        self._connection.execute(
-            (
-                f"prepare look(int[]) as select ({FINGERPRINT}), {_LEFT_COUNT.format(oid=self._oid)}, "
-                f"greatest(0, {', '.join(full) or '0'}), "
-                f"(select count(*) from pg_largeobject_metadata), array[{', '.join(states)}]::text[]"
-            ).encode()
-        )
-        self._expected = self._look()
-
-    def _executed_look(self) -> str:
-        return f"execute look('{{{','.join(map(str, self.spared))}}}')"
-
-    def _look(self) -> tuple[Any, ...]:
-        return self._connection.execute(self._executed_look().encode()).fetchone() or ()
+        self._looked_at = [table for table in self._tables if table.seeded or table.resists]
+        sizes = ", ".join(f"pg_relation_size({table.oid})" for table in self._tables if not table.seeded)
+        columns = [
+            f"({QUICK})",
+            f"greatest({sizes or 0}) > {_PAGES * 8192}",
+            "(select count(*) from pg_largeobject_metadata)",
+            SERVERS if self._watched else "null",
+            *map(state, self._looked_at),
+        ]
+        self._connection.execute(f"prepare look as select {', '.join(columns)}".encode())
+        self._connection.execute(f"prepare others(int[]) as {COUNTS.format(oid=self._oid)}".encode())
 
     def __call__(self) -> Found:
         """Take the database back; see Found. Raises psycopg.Error where the server cannot be reached."""
@@ -169,33 +151,39 @@ class Reset:
             if self._connection.closed:
                 raise
             # A table that is gone cannot be emptied; what else changed is told with it.
-            found.spoilt = True
-            if changed := self._changes():
-                found.faults.append(changed)
+            self._tell_changes(found)
         return found
 
     def _reconnect(self) -> None:
         self._connection.close()
         self._connection = self._connect()
         self._with_triggers_off()
-        before = self._expected
         self._arm()
-        self._expected = before
 
-    def _round_trip(self, found: Found) -> tuple[Any, ...]:
-        statements = "; ".join([*self._deletes, *self._sets, self._executed_look()]).encode()
+    def _send(self, statements: str) -> list[pq.abc.PGresult]:
+        """Send statements past psycopg's cursors, which take their time for each of many results."""
+        pgconn = self._connection.pgconn
+        pgconn.send_query(statements.encode())
+        results: list[pq.abc.PGresult] = self._connection.wait(generators.execute(pgconn))
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+        return results
+
+    def _round_trip(self, found: Found) -> _Row:
+        others = f"execute others('{{{','.join(map(str, self.spared))}}}')"
+        statements = "; ".join([others, *self._deletes, *self._sets, "execute look"])
         for last in (False, False, True):
             try:
-                cursor = self._connection.execute(statements)
-                while cursor.nextset():
-                    pass
-                return cursor.fetchone() or ()
+                first, *_, end = self._send(statements)
+                quick, big, objects, server, *states = _values(end)
+                return _Row(_values(first), quick, big, objects, server, tuple(states))
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                 if last:
                     raise
                 tables = [table.oid for table in self._tables]
                 holders = {"spared": list(self.spared), "tables": tables}
-                rows = self._connection.execute(_BLOCKING, holders).fetchall()
+                rows = self._connection.execute(BLOCKING, holders).fetchall()
                 self._end(rows, found, "The tables were still locked")
                 # One that was prepared holds locks that no backend has.
                 self._end_prepared(found)
@@ -206,35 +194,36 @@ class Reset:
                 self._reconnect()
         raise AssertionError
 
-    def _compare(self, row: tuple[Any, ...], found: Found) -> None:
+    def _compare(self, row: _Row, found: Found) -> None:
         expected = self._expected
-        if row[1] or row[2]:
+        if row.left != NOTHING_LEFT:
             self._wait_for_others(found)
-        if row[3]:
             self._end_prepared(found)
-        if found.faults:
-            # What they held is free now, and what they wrote is gone.
+            # What they held is free now, and what they wrote is gone or can be deleted.
             row = self._round_trip(found)
-        if row[0] != expected[0]:
-            found.spoilt = True
-            if changed := self._changes():
-                found.faults.append(changed)
+        found.server_changed = row.server != expected.server if self._watched else None
+        if row.quick != expected.quick and self._one(FINGERPRINT) != self._fingerprint:
+            self._tell_changes(found)
             return
-        if row[5] != expected[5]:
+        if row.objects != expected.objects:
             self._connection.execute(b"select lo_unlink(oid) from pg_largeobject_metadata")
-            found.spoilt = expected[5] != 0
-        if row[6] != expected[6]:
-            self._restore(row[6], found)
-        if row[4] > _PAGES * 8192:
+            found.spoilt = expected.objects != b"0"
+        states = row.states
+        if states != expected.states:
+            changed = [
+                table
+                for table, now, then in zip(self._looked_at, states, expected.states, strict=True)
+                if now != then
+            ]
+            self._restore(changed, found)
+            states = self._round_trip(found).states
+        if row.big == b"t":
             self._give_pages_back()
+        if not found.spoilt:
+            self._expected = row._replace(objects=expected.objects, states=states)
 
-    def _restore(self, states: list[str], found: Found) -> None:
+    def _restore(self, changed: list[Table], found: Found) -> None:
         """Bring back the rows of the template, parents first, or empty what only TRUNCATE can."""
-        changed = [
-            table
-            for table, now, then in zip(self._looked_at, states, self._expected[6], strict=True)
-            if now != then
-        ]
         truncated = (
             [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
         )
@@ -257,7 +246,6 @@ class Reset:
                     with self._connection.cursor().copy(into.encode()) as copy:
                         for block in self._copies[table.name]:
                             copy.write(block)
-        self._expected = (*self._expected[:6], self._look()[6])
 
     def _with_children(self, tables: list[Table]) -> list[Table]:
         """Add the tables whose rows would hold those of these, in the order in which rows can go."""
@@ -281,7 +269,7 @@ class Reset:
     def _wait_for_others(self, found: Found) -> None:
         """Give those that are about to end their transactions the time, and end the rest."""
         deadline = time.monotonic() + self._seconds
-        while rows := self._connection.execute(_LEFT, {"spared": list(self.spared)}).fetchall():
+        while rows := self._connection.execute(HOLDING, {"spared": list(self.spared)}).fetchall():
             if time.monotonic() > deadline or all(not row[3] for row in rows):
                 break
             time.sleep(0.005)
@@ -315,14 +303,17 @@ class Reset:
                 "Commit it or roll it back in the test."
             )
 
-    def _changes(self) -> str:
-        changed = differences(self._before, describe(self._connection))
-        if not changed:
-            return ""
-        return (
-            f"The test changed more than rows: {changed}. The database was thrown away. "
-            'Give the test one of its own: @pytest.mark.postgres("clone").'
-        )
+    def _tell_changes(self, found: Found) -> None:
+        found.spoilt = True
+        if changed := differences(self._before, describe(self._connection)):
+            found.faults.append(
+                f"The test changed more than rows: {changed}. The database was thrown away. "
+                'Give the test one of its own: @pytest.mark.postgres("clone").'
+            )
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _values(result: pq.abc.PGresult) -> tuple[bytes | None, ...]:
+    return tuple(result.get_value(0, column) for column in range(result.nfields))

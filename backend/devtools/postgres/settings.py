@@ -10,3 +10,6 @@ Every clone makes two checkpoints, which would bury what the log's end has to te
 
 LEAK_SETTINGS = ("track_commit_timestamp=on",)
 """The server knows when a role was made, and so which of many tests made it."""
+
+TEST_SETTINGS = ("max_prepared_transactions=16",)
+"""Two-phase commits work, which a test of the tier `committing` may try; PostgreSQL's own default refuses them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .guard import TierTooWeak
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg import BaseConnection
 
     from .held import Held
+    from .ledger import Use
     from .shelf import Shelf
 
 
@@ -24,16 +26,18 @@ SESSIONS = 500
 class Shared:
     """One copy of the template. Where a test spoils it, another takes its place under its name."""
 
-    def __init__(self, shelf: Shelf, template: str, lock_seconds: float) -> None:
+    def __init__(self, shelf: Shelf, template: str, lock_seconds: float, *, watched: bool) -> None:
         self._shelf = shelf
         self._template = template
-        self._lock_seconds = lock_seconds
+        self._new_reset = partial(Reset, lock_seconds=lock_seconds, watched=watched)
         self.name = shelf.new_name("shared")
         self.url = shelf.databases.create(self.name, template)
         # It learns what to go back to, and so it is there before any test can write.
-        self._reset = Reset(self.url, lock_seconds=lock_seconds)
+        self._reset = self._new_reset(self.url)
         self.held: Held | None = None
         """The tier `session` on this database, once there is one."""
+        self.committing: Use | None = None
+        """The use of a test that commits truly, while it lasts."""
         self.in_session = False
         self.written_past = False
         """Whether a connection past the engine may have committed what no reset has looked at yet."""
@@ -67,11 +71,6 @@ class Shared:
         """Return the name under which the database would be kept for a person, if its test fails."""
         return self._shelf.new_name("kept")
 
-    def ready(self) -> None:
-        """Have the database as the template is, for a test that commits."""
-        if self.sessions or self.written_past:
-            self.restore()
-
     def replace(self, *, kept_as: str | None = None) -> None:
         """Set the database aside, to be dropped later or kept, and clone another under its name."""
         self.close()
@@ -85,7 +84,7 @@ class Shared:
             renamed(self.name, aside)
         self.url = database_url(self.url, self.name)
         self._shelf.databases.create(self.name, self._template)
-        self._reset = Reset(self.url, lock_seconds=self._lock_seconds)
+        self._reset = self._new_reset(self.url)
 
     def close(self) -> None:
         self._reset.close()

@@ -1,6 +1,7 @@
 """What a test leaves on the server fails it, and nobody else."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,40 @@ def test_among_cheap_tests_that_are_not_each_looked_at_the_one_that_left_it_is_n
     assert "200 passed, 2 errors" in result.stdout
 
 
+def test_among_tests_that_commit_the_one_that_left_it_is_named(tmp_path: Path) -> None:
+    """Their emptying looks at the server as well, and proves nothing of the cheap tests in between."""
+    result = run_inside(
+        tmp_path,
+        """
+        @pytest.mark.parametrize("number", range(120))
+        def test_it(request, postgres_server, number):
+            request.getfixturevalue("light" if number % 3 == 0 else "postgres_committing")
+            if number in (50, 51, 52, 90):
+                run(postgres_server.url, f"create role r{number}")
+
+        def test_first(postgres_engine):
+            with postgres_engine.connect():
+                pass
+
+        def test_past_the_engine(postgres_database):
+            run(postgres_database, "select 1")
+
+        def test_rolled_back(postgres_engine, postgres_server):
+            run(postgres_server.url, "create role late")
+
+        def test_last(postgres_engine):
+            pass
+        """,
+        *("-p", "no:randomly"),
+    )
+
+    assert sorted(errors(result.stdout)) == [
+        *((f"test_it[{number}]", f"Left on the server: role r{number}.") for number in (50, 51, 52, 90)),
+        ("test_rolled_back", "Left on the server: role late."),
+    ], result.stdout
+    assert "124 passed, 5 errors" in result.stdout
+
+
 def test_where_one_of_two_workers_tests_left_it_both_are_named_and_the_run_fails(tmp_path: Path) -> None:
     result = run_inside(
         tmp_path,
@@ -92,6 +127,51 @@ def test_where_one_of_two_workers_tests_left_it_both_are_named_and_the_run_fails
     found = re.search(r"leaked: role lost \((\S+) or (\S+)\)", figures(result.stdout))
     assert found is not None
     assert {found[1], found[2]} == {"test_it.py::test_one", "test_it.py::test_two"}
+
+
+def test_a_worker_that_was_between_two_tests_names_none_of_its_own(tmp_path: Path) -> None:
+    """It sees a thing that it did not see at its last look, and the test that it ended before made nothing."""
+    meeting = """
+        import pathlib, time
+
+        def said(word):
+            pathlib.Path(__file__).with_name(word).touch()
+
+        def hear(word):
+            while not pathlib.Path(__file__).with_name(word).exists():
+                time.sleep(0.01)
+
+        def pytest_runtest_logstart(nodeid):
+            if nodeid.endswith("test_next"):
+                said("between")
+                hear("made")
+        """
+    (tmp_path / "meeting.py").write_text(textwrap.dedent(meeting), encoding="utf-8")
+    result = run_inside(
+        tmp_path,
+        """
+        from meeting import hear, said
+
+        class TestHere:
+            def test_leaks(self, light):
+                hear("between")
+                run(light, "create role lost")
+                said("made")
+
+        class TestThere:
+            def test_before(self, light):
+                pass
+
+            def test_next(self, light):
+                pass
+        """,
+        *(*WORKERS, "--dist", "loadscope", "-p", "meeting", "-p", "no:randomly"),
+    )
+
+    assert errors(result.stdout) == [("TestHere::test_leaks", "Left on the server: role lost.")], (
+        result.stdout
+    )
+    assert "leaked: role lost (test_it.py::TestHere::test_leaks)" in figures(result.stdout)
 
 
 @pytest.mark.parametrize(
@@ -219,3 +299,37 @@ def test_on_a_given_server_other_peoples_roles_come_and_go(tmp_path: Path, embed
     assert result.returncode == 0, result.stdout
     # It was not looked for, and so nothing is said of it.
     assert "leaked" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "workers"),
+    [("insert into things default values", WORKERS), ("lock table things", ())],
+    ids=["rows", "locks"],
+)
+def test_a_prepared_transaction_fails_the_test_that_left_it_and_is_gone(
+    tmp_path: Path, statement: str, workers: tuple[str, ...]
+) -> None:
+    """No connection holds its locks, and so to end connections would not free the tables for the next test."""
+    suite = """
+        @pytest.fixture(scope="session")
+        def postgres_lock_seconds():
+            return 0.2
+
+        def test_leaves(postgres_committing):
+            run(postgres_committing, "begin", "STATEMENT", "prepare transaction 'left'")
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_next(postgres_committing, number):
+            run(postgres_committing, "begin", "set local lock_timeout = 1", "lock table things")
+            assert run(postgres_committing, "select count(*) from things") == [(0,)]
+
+        def test_ends_it(postgres_committing):
+            run(postgres_committing, "begin", "STATEMENT", "prepare transaction 'ended'", "commit prepared 'ended'")
+        """
+    result = run_inside(tmp_path, suite.replace("STATEMENT", statement), *workers, "-p", "no:randomly")
+
+    assert [test for test, _ in errors(result.stdout)] == ["test_leaves"], result.stdout
+    told = "The prepared transaction left was left after the test, and was rolled back."
+    assert result.stdout.count(told) == 1
+    assert "5 passed, 1 error" in result.stdout
+    assert "not as it was after test_it.py::test_leaves" in figures(result.stdout)

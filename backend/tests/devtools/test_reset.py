@@ -1,5 +1,6 @@
 """The end of a test with real commits: what it wrote is gone, what was there is back, what else changed is named."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -229,6 +230,18 @@ def test_what_a_connection_still_holds_is_named_and_ended(
     forgotten.close()
     assert query(url, CONTENT) == before
     assert reset() == Found()
+
+
+def test_transaction_that_ends_by_itself_in_time_is_no_fault_and_its_rows_go(url: str, reset: Reset) -> None:
+    before = query(url, CONTENT)
+    with open_transaction(url) as connection:
+        late = threading.Timer(0.05, connection.commit)
+        late.start()
+
+        assert reset() == Found()
+        late.join()
+
+    assert query(url, CONTENT) == before
 
 
 def test_survives_a_test_that_ends_every_connection(url: str, reset: Reset) -> None:

@@ -253,6 +253,24 @@ def test_a_test_that_ends_backends_harms_no_other(place: Place, whose: str) -> N
     assert "5 passed" in told, told
 
 
+def test_what_a_session_test_locked_is_free_when_the_next_begins(place: Place) -> None:
+    """The rollback is not waited for at the test's end, but before anybody can meet its locks."""
+    told = place.run(
+        "from psycopg.pq import TransactionStatus\nheld = []\n"
+        "def test_locks(postgres_engine):\n"
+        "    with postgres_engine.begin() as connection:\n"
+        "        connection.execute(text('lock table things'))\n"
+        "        held.append(connection.connection.driver_connection.pgconn)\n"
+        "def test_next():\n"
+        "    assert held[0].transaction_status != TransactionStatus.ACTIVE\n"
+        "def test_last(postgres_database):\n"
+        "    with plain(postgres_database) as connection, connection.transaction():\n"
+        "        connection.execute('lock table things nowait')\n",
+    )
+
+    assert "3 passed" in told, told
+
+
 def test_what_a_session_test_commits_past_the_engine_is_gone(place: Place) -> None:
     told = place.run(
         "def test_a(postgres_engine, postgres_database):\n"
@@ -318,6 +336,22 @@ def test_two_tiers_for_one_engine_are_refused(place: Place, arguments: str, mark
 
     assert "1 error" in told, told
     assert "test_suite.py::test_it " in told
+
+
+def test_url_that_is_asked_for_beside_a_committing_engine_empties_nothing_before_the_end(
+    place: Place,
+) -> None:
+    told = place.run(
+        '@pytest.mark.postgres("committing")\n'
+        "def test_asks(request, postgres_engine):\n"
+        "    add(postgres_engine)\n"
+        "    assert ask(request.getfixturevalue('postgres_committing'), 'select count(*) from things') == 1\n"
+        "def test_next(postgres_engine):\n"
+        "    assert count(postgres_engine) == 0\n",
+        *("-p", "no:randomly"),
+    )
+
+    assert "2 passed" in told, told
 
 
 def test_separate_databases_go_together(place: Place) -> None:

@@ -35,7 +35,8 @@ def database(postgres_engine: Engine) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def plain(postgres_database: str) -> Iterator[Engine]:
-    engine = connect(postgres_database)
+def plain(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    # Not named as an argument, or what our plugin does around a test with a database would be in the baseline as well.
+    engine = connect(request.getfixturevalue("postgres_database"))
     yield engine
     engine.dispose()
