@@ -119,7 +119,8 @@ def _files(settings: Settings, known: frozenset[str]) -> Iterator[Finding]:
             yield wrong(
                 "settings/files",
                 f"{file.name} cannot be read: {file.refusal}.",
-                f"Make it a file of yours in UTF-8: `cp .env.example {file.name}` begins anew.",
+                f"Make it a file of yours in UTF-8, or begin anew: `mv {file.name} {file.name}.old`, then "
+                f"`cp .env.example {file.name}`.",
             )
         for line in file.lines:
             if line.name is None:
