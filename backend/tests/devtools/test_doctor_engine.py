@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from backend.devtools.doctor import containers, engine
-from backend.devtools.doctor.finding import Finding, State
+from backend.devtools.doctor.finding import Finding, State, unknown
 
 from .doctoring import Skeleton
 
@@ -224,3 +224,17 @@ def test_engine_that_takes_a_connection_and_says_nothing_is_left_in_time(
     # Whether it is here is known without the engine.
     assert found["compose"].state is (State.OK if shutil.which("docker", path=path) else State.UNKNOWN)
     assert found["clock"].state is State.UNKNOWN
+
+
+def test_command_that_hangs_is_not_said_to_lack_compose(
+    tmp_path: Path, skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ANSWER_SECONDS", 0.3)
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\n[ "$1" = info ] && sleep 60\nexit 1\n', encoding="utf-8")
+    program.chmod(0o755)
+
+    found = look(skeleton, "unix:///nonexistent", path=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    assert found["engine"].finding == "Docker's engine does not answer in time at unix:///nonexistent."
+    assert found["compose"] == unknown("docker/compose", "The docker command does not answer in time.")
