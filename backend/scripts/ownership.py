@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from ipaddress import ip_address
+from shlex import quote
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Engine
@@ -65,7 +66,7 @@ def refuse_unless_ours(engine: Engine, settings: Settings, deed: Deed, *, typed_
     if typed_name is not None:
         doubts = [f"The name typed is {typed_name!r} and the database's is {name!r}."]
     raise ConfigurationError(
-        f"{deed.undone} in {place}. {' '.join(doubts)}\nTo {deed.verb} {what}: `{deed.command} {name}`."
+        f"{deed.undone} in {place}. {' '.join(doubts)}\nTo {deed.verb} {what}: `{deed.command} {quote(name or '')}`."
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from backend import migrations
-from backend.config import ROOT, ConfigurationError
+from backend.config import ROOT, ConfigurationError, load_settings
 from backend.database import connect, init_db, reset_db, schema_state
 from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.migrations import marker
@@ -195,3 +195,17 @@ def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str,
     assert ownership.doubts_of(near=near, marked=True) == (
         [] if near else ["It is neither on this machine nor Compose's, so its name must be typed."]
     )
+
+
+def test_name_that_a_shell_would_take_apart_is_quoted_in_the_cure(
+    configured: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(configured, "COMMENT ON TABLE alembic_version IS NULL")
+    monkeypatch.setenv(
+        "DATABASE_URL", configured.url.set(database="$x y").render_as_string(hide_password=False)
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        ownership.refuse_unless_ours(configured, load_settings(), reset_script.RESET, typed_name=None)
+
+    assert str(caught.value).endswith(": `nox -s db_reset -- --yes-drop '$x y'`.")
