@@ -329,6 +329,8 @@ def test_database_without_a_mark_wants_its_name_typed(target: Engine) -> None:
     assert f"`nox -s db_seed -- --yes-seed {target.url.database}`" in said
     assert "`nox -s db_seed -- --replace --yes-seed " in refused("--replace")
     assert "The name typed is 'other'" in refused("--yes-seed", "other")
+    asked = ("--scale", "7", "--until", "2026-01-01T00:00:00Z")
+    assert "`nox -s db_seed -- --scale 7 --until 2026-01-01T00:00:00.000000Z --yes-seed " in refused(*asked)
     assert sum(counts(target).values()) == 0
 
 
