@@ -257,6 +257,7 @@ def test_folder_in_the_place_of_the_file_is_wrong(skeleton: Skeleton) -> None:
 
     (found,) = [each for each in ask(skeleton, "settings/files") if each["state"] == "wrong"]
     assert found["finding"] == ".env cannot be read: is a directory."
+    assert findings(skeleton, "settings/[nv]*", "unknown") == [".env cannot be read."] * 2
     first, second = re.findall("`([^`]+)`", found["cure"])
     subprocess.run(["sh", "-c", f"{first} && {second}"], cwd=skeleton.root, check=True)
     assert findings(skeleton, "settings/files", "wrong") == []
