@@ -60,7 +60,11 @@ def refuse_unless_ours(engine: Engine, settings: Settings, deed: Deed, *, typed_
     what = deed.what or ", ".join(found) or "nothing, it is empty"
     if typed_name is None and doubts and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nWhat would be done in {place}: {deed.verb} {what}.")
-        typed_name = input(f"Type the database's name to {deed.verb} that: ")
+        try:
+            typed_name = input(f"Type the database's name to {deed.verb} that: ")
+        except (EOFError, UnicodeDecodeError):  # Ctrl-D, or what is no text
+            typed_name = ""
+            say("")
     if typed_name == name or (typed_name is None and not doubts):
         return
     if typed_name is not None:

@@ -154,25 +154,32 @@ def test_another_name_than_the_databases_is_refused_and_what_would_go_is_told(co
     assert is_whole(configured)
 
 
-@pytest.mark.parametrize(("typed", "code"), [("right", 0), ("wrong", 1)])
-def test_name_is_asked_at_a_terminal(typed: str, code: int, empty: Engine) -> None:
+@pytest.mark.parametrize(
+    ("typed", "is_right"),
+    [(None, True), (b"something\n", False), (b"\x04", False), (b"\xff\n", False)],
+    ids=str,
+)
+def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, empty: Engine) -> None:
     run(empty, "CREATE TABLE somebodys (id int)")
-    name = str(empty.url.database)
+    name = f"{empty.url.database}\n".encode()
     ours, theirs = pty.openpty()
     try:
-        os.write(ours, (name if typed == "right" else "something").encode() + b"\n")
+        os.write(ours, typed or name)
         done = subprocess.run(
             [sys.executable, "-m", "backend.scripts.reset_db"],
-            cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
+            cwd=ROOT,
+            env=os.environ
+            | {"DATABASE_URL": empty.url.render_as_string(hide_password=False), "PYTHONIOENCODING": "utf-8"},
             stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     finally:
         os.close(ours)
         os.close(theirs)
 
-    assert done.returncode == code, done.stderr
+    assert done.returncode == (0 if is_right else 1), done.stderr
     assert "What would be done in" in done.stdout
-    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is (typed == "right")
+    assert done.stderr.startswith("" if is_right else "Nothing was dropped in ")
+    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is is_right
 
 
 @pytest.mark.parametrize(
