@@ -357,3 +357,18 @@ def test_data_that_no_command_uses_are_told(skeleton: Skeleton) -> None:
         ".dev/postgres-17 is used by no command: they use postgres-18.",
         ".dev/postgres-18 holds no whole database.",
     ]
+
+
+def test_cure_that_removes_names_no_other_data(skeleton: Skeleton) -> None:
+    """Beside a copy of it, without quotes, the data themselves would go."""
+    skeleton.write(".dev/postgres-18 copy/lock", "")
+    skeleton.write(".dev/postgres-18/data/PG_VERSION", "18\n")
+    loop = skeleton.root / ".dev" / "postgres-19" / "data"
+    loop.parent.mkdir()
+    loop.symlink_to(loop)
+
+    assert [(each.state, each.cure) for each in data.check(skeleton.checkout)] == [
+        (State.OK, ""),
+        (State.WARNING, "Remove it (`rm -r '.dev/postgres-18 copy'`), and it is made anew."),
+        (State.UNKNOWN, ""),
+    ]
