@@ -58,7 +58,7 @@ def refuse_unless_ours(engine: Engine, settings: Settings, deed: Deed, *, typed_
         )
     doubts = doubts_of(near=near, marked=mark is not None or not found)
     what = deed.what or ", ".join(found) or "nothing, it is empty"
-    if typed_name is None and doubts and sys.stdin.isatty():
+    if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nWhat would be done in {place}: {deed.verb} {what}.")
         try:
             typed_name = input(f"Type the database's name to {deed.verb} that: ")

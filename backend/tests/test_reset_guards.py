@@ -182,6 +182,19 @@ def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, emp
     assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is is_right
 
 
+def test_nobody_is_asked_where_the_input_is_closed(empty: Engine) -> None:
+    run(empty, "CREATE TABLE somebodys (id int)")
+
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "backend.scripts.reset_db"],
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Nothing was dropped in ")
+
+
 @pytest.mark.parametrize(
     ("host", "address", "near"),
     [
