@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNTOLD
     try:
         with sigterm_as_ctrl_c():
-            found = gather(chosen, sys.stderr if sys.stderr.isatty() else None)
+            found = gather(chosen, sys.stderr if sys.stderr is not None and sys.stderr.isatty() else None)
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
