@@ -20,4 +20,8 @@ if __name__ == "__main__":
         code = main()
     except KeyboardInterrupt:  # while it begins, or prints
         code = 130
-    sys.exit(code)
+    for output in (sys.stdout, sys.stderr):
+        if output is not None:
+            output.flush()
+    # At once: a thread that still asks would meet an interpreter half gone, and may crash it.
+    os._exit(code)
