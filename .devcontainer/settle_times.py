@@ -15,8 +15,11 @@ BYTES = 4
 for record in Path(sysconfig.get_path("purelib")).glob("*.dist-info/RECORD"):
     with record.open(encoding="utf-8", newline="") as lines:
         for name, digest, _ in csv.reader(lines):
-            if name.endswith(".py") and digest:
-                path = record.parent.parent / name
-                # Of the content's SHA-256 as many bits as make a time that every file system knows.
-                number = int.from_bytes(urlsafe_b64decode(digest.partition("=")[2] + "=")[:BYTES], "big") >> 1
+            path = record.parent.parent / name
+            if name.endswith(".py") and digest and path.exists():
+                # Of the content's hash, whichever it is, as many bits as make a time that every file system knows. What
+                # the record leaves out of padding is two signs at the most, and more than is wanted does no harm.
+                number = (
+                    int.from_bytes(urlsafe_b64decode(digest.partition("=")[2] + "==")[:BYTES], "big") >> 1
+                )
                 os.utime(path, (number, number))

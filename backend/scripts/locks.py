@@ -1,5 +1,6 @@
 """What a script says when another connection holds on to what it wants to change."""
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from backend.migrations import clearing
 from backend.startup import LOCK_NOT_AVAILABLE, sqlstate
 
 DEADLOCK = "40P01"
+LONGEST = 1_000_000
+"""So many seconds one may wait; PostgreSQL counts milliseconds, in 31 bits."""
 
 
 @contextmanager
@@ -30,7 +33,10 @@ def telling_who_holds(engine: Engine, undone: str, lock_timeout: float) -> Itera
 
 
 def positive_seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= LONGEST:  # which nan is not
+        raise argparse.ArgumentTypeError(f"it must be a number above 0 and up to {LONGEST:,}")
     return seconds

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from ipaddress import ip_address
+from shlex import quote
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Engine
@@ -57,15 +58,19 @@ def refuse_unless_ours(engine: Engine, settings: Settings, deed: Deed, *, typed_
         )
     doubts = doubts_of(near=near, marked=mark is not None or not found)
     what = deed.what or ", ".join(found) or "nothing, it is empty"
-    if typed_name is None and doubts and sys.stdin.isatty():
+    if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nWhat would be done in {place}: {deed.verb} {what}.")
-        typed_name = input(f"Type the database's name to {deed.verb} that: ")
+        try:
+            typed_name = input(f"Type the database's name to {deed.verb} that: ")
+        except (EOFError, UnicodeDecodeError):  # Ctrl-D, or what is no text
+            typed_name = ""
+            say("")
     if typed_name == name or (typed_name is None and not doubts):
         return
     if typed_name is not None:
         doubts = [f"The name typed is {typed_name!r} and the database's is {name!r}."]
     raise ConfigurationError(
-        f"{deed.undone} in {place}. {' '.join(doubts)}\nTo {deed.verb} {what}: `{deed.command} {name}`."
+        f"{deed.undone} in {place}. {' '.join(doubts)}\nTo {deed.verb} {what}: `{deed.command} {quote(name or '')}`."
     )
 
 

@@ -1,8 +1,12 @@
 """The editor's files agree with the project: each task, debugger and port that they name is there, none is missing."""
 
 import ast
+import hashlib
 import json
 import re
+import subprocess
+import sys
+from base64 import urlsafe_b64encode
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import yaml  # type: ignore[import-untyped]  # it has no types
 
 from backend.config import ROOT, Settings
 
+SETTLE = str(ROOT / ".devcontainer" / "settle_times.py")
 EDITOR = (ROOT / ".devcontainer", ROOT / ".vscode")
 FILES = [path for folder in EDITOR for path in sorted(folder.glob("*.json"))]
 
@@ -135,3 +140,28 @@ def test_commits_are_held_to_what_lint_runs_and_nothing_is_fetched_for_it() -> N
     (hook,) = hooks[0]["hooks"]
     assert hook["entry"].endswith("exec nox -s lint'")
     assert (hook["language"], hook["pass_filenames"], hook["always_run"]) == ("system", False, True)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_time_of_an_installed_module_follows_from_its_content_by_any_hash(
+    algorithm: str, tmp_path: Path
+) -> None:
+    """A record may hold any hash, and name what is gone; neither may stop the image from being built."""
+    digests = [
+        urlsafe_b64encode(hashlib.new(algorithm, content).digest()).decode().rstrip("=")
+        for content in (b"1\n", b"2\n")
+    ]
+    names = ("one.py", "gone.py", "again.py", "other.py")
+    lines = [f"{name},{algorithm}={digests[name == 'other.py']},2\n" for name in names]
+    for name in {*names} - {"gone.py"}:
+        (tmp_path / name).write_bytes(b"2\n" if name == "other.py" else b"1\n")
+    record = tmp_path / "some-1.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("".join([*lines, "some-1.dist-info/RECORD,,\n"]), encoding="utf-8")
+    settle = f"import runpy, sysconfig; sysconfig.get_path = lambda _: {str(tmp_path)!r}; runpy.run_path({SETTLE!r})"
+
+    subprocess.run([sys.executable, "-c", settle], check=True)
+
+    one, again, other = ((tmp_path / name).stat().st_mtime_ns for name in ("one.py", "again.py", "other.py"))
+    assert one == again != other
+    assert one % 1_000_000_000 == 0

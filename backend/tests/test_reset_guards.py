@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from backend import migrations
-from backend.config import ROOT, ConfigurationError
+from backend.config import ROOT, ConfigurationError, load_settings
 from backend.database import connect, init_db, reset_db, schema_state
 from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
 from backend.migrations import marker
@@ -154,25 +154,45 @@ def test_another_name_than_the_databases_is_refused_and_what_would_go_is_told(co
     assert is_whole(configured)
 
 
-@pytest.mark.parametrize(("typed", "code"), [("right", 0), ("wrong", 1)])
-def test_name_is_asked_at_a_terminal(typed: str, code: int, empty: Engine) -> None:
+@pytest.mark.parametrize(
+    ("typed", "is_right"),
+    [(None, True), (b"something\n", False), (b"\x04", False), (b"\xff\n", False)],
+    ids=str,
+)
+def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, empty: Engine) -> None:
     run(empty, "CREATE TABLE somebodys (id int)")
-    name = str(empty.url.database)
+    name = f"{empty.url.database}\n".encode()
     ours, theirs = pty.openpty()
     try:
-        os.write(ours, (name if typed == "right" else "something").encode() + b"\n")
+        os.write(ours, typed or name)
         done = subprocess.run(
             [sys.executable, "-m", "backend.scripts.reset_db"],
-            cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
+            cwd=ROOT,
+            env=os.environ
+            | {"DATABASE_URL": empty.url.render_as_string(hide_password=False), "PYTHONIOENCODING": "utf-8"},
             stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     finally:
         os.close(ours)
         os.close(theirs)
 
-    assert done.returncode == code, done.stderr
+    assert done.returncode == (0 if is_right else 1), done.stderr
     assert "What would be done in" in done.stdout
-    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is (typed == "right")
+    assert done.stderr.startswith("" if is_right else "Nothing was dropped in ")
+    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is is_right
+
+
+def test_nobody_is_asked_where_the_input_is_closed(empty: Engine) -> None:
+    run(empty, "CREATE TABLE somebodys (id int)")
+
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "backend.scripts.reset_db"],
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Nothing was dropped in ")
 
 
 @pytest.mark.parametrize(
@@ -195,3 +215,17 @@ def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str,
     assert ownership.doubts_of(near=near, marked=True) == (
         [] if near else ["It is neither on this machine nor Compose's, so its name must be typed."]
     )
+
+
+def test_name_that_a_shell_would_take_apart_is_quoted_in_the_cure(
+    configured: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(configured, "COMMENT ON TABLE alembic_version IS NULL")
+    monkeypatch.setenv(
+        "DATABASE_URL", configured.url.set(database="$x y").render_as_string(hide_password=False)
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        ownership.refuse_unless_ours(configured, load_settings(), reset_script.RESET, typed_name=None)
+
+    assert str(caught.value).endswith(": `nox -s db_reset -- --yes-drop '$x y'`.")

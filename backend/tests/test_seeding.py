@@ -329,6 +329,8 @@ def test_database_without_a_mark_wants_its_name_typed(target: Engine) -> None:
     assert f"`nox -s db_seed -- --yes-seed {target.url.database}`" in said
     assert "`nox -s db_seed -- --replace --yes-seed " in refused("--replace")
     assert "The name typed is 'other'" in refused("--yes-seed", "other")
+    asked = ("--scale", "7", "--until", "2026-01-01T00:00:00Z")
+    assert "`nox -s db_seed -- --scale 7 --until 2026-01-01T00:00:00.000000Z --yes-seed " in refused(*asked)
     assert sum(counts(target).values()) == 0
 
 
@@ -350,6 +352,9 @@ def test_database_on_this_machine_with_its_mark_is_seeded_without_more_ado(
         (["--scale", "0"], "must be from 1 to 1,000,000"),
         (["--until", "2026-01-01"], "send an RFC 3339 date-time with Z or an offset"),
         (["--until", "1999-12-31T23:59:59Z"], "must lie in the years from 2000 to 8999"),
+        (["--lock-timeout", "1e300"], "it must be a number above 0 and up to 1,000,000"),
+        (["--lock-timeout", "nan"], "it must be a number above 0 and up to 1,000,000"),
+        (["--lock-timeout", "soon"], "it must be a number above 0 and up to 1,000,000"),
     ],
 )
 def test_argument_that_cannot_be_is_told(

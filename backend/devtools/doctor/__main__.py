@@ -11,10 +11,17 @@ if not __package__:  # run by its path, in which modules lie that others are nam
     sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  as above
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  as above
 
-if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
-    from backend.devtools.doctor.too_old import main
-else:
-    from backend.devtools.doctor.checkup import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
+            from backend.devtools.doctor.too_old import main
+        else:
+            from backend.devtools.doctor.checkup import main
+        code = main()
+    except KeyboardInterrupt:  # while it begins, or prints
+        code = 130
+    for output in (sys.stdout, sys.stderr):
+        if output is not None:
+            output.flush()
+    # At once: a thread that still asks would meet an interpreter half gone, and may crash it.
+    os._exit(code)

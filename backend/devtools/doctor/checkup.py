@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from backend.devtools.doctor.python import Environment
 
 ROOT = Path(__file__).resolve().parents[3]
-WRONG, USAGE, INTERRUPTED = 1, 2, 130
+WRONG, UNTOLD, INTERRUPTED = 1, 2, 130
 # What the modules that run inside an environment find; they cannot be imported outside of it.
 SETTINGS_CHECKED = ("settings/checked",)
 DATABASE = ("database/server", "database/schema", "database/drift", "database/utc", "database/clock")
@@ -69,7 +70,7 @@ def asked_inside(
             unknown(name, "No environment has the project's packages to ask with.", cure) for name in names
         ]
     variables = {"PYTHONPATH": str(checkout.root), "PYTHONDONTWRITEBYTECODE": "1"}
-    found, reason = [], f"The Python of {environment.shown} does not run."
+    found, late, reason = [], False, f"The Python of {environment.shown} does not run."
     with suppress(NotThere):
         said = checkout.run(
             str(environment.python), "-m", f"backend.devtools.doctor.{module}", seconds=30, **variables
@@ -78,13 +79,12 @@ def asked_inside(
             with suppress(ValueError, TypeError):
                 data = json.loads(line)
                 found.append(Finding(**{**data, "state": State(data["state"])}))
+        late = said.is_late
         reason = (
-            "No answer within 30 s."
-            if said.is_late
-            else f"{environment.shown} could not ask: {_last(said.error)}."
+            "No answer within 30 s." if late else f"{environment.shown} could not ask: {_last(said.error)}."
         )
     told = {finding.name for finding in found}
-    cure = f"{python.make(checkout)}."
+    cure = "" if late else f"{python.make(checkout)}."
     return found + [unknown(name, reason, cure) for name in names if name not in told]
 
 
@@ -101,22 +101,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         probe for probe in probes(checkout) if any(fnmatchcase(name, options.only) for name in probe.names)
     ]
     if not chosen:
-        sys.stderr.write(f"doctor: nothing that is looked at is named {options.only}\n")
-        return USAGE
+        groups = ", ".join(f"'{group}/*'" for group in ORDER)
+        sys.stderr.write(f"doctor: nothing that is looked at is named {options.only!r}; there are {groups}\n")
+        return UNTOLD
     try:
         with sigterm_as_ctrl_c():
-            found = gather(chosen, sys.stderr if sys.stderr.isatty() else None)
+            found = gather(chosen, sys.stderr if sys.stderr is not None and sys.stderr.isatty() else None)
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
         end_all()
     found = ordered(each for each in found if fnmatchcase(each.name, options.only))
-    if options.json:
-        print(as_json(found))  # noqa: T201  for a program
-    else:
-        for line in Page(sys.stdout, os.environ).lines(found):
-            print(line)  # noqa: T201  for a person
+    if not write(found, is_for_program=options.json):
+        return UNTOLD
     return WRONG if any(each.state is State.WRONG for each in found) else 0
+
+
+def write(found: Sequence[Finding], *, is_for_program: bool) -> bool:
+    """Print what was found, and return whether that could be done; who reads no further has seen enough."""
+    if sys.stdout is None:  # it was closed, and the exit code is all that is wanted
+        return True
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The path of the checkout may have letters that the output has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        for line in [as_json(found)] if is_for_program else Page(sys.stdout, os.environ).lines(found):
+            print(line)  # noqa: T201  for a person or a program
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try to write the rest once more, at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"doctor: what was found cannot be written: {(error.strerror or '').lower()}\n")
+            return False
+    return True
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
@@ -38,10 +39,16 @@ def _directory(checkout: Checkout, place: Path, major: str) -> Iterator[Finding]
             NAME, f"{shown} belongs to another user.", "Look as its owner, or remove it as its owner."
         )
         return
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         yield warning(
-            NAME, f"{shown} holds no whole database.", f"Remove it (`rm -r {shown}`), and it is made anew."
+            NAME,
+            f"{shown} holds no whole database.",
+            f"Remove it (`rm -r {quote(shown)}`), and it is made anew.",
         )
+        return
+    except OSError as error:
+        # A disk that fails now may be read tomorrow: nothing is to be removed for that.
+        yield unknown(NAME, f"{shown} cannot be read: {(error.strerror or type(error).__name__).lower()}.")
         return
     if place.name != f"postgres-{major}":
         yield warning(

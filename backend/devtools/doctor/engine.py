@@ -26,6 +26,7 @@ ANSWER_SECONDS = 6.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 # `start_interval` of a health check, and the dev container's `post_start`.
 LEAST_ENGINE, LEAST_COMPOSE, LEAST_COMPOSE_TO_DEVELOP_IN = (25,), (2, 20, 2), (2, 30)
+_LATE = "it took longer than its time"
 WITHOUT = "without it `nox -s dev` and the tests take an embedded PostgreSQL"
 
 
@@ -48,6 +49,10 @@ class Docker:
     @property
     def answers(self) -> bool:
         return bool(self.info.get("ServerVersion"))
+
+    @property
+    def is_late(self) -> bool:
+        return self.refusal == _LATE
 
     @property
     def is_local(self) -> bool:
@@ -73,7 +78,7 @@ def look(checkout: Checkout) -> Docker:
         address = checkout.run(
             "docker", "context", "inspect", client.get("Context", "default"), *form
         ).out.strip()
-    refusal = "it took longer than its time" if said.is_late else " ".join(info.get("ServerErrors") or [])
+    refusal = _LATE if said.is_late else " ".join(info.get("ServerErrors") or [])
     return Docker(
         address or DEFAULT_SOCKET, info, refusal or said.error, asked, answered,
         has_command=True, version=client.get("Version", ""), compose=_compose_version(checkout, client),
@@ -166,7 +171,7 @@ def _engine(docker: Docker) -> Iterator[Finding]:
             f"`sudo usermod -aG docker $USER`, then log in anew; {WITHOUT}.",
         )
     else:
-        late = " in time" if "longer" in docker.refusal else ""
+        late = " in time" if docker.is_late else ""
         yield warning(
             "docker/engine",
             f"Docker's engine does not answer{late} at {place}.",
@@ -178,6 +183,8 @@ def _compose(docker: Docker) -> Finding:
     name, version = "docker/compose", docker.compose
     if not docker.has_command:
         return unknown(name, "There is no docker command to ask.")
+    if not version and docker.is_late:
+        return unknown(name, "The docker command does not answer in time.")
     if not version:
         return warning(
             name,

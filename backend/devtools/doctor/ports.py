@@ -206,4 +206,4 @@ def _command(words: list[str]) -> str:
         rest = rest[2 if rest[0] in ("-W", "-X") else 1 :]
     if len(rest) > 1 and rest[0] == "-m":
         return f"{program} -m {rest[1]}"
-    return f"{program} {os.path.basename(rest[0])}" if rest and not rest[0].startswith("-") else program  # noqa: PTH119
+    return f"{program} {os.path.basename(rest[0])}" if rest and rest[0] and rest[0][0] != "-" else program  # noqa: PTH119

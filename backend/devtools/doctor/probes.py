@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -54,7 +55,9 @@ def gather(probes: Sequence[Probe], terminal: TextIO | None = None) -> list[Find
         waited = time.monotonic() - started
         if terminal is not None and waited >= QUIET_SECONDS:
             names = ", ".join(probe.what for probe in pending)
-            shown = _show(terminal, f"{waited:.0f} s: {names} ..."[:79], shown)
+            # A line that wrapped could not be wiped away.
+            width = shutil.get_terminal_size().columns - 1
+            shown = _show(terminal, f"{waited:.0f} s: {names} ..."[:width], shown)
         for thread in threads:
             if thread.is_alive():
                 thread.join(_LOOK_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from backend.devtools.doctor.command import NotThere
@@ -155,7 +156,7 @@ def _password(checkout: Checkout, project: Project, container: str) -> Finding:
             f"The volume does not know the POSTGRES_PASSWORD that Compose gives for user {user!r}: it keeps the one "
             "that it was made with.",
             "Set that one, or teach it the new one: "
-            f"`docker compose exec {DATABASE} psql -U {user} -d postgres -c '\\password'`. {DELETES}.",
+            f"`docker compose exec {DATABASE} psql -U {quote(user)} -d postgres -c '\\password'`. {DELETES}.",
         )
     return wrong(
         name,

@@ -107,10 +107,18 @@ def check(checkout: Checkout) -> list[Finding]:
     for file in settings.files:
         found += _names(file, known)
     found += _environment_names(settings, known)
-    if not any(finding.name == "settings/names" for finding in found):
-        found.append(ok("settings/names", "Every name is one that is read."))
-    readings = [*_readings(settings, known, checkout)]
-    return found + (readings or [ok("settings/values", "Compose and Python read them alike.")])
+    found += _readings(settings, known, checkout)
+    unread = " and ".join(file.name for file in settings.files if file.refusal)
+    well = (
+        ok("settings/names", "Every name is one that is read."),
+        ok("settings/values", "Compose and Python read them alike."),
+    )
+    told = {finding.name for finding in found}
+    return found + [
+        unknown(each.name, f"{unread} cannot be read.") if unread else each
+        for each in well
+        if each.name not in told
+    ]
 
 
 def _files(settings: Settings, known: frozenset[str]) -> Iterator[Finding]:
@@ -119,7 +127,8 @@ def _files(settings: Settings, known: frozenset[str]) -> Iterator[Finding]:
             yield wrong(
                 "settings/files",
                 f"{file.name} cannot be read: {file.refusal}.",
-                f"Make it a file of yours in UTF-8: `cp .env.example {file.name}` begins anew.",
+                f"Make it a file of yours in UTF-8, or begin anew: `mv {file.name} {file.name}.old`, then "
+                f"`cp .env.example {file.name}`.",
             )
         for line in file.lines:
             if line.name is None:

@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = Plan(options.seed, options.scale, options.until)
     settings = load_settings()
     refuse_production(settings, "nothing is made up in a production database. Nothing was written.")
-    again = " ".join(("nox -s db_seed --", *(["--replace"] if options.replace else []), "--yes-seed"))
-    what = "made-up rows for those that are there" if options.replace else "made-up rows"
-    deed = Deed("Nothing was written", "exchange" if options.replace else "write", again, what)
+    all_the_same = again(plan, *(["--replace"] if options.replace else []), "--yes-seed")
+    what = "the rows that are there by made-up ones" if options.replace else "made-up rows"
+    deed = Deed("Nothing was written", "replace" if options.replace else "write", all_the_same, what)
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, deed, typed_name=options.yes_seed)
@@ -110,6 +110,16 @@ def instant(text: str) -> datetime:
     return at
 
 
+def again(plan: Plan, *more: str) -> str:
+    """Return the command that makes the same rows, with more options."""
+    usual = Plan()
+    asked = {"seed": plan.seed, "scale": plan.scale, "until": format_utc(plan.until)}
+    given = [
+        f"--{name} {value}" for name, value in asked.items() if getattr(plan, name) != getattr(usual, name)
+    ]
+    return " ".join(("nox -s db_seed --", *given, *more))
+
+
 def refuse_unless_at_head(engine: Engine) -> None:
     with engine.connect() as connection:
         state = schema_state(connection)
@@ -140,7 +150,7 @@ def write(engine: Engine, plan: Plan, options: argparse.Namespace) -> dict[str, 
         there = ", ".join(f"{number:,} {name}" for name, number in error.counts.items())
         raise ConfigurationError(
             f"Nothing was written: {place} has rows already: {there}.\n"
-            "To empty those tables first: `nox -s db_seed -- --replace`; to drop all that there is: `nox -s db_reset`."
+            f"To empty those tables first: `{again(plan, '--replace')}`; to drop all that there is: `nox -s db_reset`."
         ) from None
     except DBAPIError as error:
         if not (options.replace and isinstance(error.orig, psycopg.errors.FeatureNotSupported)):

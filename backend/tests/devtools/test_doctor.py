@@ -19,11 +19,14 @@ from pathlib import Path
 import pytest
 
 from backend.devtools.doctor import checkup, containers, inside, probes
+from backend.devtools.doctor.checkout import Checkout
+from backend.devtools.doctor.command import Said
 from backend.devtools.doctor.finding import Finding, State, ok, unknown, warning, wrong
 from backend.devtools.doctor.probes import Probe, gather
+from backend.devtools.doctor.python import Environment
 from backend.devtools.doctor.report import Page
 
-from .doctoring import DOOR, Skeleton
+from .doctoring import BARE_PYTHON, DOOR, Skeleton
 from .support import ROOT, is_alive, wait_until
 
 SECRET = "do-not-print-this"
@@ -85,6 +88,18 @@ def snapshot(place: Path) -> dict[str, int]:
 )
 def test_usage_has_an_exit_code_of_its_own(arguments: list[str], code: int, skeleton: Skeleton) -> None:
     assert skeleton.run(*arguments).returncode == code
+
+
+def test_name_that_is_none_is_told_with_those_that_are(skeleton: Skeleton) -> None:
+    said = skeleton.run("--only", "docker").stderr
+
+    assert said.startswith(
+        "doctor: nothing that is looked at is named 'docker'; there are 'docker/*', 'compose/*',"
+    )
+    for group in re.findall(r"'(\w+/)\*'", said):
+        assert any(
+            name.startswith(group) for probe in checkup.probes(skeleton.checkout) for name in probe.names
+        )
 
 
 def test_what_is_wrong_has_exit_code_1_on_the_page_too(skeleton: Skeleton) -> None:
@@ -201,6 +216,17 @@ def test_question_that_is_not_answered_is_unknown_and_holds_nobody_up() -> None:
     ]
 
 
+def test_environment_that_does_not_answer_in_time_is_not_to_be_made_anew(
+    skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Checkout, "run", lambda *_, **__: Said(None, "", ""))
+    environment = Environment(Path("python"), ".venv", has_packages=True)
+
+    found = checkup.asked_inside(skeleton.checkout, lambda: environment, "inside", ["database/server"])
+
+    assert found == [unknown("database/server", "No answer within 30 s.")]
+
+
 def test_question_that_fails_is_unknown_and_what_it_says_is_not_shown() -> None:
     def fail() -> list[Finding]:
         raise ValueError(SECRET)
@@ -246,6 +272,18 @@ def test_what_is_slow_is_shown_on_a_terminal_and_wiped_away(monkeypatch: pytest.
 
     assert "0 s: what hangs ..." in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_what_is_slow_never_fills_a_line_which_would_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "QUIET_SECONDS", 0.0)
+    monkeypatch.setenv("COLUMNS", "10")
+    slow, never = hanging("docker/engine")
+    terminal = io.StringIO()
+
+    gather([slow], terminal)
+    never.set()
+
+    assert "\r\x1b[K0 s: what\r" in terminal.getvalue()
 
 
 def on_a_terminal(skeleton: Skeleton, columns: int, **variables: str) -> str:
@@ -294,6 +332,64 @@ def test_page_is_plain_where_the_terminal_has_no_signs(skeleton: Skeleton) -> No
         "Files",
         "  + line endings  Every script and .env ends its lines by LF.",
     ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_reader_who_goes_away_is_no_mistake(arguments: list[str], skeleton: Skeleton) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+
+    done = by_the_door(skeleton, theirs, "--only", "files/*", *arguments)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_output_leaves_the_exit_code(closed: str, skeleton: Skeleton) -> None:
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    done = subprocess.run(
+        [*shell, BARE_PYTHON, "-B", str(skeleton.root / DOOR), "--only", "files/*"],
+        cwd=skeleton.root, env=skeleton.environment, stderr=subprocess.PIPE, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device is Linux's")
+def test_page_that_cannot_be_written_is_told_in_a_line(skeleton: Skeleton) -> None:
+    done = by_the_door(skeleton, os.open("/dev/full", os.O_WRONLY), "--only", "files/*")
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "doctor: what was found cannot be written: no space left on device\n",
+    )
+
+
+def by_the_door(skeleton: Skeleton, output: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it with this output, which is closed here."""
+    try:
+        return subprocess.run(
+            [BARE_PYTHON, "-B", str(skeleton.root / DOOR), *arguments],
+            cwd=skeleton.root, env=skeleton.environment, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+    finally:
+        os.close(output)
+
+
+def test_letters_that_the_output_has_not_are_written_all_the_same(tmp_path: Path) -> None:
+    place = tmp_path / "Straße"
+    place.mkdir()
+    environment = Skeleton(place).environment | {"PYTHONIOENCODING": "ascii"}
+
+    done = subprocess.run(
+        [BARE_PYTHON, "-B", str(place / DOOR), "--only", "disk/checkout"],
+        cwd=place, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.stderr == ""
+    assert r"Stra\xdfe." in done.stdout
 
 
 def test_page_says_once_what_is_unknown_for_one_reason_and_what_would_let_it_be_known() -> None:

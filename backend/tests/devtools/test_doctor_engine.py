@@ -6,6 +6,7 @@ Real engines are in e2e; none of them is as old, or as far from the time, as the
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import threading
@@ -19,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from backend.devtools.doctor import containers, engine
-from backend.devtools.doctor.finding import Finding, State
+from backend.devtools.doctor import containers, engine, project
+from backend.devtools.doctor.finding import Finding, State, unknown
 
 from .doctoring import Skeleton
 
@@ -224,3 +225,39 @@ def test_engine_that_takes_a_connection_and_says_nothing_is_left_in_time(
     # Whether it is here is known without the engine.
     assert found["compose"].state is (State.OK if shutil.which("docker", path=path) else State.UNKNOWN)
     assert found["clock"].state is State.UNKNOWN
+
+
+def test_command_that_hangs_is_not_said_to_lack_compose(
+    tmp_path: Path, skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "ANSWER_SECONDS", 0.3)
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\n[ "$1" = info ] && sleep 60\nexit 1\n', encoding="utf-8")
+    program.chmod(0o755)
+
+    found = look(skeleton, "unix:///nonexistent", path=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    assert found["engine"].finding == "Docker's engine does not answer in time at unix:///nonexistent."
+    assert found["compose"] == unknown("docker/compose", "The docker command does not answer in time.")
+
+
+def test_user_that_a_shell_would_take_apart_is_quoted_in_the_cure(tmp_path: Path, skeleton: Skeleton) -> None:
+    model = {"name": "x", "services": {"db": {"environment": {"POSTGRES_USER": "o'x y"}}}}
+    refuses_over_tcp = 'case "$*" in *hostname*) echo "authentication failed" >&2; exit 2; esac'
+    listed = json.dumps({"ID": "1", "Service": "db", "State": "running"})
+    program = tmp_path / "docker"
+    program.write_text(
+        f"#!/bin/sh\n{refuses_over_tcp}\n[ $2 = ps ] && echo '{listed}'\n[ $1 = image ] && echo '[]'\nexit 0\n",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    skeleton.environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    docker = engine.Docker("unix:///s", {"ServerVersion": "28"}, has_command=True, compose="2.40")
+
+    found = project.check(skeleton.checkout, lambda: docker, lambda: project.Project(model))
+
+    (password,) = [each for each in found if each.name == "compose/password"]
+    assert password.state is State.WRONG
+    command = re.search("`(docker compose exec [^`]+)`", password.cure)
+    assert command is not None
+    assert shlex.split(command[1])[4:7] == ["psql", "-U", "o'x y"]

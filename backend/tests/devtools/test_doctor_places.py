@@ -78,6 +78,27 @@ def test_program_that_holds_a_port_is_named_without_what_it_was_given(
     assert another is not None, found.cure
 
 
+@pytest.mark.parametrize("proc", PROCS, ids=str)
+def test_program_that_came_by_its_input_has_no_other_name(
+    proc: Path, skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "PROC", proc)
+    listen = LISTEN.replace("sys.stdin.read()", "import time; time.sleep(60)")
+    ours, theirs = os.pipe()
+    os.write(theirs, listen.encode())
+    os.close(theirs)
+    with subprocess.Popen([BARE_PYTHON, "-"], stdin=ours, stdout=subprocess.PIPE, text=True) as process:
+        os.close(ours)
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            found = port_of("API_PORT", port, skeleton.checkout)
+        finally:
+            process.kill()
+
+    assert re.fullmatch(rf"{port} is held by python[\d.]* \(process {process.pid}\)\.", found.finding)
+
+
 @pytest.mark.skipif(not ports.PROC.exists(), reason="elsewhere nobody says who listens")
 def test_connection_that_ended_on_a_port_is_no_program(skeleton: Skeleton) -> None:
     """The system hands out ports of that range, and keeps one for a minute after its connection."""
@@ -335,4 +356,19 @@ def test_data_that_no_command_uses_are_told(skeleton: Skeleton) -> None:
     assert skeleton.findings("database/directory", "warning") == [
         ".dev/postgres-17 is used by no command: they use postgres-18.",
         ".dev/postgres-18 holds no whole database.",
+    ]
+
+
+def test_cure_that_removes_names_no_other_data(skeleton: Skeleton) -> None:
+    """Beside a copy of it, without quotes, the data themselves would go."""
+    skeleton.write(".dev/postgres-18 copy/lock", "")
+    skeleton.write(".dev/postgres-18/data/PG_VERSION", "18\n")
+    loop = skeleton.root / ".dev" / "postgres-19" / "data"
+    loop.parent.mkdir()
+    loop.symlink_to(loop)
+
+    assert [(each.state, each.cure) for each in data.check(skeleton.checkout)] == [
+        (State.OK, ""),
+        (State.WARNING, "Remove it (`rm -r '.dev/postgres-18 copy'`), and it is made anew."),
+        (State.UNKNOWN, ""),
     ]

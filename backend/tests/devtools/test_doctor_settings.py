@@ -1,6 +1,7 @@
 """What the doctor finds in `.env` files: real ones, read by it, by the settings, and (in e2e) by Compose."""
 
 import re
+import subprocess
 from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
@@ -254,8 +255,12 @@ def test_folder_in_the_place_of_the_file_is_wrong(skeleton: Skeleton) -> None:
     """Docker makes one where it is told to mount a file that is not there."""
     (skeleton.root / ".env").mkdir()
 
-    (found,) = findings(skeleton, "settings/files", "wrong")
-    assert re.fullmatch(r"\.env cannot be read: is a directory\.", found)
+    (found,) = [each for each in ask(skeleton, "settings/files") if each["state"] == "wrong"]
+    assert found["finding"] == ".env cannot be read: is a directory."
+    assert findings(skeleton, "settings/[nv]*", "unknown") == [".env cannot be read."] * 2
+    first, second = re.findall("`([^`]+)`", found["cure"])
+    subprocess.run(["sh", "-c", f"{first} && {second}"], cwd=skeleton.root, check=True)
+    assert findings(skeleton, "settings/files", "wrong") == []
 
 
 def test_byte_order_mark_and_windows_line_endings_change_no_name(skeleton: Skeleton) -> None:
