@@ -41,9 +41,14 @@ _JUST_MADE = """
     SELECT datname FROM pg_database
     WHERE datname ~ %s AND datconnlimit = %s AND shobj_description(oid, 'pg_database') IS NULL
 """
-_COMMENTED = """
-    SELECT datname FROM pg_database WHERE starts_with(shobj_description(oid, 'pg_database'), %s) ORDER BY datname
+# To the end of the line, for another database's name may begin with this one's. And whose name is not of our making
+# is no longer ours to drop: it may have been given the old one again, by hand.
+_COMMENTED = r"""
+    SELECT datname FROM pg_database
+    WHERE datname ~ %s AND starts_with(shobj_description(oid, 'pg_database') || E'\n', %s || E'\n') ORDER BY datname
 """
+_NEW = "_new_[0-9a-f]{8}$"
+_BEFORE = "_before_[0-9]{8}T[0-9]{6}Z(_[0-9]+)?$"
 
 
 def administrative(name: str) -> str:
@@ -89,7 +94,7 @@ def drop_unfinished(connection: psycopg.Connection, name: str) -> None:
     """Drop what an interrupted restoration left, which is certain while we are alone."""
     pattern = f"^{re.escape(name_beside(name, '_new_12345678')[:-8])}[0-9a-f]{{8}}$"
     just_made = connection.execute(_JUST_MADE, [pattern, _MARK]).fetchall()
-    for unfinished in (*_commented(connection, f"{_FILLING}{name}."), *(made for (made,) in just_made)):
+    for unfinished in (*_commented(connection, _NEW, f"{_FILLING}{name}."), *(made for (made,) in just_made)):
         drop(connection, unfinished)
 
 
@@ -103,7 +108,7 @@ def create(connection: psycopg.Connection, statement: sql.Composed, new: str, na
 
 def kept(connection: psycopg.Connection, name: str) -> list[str]:
     """List the old databases that restorations have kept of this one."""
-    return _commented(connection, f"{_KEPT}{name}.")
+    return _commented(connection, _BEFORE, f"{_KEPT}{name}.")
 
 
 def drop(connection: psycopg.Connection, name: str) -> None:
@@ -202,5 +207,5 @@ class _Ender:
         self.count += count
 
 
-def _commented(connection: psycopg.Connection, comment: str) -> list[str]:
-    return [name for (name,) in connection.execute(_COMMENTED, [comment]).fetchall()]
+def _commented(connection: psycopg.Connection, pattern: str, comment: str) -> list[str]:
+    return [name for (name,) in connection.execute(_COMMENTED, [pattern, comment]).fetchall()]

@@ -156,6 +156,39 @@ def test_what_was_there_is_kept_whole_until_it_is_told_to_go(
     ]
 
 
+def test_database_that_was_given_its_name_again_is_not_dropped_with_what_was_kept(ours: Database) -> None:
+    backup()
+    ours.run("CREATE TABLE precious AS SELECT 42 AS answer")
+    restore.main([])
+    _, kept = ours.beside()
+    query(
+        ours.server,
+        f"DROP DATABASE {ours.quoted}",
+        f"ALTER DATABASE {Database(ours.server, kept).quoted} RENAME TO {ours.quoted}",
+    )
+
+    restore.main(["--drop-kept"])
+
+    assert ours.ask("SELECT answer FROM precious") == 42
+
+
+def test_what_is_beside_a_database_whose_name_goes_on_is_left_alone(
+    ours: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Database(ours.server, f"{ours.name}.b")
+    query(ours.server, f"CREATE DATABASE {other.quoted} TEMPLATE at_head STRATEGY file_copy")
+    path = backup()
+    monkeypatch.setenv("DATABASE_URL", other.driver_url)
+    restore.main([str(path), "--yes-drop", other.name])
+    _, _, kept = ours.beside()
+    monkeypatch.setenv("DATABASE_URL", ours.driver_url)
+
+    restore.main([str(path), "--drop-old"])
+    restore.main(["--drop-kept"])
+
+    assert ours.beside() == [ours.name, other.name, kept]
+
+
 def test_old_database_is_dropped_at_once_where_that_is_asked_for(ours: Database) -> None:
     backup()
 
