@@ -100,10 +100,40 @@ def test_what_is_no_whole_backup(
     assert is_untouched(ours)
 
 
+def test_any_bit_of_the_zip_s_own_that_is_flipped_is_told_or_harmless(ours: Database, path: Path) -> None:
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as found:
+        headers = [entry.header_offset for entry in found.infolist()]
+        directory = range(found.start_dir, len(whole))
+        dump = found.read("database.dump")
+    told = 0
+
+    for place in (*directory, *(start + offset for start in headers for offset in range(30))):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                with archive.reading(path) as read:
+                    assert b"".join(read.chunks()) == dump
+            except ConfigurationError:
+                told += 1
+
+    assert told > 500
+
+
+def test_manifest_of_any_length_is_not_read(ours: Database, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("database.dump", b"PGDMP")
+        bomb.writestr("manifest.json", b" " * (65 << 20))
+
+    assert "is not whole: it was cut or changed" in refused(str(path))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"server_version": "99.1"}, "was made on PostgreSQL 99, and this server is "),
+        ({"server_version": "99beta1"}, "was made on PostgreSQL 99, and this server is "),
+        ({"server_version": "of old"}, "is a zip, but no backup of `nox -s db_backup`"),
         ({"revision": "0123456789ab"}, "is at revision 0123456789ab, which this code does not know"),
         (
             {"format": 2, "figures": "of another kind"},
