@@ -144,7 +144,7 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
         except KeyboardInterrupt:
             say(
                 "Interrupted. "
-                + (_UNCHANGED if beside.exists(connection, new) else "The backup is in its place.")
+                + ("The backup is in its place." if beside.exists(connection, old) else _UNCHANGED)
             )
             raise
         finally:

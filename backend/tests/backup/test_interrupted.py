@@ -69,7 +69,7 @@ UNDONE = [
 
 @pytest.mark.parametrize(
     ("number", "points"),
-    [(signal.SIGKILL, UNDONE), (signal.SIGINT, UNDONE[1:4:2])],
+    [(signal.SIGKILL, UNDONE), (signal.SIGINT, [("beside.create", "1"), *UNDONE[1:4:2]])],
     ids=["SIGKILL", "SIGINT"],
 )
 def test_restoration_that_is_stopped_changed_nothing_and_the_next_one_finishes(
