@@ -47,6 +47,7 @@ _COMMENTED = r"""
     SELECT datname FROM pg_database
     WHERE datname ~ %s AND starts_with(shobj_description(oid, 'pg_database') || E'\n', %s || E'\n') ORDER BY datname
 """
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = %s ORDER BY gid"
 _NEW = "_new_[0-9a-f]{8}$"
 _BEFORE = "_before_[0-9]{8}T[0-9]{6}Z(_[0-9]+)?$"
 
@@ -172,6 +173,9 @@ def refuse_if_used_by_others(connection: psycopg.Connection, name: str) -> None:
     """Raise ConfigurationError where somebody is in the database whom this role may not send away."""
     found = connection.execute(_OTHERS, [name]).fetchall()
     there = [f"pid {pid} of {role} ({application or 'no name'})" for pid, role, application in found]
+    there += [
+        f"the prepared transaction {gid!r}" for (gid,) in connection.execute(_PREPARED, [name]).fetchall()
+    ]
     if there:
         raise ConfigurationError(
             f"{name} is in use by what is not ours to end: {', '.join(there)}.\n"

@@ -23,6 +23,12 @@ from .talk import counted, enter, progress
 from .tools import Tools, find_tools
 
 _APPLICATION = "procore-integrator db_backup"
+# A role or a database may have deadlines for what an application does; not every version knows all of them.
+_NO_DEADLINES = """
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
+                   'idle_in_transaction_session_timeout')
+"""
 _REVISION = r"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relname = 'alembic_version' AND c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%'
@@ -72,6 +78,7 @@ def direct(url: URL, database: str | None = None) -> Iterator[psycopg.Connection
     with psycopg.connect(**words, autocommit=True) as connection:
         # psycopg would prepare what is sent often, and a pool might mind.
         connection.prepare_threshold = None
+        connection.execute(_NO_DEADLINES)
         yield connection
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from backend.config import ConfigurationError
 from backend.database import connect, init_db
 from backend.devtools.backup import archive, beside, make, restore, tools
-from backend.devtools.postgres import find_clients
+from backend.devtools.postgres import find_clients, start_persistent
 
-from .support import Database, backup, command, refused
+from .support import Database, backup, command, query, refused
 
 TOKEN = "t" * 32
 
@@ -230,6 +231,43 @@ def test_who_is_not_ours_to_end_is_named_and_nothing_is_changed(
 
     assert f"is in use by what is not ours to end: pid {pid} of postgres (their psql)." in answer
     assert is_untouched(ours)
+
+
+def test_role_s_deadlines_are_not_for_what_takes_long(ours: Database) -> None:
+    role = f"hurried_{secrets.token_hex(4)}"
+    ours.run(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_session_timeout",
+        "idle_in_transaction_session_timeout",
+    )
+    ours.run(*(f"ALTER ROLE {role} SET {name} = '1h'" for name in names))
+    url = make_url(f"postgresql+psycopg://{role}:plain@{ours.driver_url.rpartition('@')[2]}")
+
+    with make.direct(url) as connection:
+        found = {connection.execute(f"SHOW {name}".encode()).fetchone() for name in names}
+    ours.run(f"DROP ROLE {role}")
+
+    assert found == {("0",)}
+
+
+def test_prepared_transaction_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_persistent(tmp_path / "server") as server:
+        query(server.url, "ALTER SYSTEM SET max_prepared_transactions = 1")
+    with start_persistent(tmp_path / "server") as server:
+        ours = Database(server.url, "ours")
+        query(server.url, "CREATE DATABASE ours")
+        monkeypatch.setenv("DATABASE_URL", ours.driver_url)
+        path = backup(tmp_path / "ours.zip")
+        ours.run("BEGIN", "CREATE TABLE theirs ()", "PREPARE TRANSACTION 'not done'")
+        monkeypatch.setattr(restore, "fill", None)
+
+        assert "ours is in use by what is not ours to end: the prepared transaction 'not done'." in refused(
+            str(path)
+        )
 
 
 def test_backup_takes_no_name_that_is_taken_and_no_place_that_is_not_there(
