@@ -115,7 +115,7 @@ def writing(path: Path) -> Iterator["Writer"]:
     partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        _remove_leftovers(path.parent)
+        _remove_leftovers(partial)
         if os.path.lexists(path):
             raise ConfigurationError(
                 f"{shown(path)} is there already, and is left as it is: say another name."
@@ -234,9 +234,9 @@ def _name(partial: Path, path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_leftovers(directory: Path) -> None:
+def _remove_leftovers(own: Path) -> None:
     """Remove the unfinished files of runs that were killed: nobody holds their lock any more."""
-    for partial in directory.glob(f".*.zip{_PARTIAL}"):
+    for partial in {own, *own.parent.glob(f".*.zip{_PARTIAL}")}:
         with suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()

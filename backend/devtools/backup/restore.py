@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             drop_kept(settings.url, name)
             return
         with opened((options.file or newest(name)).absolute()) as backup:
+            if options.file is None:
+                refuse_other_database(backup, name)
             refuse_unknown_revision(backup)
             refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
             engine.dispose()
@@ -82,6 +84,16 @@ def opened(path: Path) -> Iterator[Backup]:
         with progress(f"Reading {path.name}") as tell:
             backup = stack.enter_context(reading(path, lambda read: tell(decimal(read))))
         yield backup
+
+
+def refuse_other_database(backup: Backup, name: str) -> None:
+    """Raise ConfigurationError where the file's name is this database's and its content another's: `a-b` and `a_b`."""
+    other = backup.manifest.database
+    if other != name:
+        raise ConfigurationError(
+            f"{shown(backup.path)} is newest by its name, and of the database {other}, not of {name}. {_UNCHANGED}\n"
+            "Say which file to restore: `nox -s db_restore -- FILE`."
+        )
 
 
 def refuse_unknown_revision(backup: Backup) -> None:

@@ -153,6 +153,16 @@ def test_what_does_not_fit_here(values: dict[str, object], said: str, ours: Data
     assert is_untouched(ours)
 
 
+def test_another_database_s_backup_is_taken_only_where_it_is_named(ours: Database, path: Path) -> None:
+    """`a-b` and `a_b` are the same in a file's name."""
+    change(path, database=ours.name.replace(" ", "-"))
+
+    assert f"and of the database {ours.name.replace(' ', '-')}, not of {ours.name}." in refused()
+    assert is_untouched(ours)
+    restore.main([str(path)])
+    assert ours.ask("SELECT count(*) FROM companies") == 0
+
+
 def test_what_is_in_the_zip_must_be_pg_dumps(ours: Database, path: Path) -> None:
     with zipfile.ZipFile(path) as whole:
         manifest = whole.read("manifest.json")
@@ -333,7 +343,8 @@ def test_file_that_another_user_could_have_prepared_is_not_followed(ours: Databa
 
 def test_what_a_killed_backup_left_goes_with_the_next(ours: Database, tmp_path: Path) -> None:
     (tmp_path / ".old.zip.partial").write_text("half")
+    (tmp_path / ".a.backup.partial").write_text("half")
 
-    make.main([str(tmp_path / "a.zip")])
+    make.main([str(tmp_path / "a.backup")])
 
-    assert [each.name for each in tmp_path.iterdir()] == ["a.zip"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.backup"]
