@@ -38,13 +38,13 @@ _IS_UNUSED = r"""
 def carry(old: Side, new: Side) -> None:
     """Bring all over, and say so, database by database. Raises ConfigurationError where it is not the same there."""
     with direct(old.url) as there, direct(new.url, "template1") as here:
-        _carry_roles(old, new, there, here)
         databases = there.execute(_DATABASES).fetchall()
         if closed := [name for name, is_open, _ in databases if not is_open]:
             raise ConfigurationError(
-                f"These databases take no connections, so they cannot be brought along: {', '.join(closed)}. Nothing was "
-                "changed.\nOn a server of the old version `ALTER DATABASE ... ALLOW_CONNECTIONS true`, or drop them."
+                f"These databases take no connections, so they cannot be read: {', '.join(closed)}. Nothing was changed.\n"
+                "On a server of the old version, `ALTER DATABASE ... ALLOW_CONNECTIONS true`, or drop them."
             )
+        _carry_roles(old, new, there, here)
         for name, _, is_template in databases:
             _carry_database(name, old, new, here)
             if is_template:
