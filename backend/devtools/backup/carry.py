@@ -41,7 +41,7 @@ def carry(old: Side, new: Side) -> None:
         databases = there.execute(_DATABASES).fetchall()
         if closed := [name for name, is_open, _ in databases if not is_open]:
             raise ConfigurationError(
-                f"These databases take no connections, so they cannot be read: {', '.join(closed)}. Nothing was changed.\n"
+                f"These databases take no connections, so none can be read: {', '.join(closed)}. Nothing was changed.\n"
                 "On a server of the old version, `ALTER DATABASE ... ALLOW_CONNECTIONS true`, or drop them."
             )
         _carry_roles(old, new, there, here)

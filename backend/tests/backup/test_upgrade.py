@@ -133,7 +133,7 @@ def test_database_that_takes_no_connections_is_named_and_not_left_behind(server:
     url = make_url(sqlalchemy_url(server.url))
     side = Side(url, find_tools(url, int(server.version.partition(".")[0]), compose_port=0))
     try:
-        with pytest.raises(ConfigurationError, match=r"take no connections, so they cannot be read: shut\."):
+        with pytest.raises(ConfigurationError, match=r"take no connections, so none can be read: shut\."):
             carry(side, side)
     finally:
         query(server.url, "DROP DATABASE shut")
