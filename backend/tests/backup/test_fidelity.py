@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, Engine, make_url
 
+from backend.config import ConfigurationError
 from backend.database import connect
 from backend.devtools.backup import archive, make, restore
 from backend.devtools.backup.figures import pin, read_figures
@@ -154,6 +155,23 @@ def test_what_was_there_is_kept_whole_until_it_is_told_to_go(
         f'Dropped "{kept}".',
         f"Nothing was kept of {name} on this server.",
     ]
+
+
+def test_database_that_was_dropped_comes_back(ours: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    path = backup()
+    before = ours.dumped()
+    query(ours.server, f"DROP DATABASE {ours.quoted}")
+    with pytest.raises(ConfigurationError, match="There is no database"):
+        restore.main(["--drop-kept"])
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        restore.main([str(path.parent)])
+    assert ours.beside() == []
+
+    restore.main([])
+
+    assert ours.dumped() == before
+    assert ours.beside() == [ours.name]
+    assert capsys.readouterr().out.endswith("There was no such database before.\n")
 
 
 def test_database_that_was_given_its_name_again_is_not_dropped_with_what_was_kept(ours: Database) -> None:

@@ -220,6 +220,17 @@ def test_other_restoration_at_work_is_left_to_it(ours: Database, path: Path) -> 
     assert is_untouched(ours)
 
 
+def test_role_that_may_make_no_database_is_told_what_it_lacks(
+    ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"plain_{secrets.token_hex(4)}"
+    ours.run(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{role}:plain@{ours.driver_url.rpartition('@')[2]}")
+
+    assert "(`ALTER ROLE ... CREATEDB`)" in refused(str(path), "--no-owner", "--yes-drop", ours.name)
+    assert is_untouched(ours)
+
+
 def test_who_is_not_ours_to_end_is_named_and_nothing_is_changed(
     ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
