@@ -55,6 +55,7 @@ def seen(url: str) -> object:
                 "SELECT lo_get(4711), obj_description('alembic_version'::regclass)",
                 "SELECT rolname, rolconnlimit, rolcreatedb, rolconfig FROM pg_roles WHERE rolname !~ '^p' ORDER BY 1",
                 "SELECT setconfig FROM pg_db_role_setting WHERE setdatabase <> 0",
+                "SELECT datname FROM pg_database WHERE datistemplate ORDER BY 1",
             )
         ]
 
@@ -69,6 +70,7 @@ def fill(checkout: Checkout, url: str) -> object:
         connection.execute('CREATE DATABASE "an other"')
     with psycopg.connect(database_url(url, "an other"), autocommit=True) as connection:
         connection.execute("CREATE TABLE things AS SELECT 42 AS answer")
+        connection.execute('ALTER DATABASE "an other" IS_TEMPLATE true')
     return seen(url)
 
 

@@ -1,17 +1,20 @@
 """The one file that a backup is: how it is written, so that it is whole or not there, and how it is read."""
 
 import fcntl
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from backend.config import ROOT, ConfigurationError
 
@@ -25,6 +28,9 @@ _DUMP, _MANIFEST = "database.dump", "manifest.json"
 _STAMP = "%Y%m%dT%H%M%SZ"
 _PARTIAL = ".partial"
 _PLAIN_DUMP = b"PGDMP"
+# What else zipfile says of a file that was changed, by what was: a length, a flag or a version, a method.
+_CHANGED = (EOFError, RuntimeError, zlib.error, lzma.LZMAError)
+_LONGEST_MANIFEST = 64 << 20
 
 
 class Manifest(BaseModel):
@@ -33,14 +39,15 @@ class Manifest(BaseModel):
     format: int
     made_at: datetime
     database: str
-    server_version: str
+    server_version: Annotated[str, Field(pattern=r"^\d+")]
     revision: str | None
     properties: Properties
     figures: Figures
 
     @property
     def major(self) -> int:
-        return int(self.server_version.partition(".")[0])
+        """The server's major version; `19beta1` is of 19."""
+        return int("".join(takewhile(str.isdecimal, self.server_version)))
 
 
 class _Kind(BaseModel):
@@ -108,7 +115,7 @@ def writing(path: Path) -> Iterator["Writer"]:
     partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        _remove_leftovers(path.parent)
+        _remove_leftovers(partial)
         if os.path.lexists(path):
             raise ConfigurationError(
                 f"{shown(path)} is there already, and is left as it is: say another name."
@@ -169,7 +176,7 @@ def reading(path: Path, tell: Callable[[int], None] = lambda _: None) -> Iterato
                 )
             with zipfile.ZipFile(file) as archive:
                 yield _read(path, archive, tell)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         is_zip = beginning.startswith(b"PK")
         said = "is not whole: it was cut or changed" if is_zip else "is no backup of `nox -s db_backup`"
         raise ConfigurationError(f"{shown(path)} {said}. Nothing was changed.") from error
@@ -179,6 +186,9 @@ def reading(path: Path, tell: Callable[[int], None] = lambda _: None) -> Iterato
 
 def _read(path: Path, archive: zipfile.ZipFile, tell: Callable[[int], None]) -> Backup:
     try:
+        # What was compressed may be of any length, and this is read whole.
+        if archive.getinfo(_MANIFEST).file_size > _LONGEST_MANIFEST:
+            raise zipfile.BadZipFile(_MANIFEST)
         text = archive.read(_MANIFEST)
         made_by = _Kind.model_validate_json(text).format
         if made_by > FORMAT:
@@ -192,6 +202,8 @@ def _read(path: Path, archive: zipfile.ZipFile, tell: Callable[[int], None]) -> 
         for chunk in backup.chunks():
             read += len(chunk)
             tell(read)
+    except _CHANGED as error:
+        raise zipfile.BadZipFile(str(error)) from error
     except (KeyError, ValidationError) as error:
         raise ConfigurationError(
             f"{shown(path)} is a zip, but no backup of `nox -s db_backup`. Nothing was changed."
@@ -222,9 +234,9 @@ def _name(partial: Path, path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_leftovers(directory: Path) -> None:
+def _remove_leftovers(own: Path) -> None:
     """Remove the unfinished files of runs that were killed: nobody holds their lock any more."""
-    for partial in directory.glob(f".*.zip{_PARTIAL}"):
+    for partial in {own, *own.parent.glob(f".*.zip{_PARTIAL}")}:
         with suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()

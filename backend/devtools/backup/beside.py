@@ -41,9 +41,15 @@ _JUST_MADE = """
     SELECT datname FROM pg_database
     WHERE datname ~ %s AND datconnlimit = %s AND shobj_description(oid, 'pg_database') IS NULL
 """
-_COMMENTED = """
-    SELECT datname FROM pg_database WHERE starts_with(shobj_description(oid, 'pg_database'), %s) ORDER BY datname
+# To the end of the line, for another database's name may begin with this one's. And whose name is not of our making
+# is no longer ours to drop: it may have been given the old one again, by hand.
+_COMMENTED = r"""
+    SELECT datname FROM pg_database
+    WHERE datname ~ %s AND starts_with(shobj_description(oid, 'pg_database') || E'\n', %s || E'\n') ORDER BY datname
 """
+_PREPARED = "SELECT gid FROM pg_prepared_xacts WHERE database = %s ORDER BY gid"
+_NEW = "_new_[0-9a-f]{8}$"
+_BEFORE = "_before_[0-9]{8}T[0-9]{6}Z(_[0-9]+)?$"
 
 
 def administrative(name: str) -> str:
@@ -89,7 +95,7 @@ def drop_unfinished(connection: psycopg.Connection, name: str) -> None:
     """Drop what an interrupted restoration left, which is certain while we are alone."""
     pattern = f"^{re.escape(name_beside(name, '_new_12345678')[:-8])}[0-9a-f]{{8}}$"
     just_made = connection.execute(_JUST_MADE, [pattern, _MARK]).fetchall()
-    for unfinished in (*_commented(connection, f"{_FILLING}{name}."), *(made for (made,) in just_made)):
+    for unfinished in (*_commented(connection, _NEW, f"{_FILLING}{name}."), *(made for (made,) in just_made)):
         drop(connection, unfinished)
 
 
@@ -103,7 +109,7 @@ def create(connection: psycopg.Connection, statement: sql.Composed, new: str, na
 
 def kept(connection: psycopg.Connection, name: str) -> list[str]:
     """List the old databases that restorations have kept of this one."""
-    return _commented(connection, f"{_KEPT}{name}.")
+    return _commented(connection, _BEFORE, f"{_KEPT}{name}.")
 
 
 def drop(connection: psycopg.Connection, name: str) -> None:
@@ -167,6 +173,9 @@ def refuse_if_used_by_others(connection: psycopg.Connection, name: str) -> None:
     """Raise ConfigurationError where somebody is in the database whom this role may not send away."""
     found = connection.execute(_OTHERS, [name]).fetchall()
     there = [f"pid {pid} of {role} ({application or 'no name'})" for pid, role, application in found]
+    there += [
+        f"the prepared transaction {gid!r}" for (gid,) in connection.execute(_PREPARED, [name]).fetchall()
+    ]
     if there:
         raise ConfigurationError(
             f"{name} is in use by what is not ours to end: {', '.join(there)}.\n"
@@ -202,5 +211,5 @@ class _Ender:
         self.count += count
 
 
-def _commented(connection: psycopg.Connection, comment: str) -> list[str]:
-    return [name for (name,) in connection.execute(_COMMENTED, [comment]).fetchall()]
+def _commented(connection: psycopg.Connection, pattern: str, comment: str) -> list[str]:
+    return [name for (name,) in connection.execute(_COMMENTED, [pattern, comment]).fetchall()]

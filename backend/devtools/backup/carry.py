@@ -21,7 +21,8 @@ _ROLES = r"""
     FROM pg_roles AS r WHERE rolname NOT LIKE 'pg\_%' ORDER BY rolname
 """
 _DATABASES = """
-    SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname <> 'postgres', datname
+    SELECT datname, datallowconn, datistemplate FROM pg_database WHERE datname NOT IN ('template0', 'template1')
+    ORDER BY datname <> 'postgres', datname
 """
 # The database that every server has, and that is used for nothing by most.
 _IS_UNUSED = r"""
@@ -37,10 +38,17 @@ _IS_UNUSED = r"""
 def carry(old: Side, new: Side) -> None:
     """Bring all over, and say so, database by database. Raises ConfigurationError where it is not the same there."""
     with direct(old.url) as there, direct(new.url, "template1") as here:
+        databases = there.execute(_DATABASES).fetchall()
+        if closed := [name for name, is_open, _ in databases if not is_open]:
+            raise ConfigurationError(
+                f"These databases take no connections, so none can be read: {', '.join(closed)}. Nothing was changed.\n"
+                "On a server of the old version, `ALTER DATABASE ... ALLOW_CONNECTIONS true`, or drop them."
+            )
         _carry_roles(old, new, there, here)
-        names = [name for (name,) in there.execute(_DATABASES).fetchall()]
-        for name in names:
+        for name, _, is_template in databases:
             _carry_database(name, old, new, here)
+            if is_template:
+                here.execute(sql.SQL("ALTER DATABASE {} IS_TEMPLATE true").format(sql.Identifier(name)))
 
 
 def _carry_roles(old: Side, new: Side, there: psycopg.Connection, here: psycopg.Connection) -> None:

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 _PINNED = (
     "SET search_path = ''; SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; "
     "SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET xmlbinary = 'base64'; "
-    "SET quote_all_identifiers = off; SET row_security = off; SET statement_timeout = 0; "
-    "SET idle_in_transaction_session_timeout = 0; SET lock_timeout = 0"
+    "SET quote_all_identifiers = off; SET row_security = off"
 )
 
 # What pg_dump takes as it is: not what belongs to an extension, and no materialized view, which it computes anew.

@@ -1,8 +1,9 @@
 """Write a backup of the database that the settings name: `nox -s db_backup`, which also finds the database."""
 
 import argparse
+import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ from .talk import counted, enter, progress
 from .tools import Tools, find_tools
 
 _APPLICATION = "procore-integrator db_backup"
+# A role or a database may have deadlines for what an application does; not every version knows all of them.
+_NO_DEADLINES = """
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
+                   'idle_in_transaction_session_timeout')
+"""
+_END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 _REVISION = r"""
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relname = 'alembic_version' AND c.relkind = 'r' AND n.nspname NOT LIKE 'pg\_%'
@@ -72,6 +80,7 @@ def direct(url: URL, database: str | None = None) -> Iterator[psycopg.Connection
     with psycopg.connect(**words, autocommit=True) as connection:
         # psycopg would prepare what is sent often, and a pool might mind.
         connection.prepare_threshold = None
+        connection.execute(_NO_DEADLINES)
         yield connection
 
 
@@ -101,13 +110,30 @@ def save(
                     properties=read_properties(connection),
                     figures=read_figures(connection, tell),
                 )
-            with progress("Dumping") as tell:
-                dump = tools.dump(url, "--format=custom", f"--snapshot={snapshot}")
+            with progress("Dumping") as tell, _ending(connection) as application:
+                named = url.update_query_dict({"application_name": application})
+                dump = tools.dump(named, "--format=custom", f"--snapshot={snapshot}")
                 writer.write(counted(dump, tell), manifest)
             with progress("Reading it back"):
                 check(writer.read_back(), tools)
             size = writer.size()
     return path, size, manifest
+
+
+@contextmanager
+def _ending(connection: psycopg.Connection) -> Iterator[str]:
+    """Lend a name for the connection of a program that is not to outlive the block.
+
+    In a container it hears no signal of ours, and would go on to its end, with its locks. To kill it there is
+    dangerous: what loses its parent becomes the server's child, which takes its death by a signal for a crash.
+    """
+    application = f"{_APPLICATION} {secrets.token_hex(4)}"
+    try:
+        yield application
+    except BaseException:
+        with suppress(psycopg.Error):
+            connection.execute(_END, [application])
+        raise
 
 
 def check(backup: Backup, tools: Tools) -> None:

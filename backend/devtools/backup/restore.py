@@ -35,16 +35,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_production(settings, f"a production database is never replaced by a backup. {_UNCHANGED}")
     name = str(settings.url.database)
     with engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        try:
+            wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        except ConfigurationError:
+            # One that was dropped by mistake is what backups are for.
+            if options.drop_kept or not is_missing(settings.url, name):
+                raise
+            is_there = False
+        else:
+            is_there = True
         if options.drop_kept:
             refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
             drop_kept(settings.url, name)
             return
         with opened((options.file or newest(name)).absolute()) as backup:
+            if options.file is None:
+                refuse_other_database(backup, name)
             refuse_unknown_revision(backup)
-            refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
+            if is_there:
+                refuse_unless_ours(engine, settings, REPLACE, typed_name=options.yes_drop)
             engine.dispose()
             replace(backup, settings, drop_old=options.drop_old, owner=not options.no_owner)
+
+
+def is_missing(url: URL, name: str) -> bool:
+    """Whether the server is there, and on it no database of this name."""
+    try:
+        with direct(url, beside.administrative(name)) as connection:
+            return not beside.exists(connection, name)
+    except psycopg.OperationalError:
+        return False
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,6 +102,16 @@ def opened(path: Path) -> Iterator[Backup]:
         with progress(f"Reading {path.name}") as tell:
             backup = stack.enter_context(reading(path, lambda read: tell(decimal(read))))
         yield backup
+
+
+def refuse_other_database(backup: Backup, name: str) -> None:
+    """Raise ConfigurationError where the file's name is this database's and its content another's: `a-b` and `a_b`."""
+    other = backup.manifest.database
+    if other != name:
+        raise ConfigurationError(
+            f"{shown(backup.path)} is newest by its name, and of the database {other}, not of {name}. {_UNCHANGED}\n"
+            "Say which file to restore: `nox -s db_restore -- FILE`."
+        )
 
 
 def refuse_unknown_revision(backup: Backup) -> None:
@@ -132,20 +162,22 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
         check(backup, tools)
         beside.refuse_if_used_by_others(connection, name)
         beside.drop_unfinished(connection, name)
-        new = beside.new_name(name)
+        new, was_there = beside.new_name(name), beside.exists(connection, name)
         old = beside.free_name(connection, name, f"_before_{stamp(datetime.now(UTC))}")
         try:
             fill(connection, backup, url, new, tools, mark_for=name, owner=owner)
             began = time.perf_counter()
             with direct(url, beside.administrative(name)) as other:
                 comment = backup.manifest.properties.comment
-                ended = beside.swap(connection, other, name=name, new=new, old=old, comment=comment)
+                if was_there:
+                    ended = beside.swap(connection, other, name=name, new=new, old=old, comment=comment)
+                else:
+                    beside.rename(connection, new, name, comment)
+                    ended = 0
             milliseconds = (time.perf_counter() - began) * 1000
         except KeyboardInterrupt:
-            say(
-                "Interrupted. "
-                + (_UNCHANGED if beside.exists(connection, new) else "The backup is in its place.")
-            )
+            is_done = beside.exists(connection, old if was_there else name)
+            say("Interrupted. " + ("The backup is in its place." if is_done else _UNCHANGED))
             raise
         finally:
             # It has another name by then if all went well.
@@ -155,7 +187,9 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
             f"Restored {describe(url)} from {shown(backup.path)}, of {backup.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC: "
             f"{summary(backup.manifest)}. The change took {milliseconds:.0f} ms and ended {ended} connections."
         )
-        if drop_old:
+        if not was_there:
+            say("There was no such database before.")
+        elif drop_old:
             beside.drop(connection, old)
             say("The database that was there before is dropped.")
         else:
@@ -208,6 +242,11 @@ def create(connection: psycopg.Connection, manifest: Manifest, new: str, name: s
     properties = manifest.properties
     try:
         beside.create(connection, creation(properties, new, locale=True, owner=owner), new, name)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"A backup is restored into a database of its own, which this role may not make: {first_line(error)}.\n"
+            f"Let it (`ALTER ROLE ... CREATEDB`), or have all of it belong to this role: `-- --no-owner`. {_UNCHANGED}"
+        ) from error
     except (psycopg.errors.WrongObjectType, psycopg.errors.InvalidParameterValue) as error:
         say(f"The backup's locale is not to be had here, so the server's own is taken: {first_line(error)}.")
         beside.create(connection, creation(properties, new, locale=False, owner=owner), new, name)

@@ -6,14 +6,17 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine, make_url
 
 from backend.config import ROOT
 from backend.database import connect
-from backend.devtools.backup import archive, restore
+from backend.devtools.backup import archive, make, restore
+from backend.devtools.backup.tools import Tools
 from backend.tests.conftest import make_app
 from backend.tests.devtools.support import wait_until
 
@@ -58,6 +61,28 @@ def test_backup_is_whole_or_not_there(ours: Database) -> None:
     assert partials() == []
 
 
+class Apart(Tools):
+    """Programs that no signal of ours reaches, as in a container."""
+
+    left: ClassVar[list[psycopg.Connection]] = []
+
+    def dump(self, url: URL, *_: str) -> Iterator[bytes]:
+        self.left.append(psycopg.connect(**url.get_dialect()().create_connect_args(url)[1]))
+        yield b"PGDMP"
+        raise KeyboardInterrupt
+
+
+def test_what_dumps_in_a_container_ends_with_an_interrupted_backup(ours: Database, tmp_path: Path) -> None:
+    url = make_url(ours.driver_url)
+
+    with pytest.raises(KeyboardInterrupt), make.direct(url) as connection:
+        make.save(connection, url, Apart("nowhere", lambda program: [program]), tmp_path / "a.zip")
+
+    with Apart.left.pop() as left, pytest.raises(psycopg.errors.AdminShutdown):
+        left.execute("SELECT 1")
+    assert list(tmp_path.glob("*.zip")) == []
+
+
 UNDONE = [
     ("beside.comment_on", "1"),  # created, and not marked yet
     ("tools:Tools.restore", "after"),
@@ -69,7 +94,7 @@ UNDONE = [
 
 @pytest.mark.parametrize(
     ("number", "points"),
-    [(signal.SIGKILL, UNDONE), (signal.SIGINT, UNDONE[1:4:2])],
+    [(signal.SIGKILL, UNDONE), (signal.SIGINT, [("beside.create", "1"), *UNDONE[1:4:2]])],
     ids=["SIGKILL", "SIGINT"],
 )
 def test_restoration_that_is_stopped_changed_nothing_and_the_next_one_finishes(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from backend.config import ConfigurationError
 from backend.database import connect, init_db
 from backend.devtools.backup import archive, beside, make, restore, tools
-from backend.devtools.postgres import find_clients
+from backend.devtools.postgres import find_clients, start_persistent
 
-from .support import Database, backup, command, refused
+from .support import Database, backup, command, query, refused
 
 TOKEN = "t" * 32
 
@@ -100,10 +101,40 @@ def test_what_is_no_whole_backup(
     assert is_untouched(ours)
 
 
+def test_any_bit_of_the_zip_s_own_that_is_flipped_is_told_or_harmless(ours: Database, path: Path) -> None:
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as found:
+        headers = [entry.header_offset for entry in found.infolist()]
+        directory = range(found.start_dir, len(whole))
+        dump = found.read("database.dump")
+    told = 0
+
+    for place in (*directory, *(start + offset for start in headers for offset in range(30))):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                with archive.reading(path) as read:
+                    assert b"".join(read.chunks()) == dump
+            except ConfigurationError:
+                told += 1
+
+    assert told > 500
+
+
+def test_manifest_of_any_length_is_not_read(ours: Database, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("database.dump", b"PGDMP")
+        bomb.writestr("manifest.json", b" " * (65 << 20))
+
+    assert "is not whole: it was cut or changed" in refused(str(path))
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"server_version": "99.1"}, "was made on PostgreSQL 99, and this server is "),
+        ({"server_version": "99beta1"}, "was made on PostgreSQL 99, and this server is "),
+        ({"server_version": "of old"}, "is a zip, but no backup of `nox -s db_backup`"),
         ({"revision": "0123456789ab"}, "is at revision 0123456789ab, which this code does not know"),
         (
             {"format": 2, "figures": "of another kind"},
@@ -120,6 +151,16 @@ def test_what_does_not_fit_here(values: dict[str, object], said: str, ours: Data
     assert answer.startswith(f"{path} {said}")
     assert "Nothing was changed." in answer
     assert is_untouched(ours)
+
+
+def test_another_database_s_backup_is_taken_only_where_it_is_named(ours: Database, path: Path) -> None:
+    """`a-b` and `a_b` are the same in a file's name."""
+    change(path, database=ours.name.replace(" ", "-"))
+
+    assert f"and of the database {ours.name.replace(' ', '-')}, not of {ours.name}." in refused()
+    assert is_untouched(ours)
+    restore.main([str(path)])
+    assert ours.ask("SELECT count(*) FROM companies") == 0
 
 
 def test_what_is_in_the_zip_must_be_pg_dumps(ours: Database, path: Path) -> None:
@@ -179,6 +220,17 @@ def test_other_restoration_at_work_is_left_to_it(ours: Database, path: Path) -> 
     assert is_untouched(ours)
 
 
+def test_role_that_may_make_no_database_is_told_what_it_lacks(
+    ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"plain_{secrets.token_hex(4)}"
+    ours.run(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{role}:plain@{ours.driver_url.rpartition('@')[2]}")
+
+    assert "(`ALTER ROLE ... CREATEDB`)" in refused(str(path), "--no-owner", "--yes-drop", ours.name)
+    assert is_untouched(ours)
+
+
 def test_who_is_not_ours_to_end_is_named_and_nothing_is_changed(
     ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +252,43 @@ def test_who_is_not_ours_to_end_is_named_and_nothing_is_changed(
 
     assert f"is in use by what is not ours to end: pid {pid} of postgres (their psql)." in answer
     assert is_untouched(ours)
+
+
+def test_role_s_deadlines_are_not_for_what_takes_long(ours: Database) -> None:
+    role = f"hurried_{secrets.token_hex(4)}"
+    ours.run(f"CREATE ROLE {role} LOGIN PASSWORD 'plain'")
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_session_timeout",
+        "idle_in_transaction_session_timeout",
+    )
+    ours.run(*(f"ALTER ROLE {role} SET {name} = '1h'" for name in names))
+    url = make_url(f"postgresql+psycopg://{role}:plain@{ours.driver_url.rpartition('@')[2]}")
+
+    with make.direct(url) as connection:
+        found = {connection.execute(f"SHOW {name}".encode()).fetchone() for name in names}
+    ours.run(f"DROP ROLE {role}")
+
+    assert found == {("0",)}
+
+
+def test_prepared_transaction_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start_persistent(tmp_path / "server") as server:
+        query(server.url, "ALTER SYSTEM SET max_prepared_transactions = 1")
+    with start_persistent(tmp_path / "server") as server:
+        ours = Database(server.url, "ours")
+        query(server.url, "CREATE DATABASE ours")
+        monkeypatch.setenv("DATABASE_URL", ours.driver_url)
+        path = backup(tmp_path / "ours.zip")
+        ours.run("BEGIN", "CREATE TABLE theirs ()", "PREPARE TRANSACTION 'not done'")
+        monkeypatch.setattr(restore, "fill", None)
+
+        assert "ours is in use by what is not ours to end: the prepared transaction 'not done'." in refused(
+            str(path)
+        )
 
 
 def test_backup_takes_no_name_that_is_taken_and_no_place_that_is_not_there(
@@ -265,7 +354,8 @@ def test_file_that_another_user_could_have_prepared_is_not_followed(ours: Databa
 
 def test_what_a_killed_backup_left_goes_with_the_next(ours: Database, tmp_path: Path) -> None:
     (tmp_path / ".old.zip.partial").write_text("half")
+    (tmp_path / ".a.backup.partial").write_text("half")
 
-    make.main([str(tmp_path / "a.zip")])
+    make.main([str(tmp_path / "a.backup")])
 
-    assert [each.name for each in tmp_path.iterdir()] == ["a.zip"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.backup"]

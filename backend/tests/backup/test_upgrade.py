@@ -3,11 +3,17 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from backend.config import ConfigurationError, load_settings
 from backend.devtools import database
 from backend.devtools.backup import archive, directory, upgrade
-from backend.devtools.postgres import start_persistent
+from backend.devtools.backup.carry import carry
+from backend.devtools.backup.containers import Side
+from backend.devtools.backup.tools import find_tools
+from backend.devtools.postgres import Server, sqlalchemy_url, start_persistent
+
+from .support import query
 
 
 @pytest.fixture
@@ -120,3 +126,14 @@ def test_start_that_would_make_new_data_tells_of_the_old(
     assert (
         ".dev/postgres-17 holds an older PostgreSQL's data: `nox -s db_upgrade` brings them along.\n" in said
     )
+
+
+def test_database_that_takes_no_connections_is_named_and_not_left_behind(server: Server) -> None:
+    query(server.url, "CREATE DATABASE shut", "ALTER DATABASE shut ALLOW_CONNECTIONS false")
+    url = make_url(sqlalchemy_url(server.url))
+    side = Side(url, find_tools(url, int(server.version.partition(".")[0]), compose_port=0))
+    try:
+        with pytest.raises(ConfigurationError, match=r"take no connections, so none can be read: shut\."):
+            carry(side, side)
+    finally:
+        query(server.url, "DROP DATABASE shut")
