@@ -5,6 +5,7 @@ import secrets
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import psycopg
 import pytest
@@ -61,7 +62,7 @@ def test_database_without_a_mark_wants_its_name_typed(ours: Database, path: Path
 
     assert said.startswith("Nothing was replaced in 127.0.0.1:")
     assert "It bears no mark of development or test, so it may be somebody else's." in said
-    assert f"`nox -s db_restore -- --yes-drop {ours.name}`" in said
+    assert f"`nox -s db_restore -- --yes-drop {quote(ours.name)}`" in said
     assert "The name typed is 'other'" in refused("--yes-drop", "other")
     assert "It bears no mark" in refused("--drop-kept")
     assert is_untouched(ours)
