@@ -10,8 +10,8 @@ from . import beside
 from .archive import reading, shown
 from .containers import Side
 from .figures import pin
+from .filling import fill, refuse_misfit, summary
 from .make import direct, save
-from .restore import fill, refuse_misfit, summary
 from .talk import progress
 
 _ROLES = r"""

@@ -18,21 +18,19 @@ from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 
 from . import beside
-from .archive import Backup, Manifest, newest, reading, shown, stamp
-from .figures import differences, pin, read_figures
+from .archive import Backup, newest, reading, shown, stamp
+from .filling import UNCHANGED, fill, refuse_misfit, summary
 from .make import check, direct
-from .properties import alterations, creation, read_properties
-from .talk import counted, enter, first_line, progress
-from .tools import ToolFailed, Tools, find_tools
+from .talk import enter, progress
+from .tools import find_tools
 
 REPLACE = Deed("Nothing was replaced", "replace", "nox -s db_restore -- --yes-drop")
-_UNCHANGED = "Nothing was changed."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     settings = load_settings()
-    refuse_production(settings, f"a production database is never replaced by a backup. {_UNCHANGED}")
+    refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
     name = str(settings.url.database)
     with engine_for(settings) as engine:
         try:
@@ -109,7 +107,7 @@ def refuse_other_database(backup: Backup, name: str) -> None:
     other = backup.manifest.database
     if other != name:
         raise ConfigurationError(
-            f"{shown(backup.path)} is newest by its name, and of the database {other}, not of {name}. {_UNCHANGED}\n"
+            f"{shown(backup.path)} is newest by its name, and of the database {other}, not of {name}. {UNCHANGED}\n"
             "Say which file to restore: `nox -s db_restore -- FILE`."
         )
 
@@ -118,37 +116,8 @@ def refuse_unknown_revision(backup: Backup) -> None:
     revision = backup.manifest.revision
     if revision is not None and revision not in migrations.known():
         raise ConfigurationError(
-            f"{shown(backup.path)} is at revision {revision}, which this code does not know. {_UNCHANGED}\n"
+            f"{shown(backup.path)} is at revision {revision}, which this code does not know. {UNCHANGED}\n"
             "Check out the code that made it, and restore it there."
-        )
-
-
-def refuse_misfit(connection: psycopg.Connection, backup: Backup, *, owner: bool) -> None:
-    """Raise ConfigurationError where this server lacks what the backup needs."""
-    manifest = backup.manifest
-    major = connection.info.server_version // 10000
-    if manifest.major > major:
-        raise ConfigurationError(
-            f"{shown(backup.path)} was made on PostgreSQL {manifest.major}, and this server is {major}, "
-            f"which may not understand it. {_UNCHANGED}\nRestore it on {manifest.major} or newer."
-        )
-    roles = connection.execute(
-        "SELECT x FROM unnest(%s::text[]) AS x WHERE x NOT IN (SELECT rolname FROM pg_roles)",
-        [manifest.properties.roles],
-    ).fetchall()
-    if roles and owner:
-        raise ConfigurationError(
-            f"{shown(backup.path)} speaks of roles that are not on this server: {_listed(roles)}. {_UNCHANGED}\n"
-            "Create them (`CREATE ROLE`), or have all of it belong to your role: `-- --no-owner`."
-        )
-    extensions = connection.execute(
-        "SELECT x FROM unnest(%s::text[]) AS x WHERE x NOT IN (SELECT name FROM pg_available_extensions)",
-        [manifest.properties.extensions],
-    ).fetchall()
-    if extensions:
-        raise ConfigurationError(
-            f"{shown(backup.path)} needs extensions that are not on this server: {_listed(extensions)}. {_UNCHANGED}\n"
-            "Install them there, or restore it on a server that has them."
         )
 
 
@@ -177,7 +146,7 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
             milliseconds = (time.perf_counter() - began) * 1000
         except KeyboardInterrupt:
             is_done = beside.exists(connection, old if was_there else name)
-            say("Interrupted. " + ("The backup is in its place." if is_done else _UNCHANGED))
+            say("Interrupted. " + ("The backup is in its place." if is_done else UNCHANGED))
             raise
         finally:
             # It has another name by then if all went well.
@@ -202,66 +171,6 @@ def replace(backup: Backup, settings: Settings, *, drop_old: bool, owner: bool) 
         )
 
 
-def fill(
-    connection: psycopg.Connection,
-    backup: Backup,
-    url: URL,
-    new: str,
-    tools: Tools,
-    *,
-    mark_for: str,
-    owner: bool = True,
-) -> None:
-    """Create a database and fill it from the backup, verified. What goes wrong leaves it unfinished, and marked so."""
-    create(connection, backup.manifest, new, mark_for, owner=owner)
-    options = [] if owner else ["--no-owner", "--no-privileges"]
-    place = url.set(database=new)
-    try:
-        with progress("Restoring") as tell:
-            tools.restore(counted(backup.chunks(), tell, backup.size), place, *options)
-    except ToolFailed as error:
-        raise ConfigurationError(f"{shown(backup.path)} was not restored. {_UNCHANGED}\n{error}") from error
-    with direct(url, new) as inside:
-        with progress("Gathering statistics"):
-            inside.execute("ANALYZE")
-        pin(inside)
-        with progress("Verifying") as tell:
-            found = list(differences(backup.manifest.figures, read_figures(inside, tell)))
-        if found:
-            raise ConfigurationError(
-                f"What was restored is not what was backed up, and is dropped: {'; '.join(found[:4])}. {_UNCHANGED}"
-            )
-        for statement in alterations(backup.manifest.properties, new, owner=owner):
-            inside.execute(statement)
-        if owner:
-            verify_properties(backup.manifest, inside)
-
-
-def create(connection: psycopg.Connection, manifest: Manifest, new: str, name: str, *, owner: bool) -> None:
-    """Create the database with its own locale, or with the server's where that is not there."""
-    properties = manifest.properties
-    try:
-        beside.create(connection, creation(properties, new, locale=True, owner=owner), new, name)
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigurationError(
-            f"A backup is restored into a database of its own, which this role may not make: {first_line(error)}.\n"
-            f"Let it (`ALTER ROLE ... CREATEDB`), or have all of it belong to this role: `-- --no-owner`. {_UNCHANGED}"
-        ) from error
-    except (psycopg.errors.WrongObjectType, psycopg.errors.InvalidParameterValue) as error:
-        say(f"The backup's locale is not to be had here, so the server's own is taken: {first_line(error)}.")
-        beside.create(connection, creation(properties, new, locale=False, owner=owner), new, name)
-
-
-def verify_properties(manifest: Manifest, connection: psycopg.Connection) -> None:
-    """Raise ConfigurationError where what belongs to the database itself is not as it was."""
-    expected, found = manifest.properties, read_properties(connection)
-    for what in ("owner", "encoding", "connection_limit", "settings", "grants"):
-        if getattr(expected, what) != getattr(found, what):
-            raise ConfigurationError(
-                f"The database's {what.replace('_', ' ')} could not be made as in the backup. {_UNCHANGED}"
-            )
-
-
 def drop_kept(url: URL, name: str) -> None:
     with direct(url, beside.administrative(name)) as connection, beside.alone(connection, name):
         found = beside.kept(connection, name)
@@ -270,14 +179,6 @@ def drop_kept(url: URL, name: str) -> None:
             say(f'Dropped "{old}".')
         if not found:
             say(f"Nothing was kept of {name} on this server.")
-
-
-def summary(manifest: Manifest) -> str:
-    return f"{len(manifest.figures.tables)} tables, {manifest.figures.rows:,} rows, each table as it was backed up"
-
-
-def _listed(rows: list[tuple[str]]) -> str:
-    return ", ".join(name for (name,) in rows)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_what_dumps_in_a_container_ends_with_an_interrupted_backup(ours: Databas
 UNDONE = [
     ("beside.comment_on", "1"),  # created, and not marked yet
     ("tools:Tools.restore", "after"),
-    ("restore.verify_properties", "after"),
+    ("filling.verify_properties", "after"),
     ("beside:_Ender._end", "after"),
     ("beside.comment_on", "3"),  # both are renamed, in a transaction
 ]
