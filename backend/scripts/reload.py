@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
@@ -16,7 +16,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from uvicorn import Config
+    from watchfiles.main import FileChange
 
 LOOK = 100  # milliseconds that one look for changes takes at most
 
@@ -59,7 +62,6 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
     from uvicorn import Server  # noqa: PLC0415  see above
     from uvicorn.supervisors.basereload import HANDLED_SIGNALS  # noqa: PLC0415  see above
     from uvicorn.supervisors.watchfilesreload import WatchFilesReload  # noqa: PLC0415  see above
-    from watchfiles import watch  # noqa: PLC0415  see above
 
     class WarmReload(WatchFilesReload):
         process: ForkServerProcess  # type: ignore[assignment]  # uvicorn declares one that is spawned
@@ -71,16 +73,7 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
             self.should_exit = Flag()
             for number in HANDLED_SIGNALS:
                 signal.signal(number, self.signal_handler)
-            # A watch begins with its first look. It is taken now, or a save during the start would be lost.
-            self.watcher = watch(
-                *self.reload_dirs,
-                watch_filter=None,
-                stop_event=self.should_exit,
-                yield_on_timeout=True,
-                rust_timeout=LOOK,
-                ignore_permission_denied=True,
-            )
-            next(self.watcher, None)
+            self.watcher = look_at(self.reload_dirs, self.should_exit)
             self.start_process()
             self.first = self.process
             threading.Thread(target=self.follow, args=(self.first,), daemon=True).start()
@@ -106,6 +99,23 @@ def serve(config: "Config", prepare: Callable[[], None]) -> int:
     supervisor = WarmReload(config, target=Server(config).run, sockets=[config.bind_socket()])
     supervisor.run()
     return supervisor.exit_code
+
+
+def look_at(directories: "list[Path]", stop: "Flag") -> "Generator[set[FileChange], None, None]":
+    """Return what tells of changes below the directories, from now on."""
+    from watchfiles import watch  # noqa: PLC0415  see serve
+
+    watcher = watch(
+        *directories,
+        watch_filter=None,
+        stop_event=stop,
+        yield_on_timeout=True,
+        rust_timeout=LOOK,
+        ignore_permission_denied=True,
+    )
+    # A watch begins with its first look. It is taken now, or a save during the start would be lost.
+    next(watcher, None)
+    return watcher
 
 
 class Flag:
