@@ -32,6 +32,16 @@ def telling_who_holds(engine: Engine, undone: str, lock_timeout: float) -> Itera
         ) from error
 
 
+def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock-timeout",
+        metavar="SECONDS",
+        type=positive_seconds,
+        default=5,
+        help="how long to wait for others' locks (%(default)s)",
+    )
+
+
 def positive_seconds(text: str) -> float:
     try:
         seconds = float(text)

@@ -13,7 +13,7 @@ if not __package__:  # run by its path
 
 from backend.config import load_settings
 from backend.database import reset_db
-from backend.scripts.locks import positive_seconds, telling_who_holds
+from backend.scripts.locks import add_lock_timeout, telling_who_holds
 from backend.scripts.ownership import Deed, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
@@ -47,13 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--yes-drop", metavar="NAME", help="the database's name, to drop what is in it all the same"
     )
-    parser.add_argument(
-        "--lock-timeout",
-        metavar="SECONDS",
-        type=positive_seconds,
-        default=5,
-        help="how long to wait for others' locks (%(default)s)",
-    )
+    add_lock_timeout(parser)
     return parser.parse_args(arguments)
 
 

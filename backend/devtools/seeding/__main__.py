@@ -18,7 +18,7 @@ from backend.config import ConfigurationError, load_settings
 from backend.database import schema_state
 from backend.devtools.seeding.loading import TABLES, Advance, NotEmptyError, seed, tidy
 from backend.devtools.seeding.plan import UNTIL, Plan
-from backend.scripts.locks import positive_seconds, telling_who_holds
+from backend.scripts.locks import add_lock_timeout, telling_who_holds
 from backend.scripts.ownership import Deed, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
@@ -82,13 +82,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--replace", action="store_true", help="empty the six tables first, in the same transaction"
     )
     parser.add_argument("--yes-seed", metavar="NAME", help="the database's name, to write to it all the same")
-    parser.add_argument(
-        "--lock-timeout",
-        metavar="SECONDS",
-        type=positive_seconds,
-        default=5,
-        help="how long to wait for others' locks (%(default)s)",
-    )
+    add_lock_timeout(parser)
     return parser.parse_args(arguments)
 
 
