@@ -1,5 +1,6 @@
 """What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -116,3 +117,12 @@ def connect_pinned(postgres_database: str) -> Iterator[Connect]:
     yield connect
     for engine in engines:
         engine.dispose()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """Give a port of loopback on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port

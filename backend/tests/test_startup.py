@@ -1,6 +1,5 @@
 """What a start says of a database that is not there, will not have us, or is newer than the code."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -27,14 +26,6 @@ def newer(postgres_empty: str) -> Iterator[Engine]:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:

@@ -1,7 +1,6 @@
 """What the doctor finds in a database: a real one, as it should be, and with each thing wrong once."""
 
 import shutil
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,14 +28,6 @@ def no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(inside, "DIRECTORY", tmp_path / ".dev" / "postgres-18")
     monkeypatch.setattr(inside, "PATIENCE_SECONDS", 0.1)
     return tmp_path / ".dev" / "postgres-18"
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def url_of(engine: Engine) -> str:
