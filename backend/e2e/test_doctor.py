@@ -58,7 +58,7 @@ def teach(checkout: Checkout, cure: str, password: str) -> None:
     )  # fmt: skip
 
 
-def test_what_goes_wrong_with_composes_database_is_found_one_by_one(
+def test_database_that_is_up_is_well_and_a_checkout_of_its_name_and_port_is_in_its_way(
     checkout: Checkout, tmp_path: Path
 ) -> None:
     project = checkout.environment["COMPOSE_PROJECT_NAME"]
@@ -90,7 +90,12 @@ def test_what_goes_wrong_with_composes_database_is_found_one_by_one(
     assert str(checkout.path) in mistakes["compose/project"]
     assert f"of the project {project} in {checkout.path}" in mistakes["ports/DB_PORT"]
 
-    # The volume keeps what it was made with.
+
+def test_password_and_user_that_the_volume_does_not_know_are_found_and_the_cure_cures(
+    checkout: Checkout,
+) -> None:
+    """The volume keeps what it was made with."""
+    up(checkout)
     (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='$ \" {SECRET}'\n")
     up(checkout)
     found = findings(checkout, "[cd]*")
@@ -107,9 +112,13 @@ def test_what_goes_wrong_with_composes_database_is_found_one_by_one(
     (checkout.path / ".env").write_text("POSTGRES_USER='somebody'\n")
     up(checkout)
     assert "does not know user 'somebody'" in wrong(findings(checkout, "compose/*"))["compose/password"]
-    (checkout.path / ".env").unlink()
 
-    # An image of another version, by which a database of its own would be made beside the volume's.
+
+def test_image_of_another_version_and_a_service_that_ended_badly_are_found(checkout: Checkout) -> None:
+    up(checkout)
+    volume = f"{checkout.environment['COMPOSE_PROJECT_NAME']}_db"
+
+    # By that image a database of its own would be made beside the volume's.
     compose = checkout.path / "compose.yaml"
     text = compose.read_text()
     compose.write_text(text.replace("postgres:18", "postgres:17"))
