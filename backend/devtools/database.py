@@ -126,7 +126,7 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
     with tempfile.TemporaryDirectory() as place:
-        for command in steps(verb, rest, settings.postgres_db, os.path.join(place, "backup.zip")):  # noqa: PTH118  a word
+        for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.zip"):
             if code := run(command, environment):
                 return code
     tell("It worked on the ephemeral server, which is gone again. Nothing of yours was changed.")

@@ -176,6 +176,7 @@ def reading(path: Path, tell: Callable[[int], None] = lambda _: None) -> Iterato
                 )
             with zipfile.ZipFile(file) as archive:
                 yield _read(path, archive, tell)
+    # The second is what zipfile says to a flipped bit by which a way of packing is named that it does not know.
     except (zipfile.BadZipFile, NotImplementedError) as error:
         is_zip = beginning.startswith(b"PK")
         said = "is not whole: it was cut or changed" if is_zip else "is no backup of `nox -s db_backup`"

@@ -35,8 +35,8 @@ _CLIENTS = """
      WHERE datname = %s AND pid <> pg_backend_pid() AND
        coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')) AS clients
 """
-_END = f"SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM {_CLIENTS} WHERE is_ours_to_end"  # noqa: S608  our own words
-_OTHERS = f"SELECT pid, usename, application_name FROM {_CLIENTS} WHERE NOT is_ours_to_end ORDER BY pid"  # noqa: S608  likewise
+_END = f"SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM {_CLIENTS} WHERE is_ours_to_end"  # noqa: S608  of constants alone; the name is a parameter
+_OTHERS = f"SELECT pid, usename, application_name FROM {_CLIENTS} WHERE NOT is_ours_to_end ORDER BY pid"  # noqa: S608  of constants alone; the name is a parameter
 _JUST_MADE = """
     SELECT datname FROM pg_database
     WHERE datname ~ %s AND datconnlimit = %s AND shobj_description(oid, 'pg_database') IS NULL

@@ -173,4 +173,5 @@ def _look(container: str, deadline: float) -> None:
         raise ConfigurationError(
             f"A server for the upgrade did not start. Nothing was changed. Its log ends:\n{log}"
         )
+    # A container tells nobody that its server takes connections: it has to be asked again.
     time.sleep(_PAUSE)

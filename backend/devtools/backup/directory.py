@@ -156,6 +156,7 @@ def remove(directory: Path) -> None:
             # The server of a run that was killed may be on its way out.
             if time.monotonic() > deadline:
                 raise
+            # Nothing tells when another process has let go of its files.
             time.sleep(_PAUSE)
         else:
             return
@@ -167,6 +168,7 @@ def _is_free(directory: Path) -> bool:
     while running(directory) is not None:
         if time.monotonic() > deadline:
             return False
+        # It is no child of ours, whose end could be waited for.
         time.sleep(_PAUSE)
     return True
 

@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 5.0
 _CHUNK = 1 << 16
 
 
-class ToolFailed(ConfigurationError):  # noqa: N818 (it says what is so)
+class ToolError(ConfigurationError):
     """One of PostgreSQL's programs ended with an error, told in its own last words."""
 
 
@@ -43,30 +43,30 @@ class Tools:
     """How the server's URL reads from where the programs run."""
 
     def dump(self, url: URL, *options: str) -> Iterator[bytes]:
-        """Give what pg_dump writes of a database, piece by piece. Raises ToolFailed."""
+        """Give what pg_dump writes of a database, piece by piece. Raises ToolError."""
         conninfo, environment = connection_words(self.place(url))
         command = [*self.command("pg_dump"), *options, "--dbname", conninfo]
         return _output(command, environment)
 
     def restore(self, chunks: Iterable[bytes], url: URL, *options: str) -> None:
-        """Have pg_restore read a dump, piece by piece, into a database. Raises ToolFailed."""
+        """Have pg_restore read a dump, piece by piece, into a database. Raises ToolError."""
         conninfo, environment = connection_words(self.place(url))
         self._feed(["--exit-on-error", *options, "--dbname", conninfo], chunks, environment)
 
     def dump_roles(self, url: URL) -> Iterator[bytes]:
-        """Give the statements that make a server's roles, with their passwords. Raises ToolFailed."""
+        """Give the statements that make a server's roles, with their passwords. Raises ToolError."""
         conninfo, environment = connection_words(self.place(url))
         command = [*self.command("pg_dumpall"), "--roles-only", "--dbname", conninfo]
         return _output(command, environment)
 
     def run_script(self, script: bytes, url: URL) -> None:
-        """Have psql run statements of which some may fail: a role may be there already. Raises ToolFailed."""
+        """Have psql run statements of which some may fail: a role may be there already. Raises ToolError."""
         conninfo, environment = connection_words(self.place(url))
         command = [*self.command("psql"), "--no-psqlrc", "--quiet", "--dbname", conninfo]
         self._write(command, [script], environment)
 
     def check(self, chunks: Iterable[bytes]) -> None:
-        """Have pg_restore read a dump's list of contents. Raises ToolFailed."""
+        """Have pg_restore read a dump's list of contents. Raises ToolError."""
         self._feed(["--list"], chunks, {})
 
     def _feed(self, arguments: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
@@ -75,7 +75,7 @@ class Tools:
     @staticmethod
     def _write(command: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
         with _running(command, environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert process.stdin is not None  # noqa: S101  asked for above
+            assert process.stdin is not None  # noqa: S101  it is a PIPE, which the type does not say
             # It may end before it has read all: because it failed, or because the list of contents comes first.
             with suppress(BrokenPipeError), process.stdin:
                 for chunk in chunks:
@@ -135,7 +135,7 @@ def _of_image(image: str, url: URL) -> Tools:
 
 def _output(command: list[str], environment: dict[str, str]) -> Iterator[bytes]:
     with _running(command, environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101  asked for above
+        assert process.stdout is not None  # noqa: S101  it is a PIPE, which the type does not say
         while chunk := process.stdout.read(_CHUNK):
             yield chunk
 
@@ -144,7 +144,7 @@ def _output(command: list[str], environment: dict[str, str]) -> Iterator[bytes]:
 def _running(
     command: list[str], environment: dict[str, str], *, stdin: int, stdout: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for as long as the block, wait for its end, and raise ToolFailed if that is not a good one."""
+    """Run a program for as long as the block, wait for its end, and raise ToolError if that is not a good one."""
     with tempfile.TemporaryFile() as words:
         try:
             # In a session of its own: a terminal's Ctrl-C is ours to answer.
@@ -153,7 +153,7 @@ def _running(
                 stderr=words, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise ToolFailed(f"{command[0]} cannot be run: {error.strerror}.") from error
+            raise ToolError(f"{command[0]} cannot be run: {error.strerror}.") from error
         try:
             yield process
             code = process.wait()
@@ -166,7 +166,7 @@ def _running(
                     with suppress(BrokenPipeError):
                         pipe.close()
         if code != 0:
-            raise ToolFailed(_said(words) or f"{command[0]} ended with exit code {code}.")
+            raise ToolError(_said(words) or f"{command[0]} ended with exit code {code}.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

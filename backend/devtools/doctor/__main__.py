@@ -3,17 +3,18 @@
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  what is imported first decides how fast it is
+# By os.path throughout: pathlib would be imported before `sys.path` is mended, and by an old Python too.
+HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  see above
 
 # Nothing is written, bytecode included.
 sys.dont_write_bytecode = True
 if not __package__:  # run by its path, in which modules lie that others are named like
-    sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  as above
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  as above
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  see HERE
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  see HERE
 
 if __name__ == "__main__":
     try:
-        if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
+        if sys.version_info < (3, 11):  # noqa: UP036  an old one runs this line, and is told
             from backend.devtools.doctor.too_old import main
         else:
             from backend.devtools.doctor.checkup import main

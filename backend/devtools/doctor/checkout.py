@@ -39,7 +39,7 @@ class Checkout:
     environment: Mapping[str, str] = field(repr=False)
 
     def run(self, *command: str, seconds: float = 5.0, **variables: str) -> Said:
-        """Run a program in the checkout, with these variables beside those that are there. Raises NotThere."""
+        """Run a program in the checkout, with these variables beside those that are there. Raises NotThereError."""
         return run(
             *command, seconds=seconds, environment={**self.environment, **variables}, directory=self.root
         )
@@ -67,7 +67,7 @@ class Checkout:
 
     def is_at(self, place: str) -> bool:
         """Whether this is the checkout that Compose has as that place of the engine's machine."""
-        if os.path.exists("/.dockerenv") and not os.path.exists(place):  # noqa: PTH110  plain questions
+        if os.path.exists("/.dockerenv") and not os.path.exists(place):  # noqa: PTH110  words of Compose's
             # In a container it goes by another name, and which it is cannot be told.
             return True
         return os.path.realpath(place) == os.path.realpath(self.root)

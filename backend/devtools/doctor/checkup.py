@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from backend.devtools.children import sigterm_as_ctrl_c
 from backend.devtools.doctor import engine, files, ports, project, python, settings
 from backend.devtools.doctor.checkout import Checkout, Once
-from backend.devtools.doctor.command import NotThere, end_all
+from backend.devtools.doctor.command import NotThereError, end_all
 from backend.devtools.doctor.data import check as check_directories
 from backend.devtools.doctor.finding import Finding, State, unknown
 from backend.devtools.doctor.probes import Probe, gather
@@ -71,7 +71,7 @@ def asked_inside(
         ]
     variables = {"PYTHONPATH": str(checkout.root), "PYTHONDONTWRITEBYTECODE": "1"}
     found, late, reason = [], False, f"The Python of {environment.shown} does not run."
-    with suppress(NotThere):
+    with suppress(NotThereError):
         said = checkout.run(
             str(environment.python), "-m", f"backend.devtools.doctor.{module}", seconds=30, **variables
         )
@@ -126,7 +126,7 @@ def write(found: Sequence[Finding], *, is_for_program: bool) -> bool:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for line in [as_json(found)] if is_for_program else Page(sys.stdout, os.environ).lines(found):
-            print(line)  # noqa: T201  for a person or a program
+            sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     except OSError as error:
         # Python would try to write the rest once more, at its end.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from backend.devtools.doctor.finding import Finding, ok, warning, wrong
 
 APART_SECONDS, FAR_APART_SECONDS = 2.0, 60.0
+# In minutes: below them a number of the smaller unit says it better.
+SECONDS_UP_TO, MINUTES_UP_TO = 2, 120
 CURE = (
     "Set the clocks by NTP (`sudo timedatectl set-ntp true`); after sleep, restart Docker Desktop, and in WSL run "
     "`sudo hwclock --hctosys`."
@@ -24,6 +26,6 @@ def told(name: str, whose: str, theirs: float, asked: float, answered: float) ->
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
-    if minutes < 2:  # noqa: PLR2004  up to there seconds say it better
+    if minutes < SECONDS_UP_TO:
         return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"  # noqa: PLR2004  likewise
+    return f"{minutes:.0f} min" if minutes < MINUTES_UP_TO else f"{minutes / 60:.0f} h"

@@ -20,7 +20,7 @@ _lock = threading.Lock()
 _ended = threading.Event()
 
 
-class NotThere(Exception):  # noqa: N818 (it says what is so)
+class NotThereError(Exception):
     """The program is not on PATH, or may not be run."""
 
 
@@ -39,10 +39,10 @@ class Said:
 
 
 def run(*command: str, seconds: float, environment: Mapping[str, str], directory: Path | None = None) -> Said:
-    """Run a program to its end, or end it and its children when the time is up. Raises NotThere."""
+    """Run a program to its end, or end it and its children when the time is up. Raises NotThereError."""
     program = shutil.which(command[0], path=environment.get("PATH", ""))
     if program is None:
-        raise NotThere(command[0])
+        raise NotThereError(command[0])
     process = _start([program, *command[1:]], environment, directory)
     try:
         out, error = process.communicate(timeout=seconds)
@@ -64,7 +64,7 @@ def _start(
     # Under the lock, so that none is started that `end_all` does not know of.
     with _lock:
         if _ended.is_set():
-            raise NotThere(command[0])
+            raise NotThereError(command[0])
         try:
             process = subprocess.Popen(
                 command,
@@ -76,7 +76,7 @@ def _start(
                 start_new_session=True,  # so that its children can be ended with it
             )
         except OSError:
-            raise NotThere(command[0]) from None
+            raise NotThereError(command[0]) from None
         _running.add(process)
         return process
 

@@ -22,7 +22,8 @@ _WAYS = {
 
 def main() -> None:
     for finding in examine():
-        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  for the doctor
+        # The doctor reads them line by line, from the other end of a pipe.
+        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  see above
 
 
 def examine() -> Iterator[Finding]:
@@ -34,7 +35,8 @@ def examine() -> Iterator[Finding]:
         return
     client.close()
     try:
-        import testcontainers.core.config  # noqa: F401, PLC0415  it takes as long as all the rest, and may refuse
+        # Here, for it takes as long as all the rest; and for nothing but to see whether it refuses.
+        import testcontainers.core.config  # noqa: F401, PLC0415  see above
     except ImportError:
         for name in NAMES:
             yield unknown(name, "testcontainers is not installed.", "`nox -s venv`.")
@@ -52,7 +54,7 @@ def examine() -> Iterator[Finding]:
 
 
 def connection() -> Finding:
-    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415  see examine
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415  slow, and only there once examine has seen it
 
     name = NAMES[0]
     asked_for = next((each for each in (MODE, HOST, "TC_HOST") if os.environ.get(each)), "")
@@ -62,7 +64,7 @@ def connection() -> Finding:
             LOOK_SECONDS, lambda: (client.get_connection_mode().value, client.host()), "asking"
         )
         client.client.close()
-    except Exception as error:  # noqa: BLE001  whatever Docker's library raises; it could hold anything
+    except Exception as error:  # noqa: BLE001  docker, requests and urllib3 each raise their own; none may end the page
         return unknown(name, f"testcontainers cannot tell its way: {type(error).__name__}.")
     why = f"as {asked_for} says" if asked_for else f"which {MODE} would change"
     return ok(name, f"The tests reach containers {_WAYS[mode].format(host=host)} ({mode}), {why}.")
@@ -71,10 +73,10 @@ def connection() -> Finding:
 def reaper() -> Finding:
     """Start Ryuk as a run of the tests does, wait for its answer, and have it gone again."""
     # They import testcontainers, which takes long and may refuse.
-    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415
-    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
+    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415  see above
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  see above
 
-    from backend.devtools.postgres.reaper import Arming, configured, end_reaper  # noqa: PLC0415
+    from backend.devtools.postgres.reaper import Arming, configured, end_reaper  # noqa: PLC0415  see above
 
     name = NAMES[1]
     without = "a run that is killed leaves its container until the next one removes it"

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from backend.devtools.doctor.clock import told
-from backend.devtools.doctor.command import NotThere
+from backend.devtools.doctor.command import NotThereError
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def look(checkout: Checkout) -> Docker:
     asked = time.time()
     try:
         said = checkout.run("docker", "info", "--format", "{{json .}}", seconds=ANSWER_SECONDS)
-    except NotThere:
+    except NotThereError:
         return _look_at_socket(address or DEFAULT_SOCKET)
     answered = time.time()
     info: dict[str, Any] = {}

@@ -22,6 +22,10 @@ SHOWN = 3
 _MADE = frozenset({".git", ".venv", ".nox", ".dev", "node_modules", "__pycache__", ".hypothesis"})
 _LARGEST_SCRIPT = 1_000_000
 MEGABYTE = 1024 * 1024
+GIGABYTE = 1024
+"""In megabytes, as what follows."""
+ROOM_IN_MEMORY = 512
+"""What an embedded server of the tests looks for."""
 MEMORY = Path("/dev/shm")  # noqa: S108  where the tests' servers keep their data, by the system's own name
 
 
@@ -125,8 +129,7 @@ def memory(place: Path) -> Finding:
     except OSError:
         return warning(name, f"There is no {place}: the tests' servers keep their data on a disk.", cure)
     free = usage.free // MEGABYTE
-    # What an embedded server of the tests looks for.
-    if free < 512:  # noqa: PLR2004  see above
+    if free < ROOM_IN_MEMORY:
         return warning(
             name, f"Only {_size(free)} free in {place}: the tests' servers keep their data on a disk.", cure
         )
@@ -134,4 +137,4 @@ def memory(place: Path) -> Finding:
 
 
 def _size(megabytes: int) -> str:
-    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes} MB"  # noqa: PLR2004  a gigabyte
+    return f"{megabytes / GIGABYTE:.1f} GB" if megabytes >= GIGABYTE else f"{megabytes} MB"

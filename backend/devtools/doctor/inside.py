@@ -42,7 +42,8 @@ _SOURCES = {
 
 def main() -> None:
     for finding in examine():
-        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  for the doctor
+        # The doctor reads them line by line, from the other end of a pipe.
+        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  see above
 
 
 def examine() -> Iterator[Finding]:

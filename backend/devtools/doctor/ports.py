@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.devtools.doctor import settings
-from backend.devtools.doctor.command import NotThere
+from backend.devtools.doctor.command import NotThereError
 from backend.devtools.doctor.finding import Finding, ok, warning, wrong
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _refusal(port: int) -> str:
 
 
 def _container(port: int, checkout: Checkout) -> Holder | None:
-    with suppress(NotThere):
+    with suppress(NotThereError):
         form = f"{{{{.Names}}}}\t{_LABELS}"
         said = checkout.run("docker", "ps", "--filter", f"publish={port}", "--format", form)
         for line in said.out.splitlines():
@@ -168,7 +168,7 @@ def _leads_to(link: Path, wanted: set[str]) -> bool:
 
 
 def _by_lsof(port: int, checkout: Checkout) -> Iterator[int]:
-    with suppress(NotThere):
+    with suppress(NotThereError):
         said = checkout.run("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fp")
         yield from (int(number) for number in re.findall(r"^p(\d+)$", said.out, re.MULTILINE))
 
@@ -189,7 +189,7 @@ def _read_proc(pid: int) -> tuple[str, list[str]]:
 
 def _ask_ps(pid: int, checkout: Checkout) -> tuple[str, list[str]]:
     """Do as `_read_proc` where there is no /proc."""
-    with suppress(NotThere):
+    with suppress(NotThereError):
         place = checkout.run("lsof", "-a", "-p", str(pid), "-d", "cwd", "-Fn").out
         words = checkout.run("ps", "-o", "command=", "-p", str(pid)).out.split()
         return place.rpartition("\nn")[2].strip(), words

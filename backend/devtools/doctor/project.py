@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from backend.devtools.doctor.command import NotThere
+from backend.devtools.doctor.command import NotThereError
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read(checkout: Checkout, docker: Docker) -> Project:
         said = checkout.run("docker", "compose", "config", "--format", "json", seconds=10)
         if said.code == 0:
             return Project(json.loads(said.out))
-    except (NotThere, ValueError):
+    except (NotThereError, ValueError):
         pass
     # What Compose says of it quotes lines, which may hold a password.
     return Project({}, "Compose cannot read compose.yaml and .env.")

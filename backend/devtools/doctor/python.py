@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.devtools.doctor.command import NotThere
+from backend.devtools.doctor.command import NotThereError
 from backend.devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _packages(checkout: Checkout, environment: Environment) -> Finding:
     try:
         said = checkout.run(str(environment.python), "-B", "-I", str(script), LOCK, seconds=15)
         beside = json.loads(said.out)
-    except (NotThere, ValueError):
+    except (NotThereError, ValueError):
         return unknown(name, f"The Python of {shown} could not be asked what it has.", f"{make(checkout)}.")
     missing, other, count = beside["missing"], beside["other"], beside["count"]
     if not missing and not other:
