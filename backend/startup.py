@@ -169,6 +169,8 @@ def explain_refusal(error: OperationalError, url: URL, *, look: bool = True) -> 
     if not asked and not look:
         return None
     if can_connect(url.set(database="postgres")):
+        if can_connect(url):
+            return None  # the server came up between the attempt that failed and these
         return (
             f"There is no database {url.database!r} at {describe(url)}.\n"
             f"Create it (`createdb -h {url.host} -p {url.port or 5432} -U {url.username} {url.database}`), "

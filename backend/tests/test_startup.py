@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.database import connect, init_db
 from backend.main import create_app
-from backend.startup import start_database, wait_for_database
+from backend.startup import explain_refusal, start_database, wait_for_database
 
 SECRET = "do-not-print-this"
 
@@ -26,6 +27,15 @@ def newer(postgres_empty: str) -> Iterator[Engine]:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
     yield engine
     engine.dispose()
+
+
+def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_clone: str, unused_port: int) -> None:
+    url = make_url(postgres_clone)
+    with pytest.raises(OperationalError) as caught:
+        connect(url.set(host="127.0.0.1", port=unused_port)).connect()
+
+    assert explain_refusal(caught.value, url) is None
+    assert "There is no database 'absent'" in str(explain_refusal(caught.value, url.set(database="absent")))
 
 
 def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
