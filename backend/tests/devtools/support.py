@@ -46,12 +46,17 @@ def postmaster(data: Path) -> int:
     return int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
 
 
+CHOOSES_A_SERVER = ("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG")
+# Where these are set, pytest says more in its summary.
+SAYS_MORE = ("CI", "BUILD_NUMBER")
+
+
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with Docker out of reach and nothing that chooses a server."""
+    """Return this process's environment with Docker out of reach, and nothing that chooses a server or says more."""
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG"))
+        if not name.startswith(CHOOSES_A_SERVER) and name not in SAYS_MORE
     }
     return inherited | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | NO_DOCKER | variables
 
