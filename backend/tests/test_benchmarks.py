@@ -138,8 +138,10 @@ def test_way_that_does_not_isolate_is_not_measured(tmp_path: Path) -> None:
     peers.mkdir()
     shutil.copy(PEERS / "suite.py", peers)
     (peers / "leaky.py").write_text(
-        (PEERS / "clone_a_test.py").read_text(encoding="utf-8").partition("@pytest.fixture\ndef database")[0]
-        + "@pytest.fixture\ndef database(plain: Engine) -> Engine:\n    return plain\n\n\n"
+        (PEERS / "clone_a_test.py")
+        .read_text(encoding="utf-8")
+        .partition("@pytest.fixture\ndef postgres_engine")[0]
+        + "@pytest.fixture\ndef postgres_engine(plain: Engine) -> Engine:\n    return plain\n\n\n"
         + "@pytest.fixture(scope='session')\ndef plain"
         + (PEERS / "clone_a_test.py").read_text(encoding="utf-8").partition("\ndef plain")[2],
         encoding="utf-8",

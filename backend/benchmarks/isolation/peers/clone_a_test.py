@@ -39,7 +39,7 @@ def template(server: str, administration: psycopg.Connection) -> str:
 
 
 @pytest.fixture
-def database(server: str, administration: psycopg.Connection, template: str) -> Iterator[Engine]:
+def postgres_engine(server: str, administration: psycopg.Connection, template: str) -> Iterator[Engine]:
     name = f"clone_{next(_numbers)}"
     administration.execute(f"create database {name} template {template} strategy file_copy".encode())
     engine = connect(sqlalchemy_url(database_url(server, name)))

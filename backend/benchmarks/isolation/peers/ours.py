@@ -15,7 +15,7 @@ TIER = os.environ["BENCH_TIER"]
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     for item in items:
-        if "database" in item.fixturenames:
+        if "postgres_engine" in item.fixturenames:
             item.add_marker(pytest.mark.postgres(TIER))
 
 
@@ -27,11 +27,6 @@ def postgres_prepare() -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def postgres_connect() -> Callable[..., Engine]:
     return connect
-
-
-@pytest.fixture
-def database(postgres_engine: Engine) -> Engine:
-    return postgres_engine
 
 
 @pytest.fixture(scope="session")

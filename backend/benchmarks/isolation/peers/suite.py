@@ -1,4 +1,4 @@
-"""The tests that every way of isolation runs; which of them, `-k` says.
+"""The tests that every way of isolation runs, each on the engine of its fixture; which of them, `-k` says.
 
 The first few warm up, and are also what proves that a way isolates; the last pays for what ends with the run.
 """
@@ -55,21 +55,21 @@ def test_plain(plain: Engine, number: int) -> None:  # noqa: ARG001  asked for b
 
 
 @each
-def test_isolated(database: Engine, number: int) -> None:
-    check_nothing_is_there(database, number)
-    insert(database)
+def test_isolated(postgres_engine: Engine, number: int) -> None:
+    check_nothing_is_there(postgres_engine, number)
+    insert(postgres_engine)
 
 
 @each
-def test_paced(database: Engine, number: int) -> None:
+def test_paced(postgres_engine: Engine, number: int) -> None:
     """Stand for a test that does something else as well, meanwhile a database can be made ahead."""
-    check_nothing_is_there(database, number)
-    insert(database)
+    check_nothing_is_there(postgres_engine, number)
+    insert(postgres_engine)
     # What else a test does, in which no database is needed.
     time.sleep(PACE_SECONDS)
 
 
 @each
-def test_back_to_back(database: Engine, number: int) -> None:
+def test_back_to_back(postgres_engine: Engine, number: int) -> None:
     """Want the next database at once."""
-    check_nothing_is_there(database, number)
+    check_nothing_is_there(postgres_engine, number)

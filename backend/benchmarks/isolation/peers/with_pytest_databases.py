@@ -41,7 +41,7 @@ def plain(postgres_18_service: Any) -> Iterator[Engine]:  # noqa: ANN401  its ty
 
 
 @pytest.fixture
-def database(plain: Engine) -> Iterator[Engine]:
+def postgres_engine(plain: Engine) -> Iterator[Engine]:
     yield plain
     with plain.begin() as connection:
         connection.execute(TRUNCATE)

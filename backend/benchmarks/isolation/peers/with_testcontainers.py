@@ -34,7 +34,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def database(engine: Engine) -> Iterator[Engine]:
+def postgres_engine(engine: Engine) -> Iterator[Engine]:
     Base.metadata.create_all(engine)
     yield engine
     Base.metadata.drop_all(engine)
