@@ -23,7 +23,8 @@ class Debugger:
         self.numbers = itertools.count(1)
         self.arrived: queue.Queue[Message] = queue.Queue()
         self.passed: list[Message] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -31,9 +32,10 @@ class Debugger:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
+        # It closes what it reads: a pipe that is closed under it would fail the test by its thread's exception.
+        self.reader.join(self.seconds)
+        if self.process.stdin:
+            self.process.stdin.close()
 
     def launch(self, configuration: Message, breakpoint_at: tuple[str, int]) -> None:
         """Start the program of a launch configuration, with a breakpoint on a line of a file."""
@@ -96,7 +98,11 @@ class Debugger:
 
     def _read(self) -> None:
         assert self.process.stdout
-        while header := self.process.stdout.readline():
-            length = int(header.removeprefix(b"Content-Length:"))
-            self.process.stdout.readline()
-            self.arrived.put(json.loads(self.process.stdout.read(length)))
+        with self.process.stdout as messages:
+            while header := messages.readline():
+                length = int(header.removeprefix(b"Content-Length:"))
+                messages.readline()
+                body = messages.read(length)
+                # The last may be cut off.
+                if len(body) == length:
+                    self.arrived.put(json.loads(body))
