@@ -53,7 +53,7 @@ class Choice:
     def start(self, *, template: str | None = None) -> Server:
         """Start the server, or connect to the one that was given; raise PostgresUnavailable if it fails.
 
-        `template` is a digest of what makes the template database: an embedded server has it already if it was made
+        `template` is a digest of what makes the template database: a server of ours has it already if it was made
         before.
         """
         return self._start(template)
@@ -138,7 +138,7 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
         environment.get("PG_VERSION") or environment.get("PG_MAJOR") or image.rpartition(":")[2]
     )
 
-    def start(_template: str | None) -> Server:
+    def start(template: str | None) -> Server:
         # Importing docker and testcontainers takes longer than an embedded server's whole start.
         try:
             from .container import start_container  # noqa: PLC0415  docker takes 150 ms
@@ -150,7 +150,7 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
                 f"testcontainers cannot read its settings (TC_* or TESTCONTAINERS_* in the environment): {error}."
             ) from None
 
-        return start_container(image, pull_seconds)
+        return start_container(image, pull_seconds, template)
 
     return Choice("docker", version, f"in Docker ({image})", why, start)
 

@@ -10,20 +10,34 @@ import atexit
 import secrets
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 
-from .container_seed import DATA, ENTRY_POINT, ContainerSeed, NoSeed, find_seed, make_seed
+from .container_seed import (
+    DATA,
+    ENTRY_POINT,
+    ContainerSeed,
+    NoSeed,
+    add_template,
+    find_seed,
+    make_seed,
+)
 from .container_seed import remove as remove_seed
 from .engine import connect_to_engine, engine_address, shown
 from .ready import NotReady, no_connection, version_if_ready
 from .reaper import KEPT_PREFIX, Arming, configured, disarm_for_good, end_reaper, labels, remove_abandoned
-from .seeds import secret_of
+from .seeds import IMAGE_SETTING, INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING, secret_of
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable, Server, local_url
 from .settings import LEAK_SETTINGS, LOG_SETTINGS, TEST_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 USER = "postgres"
 PORT = 5432
@@ -54,7 +68,7 @@ class EphemeralPostgres(PostgresContainer):
 
     version = ""
 
-    def __init__(self, image: str, shown: str | None = None) -> None:
+    def __init__(self, image: str, shown: str | None = None, *, settings: Sequence[str] = ()) -> None:
         # All given, for what is not is read from POSTGRES_* in the environment, which may mean the application's.
         super().__init__(
             image,
@@ -69,7 +83,7 @@ class EphemeralPostgres(PostgresContainer):
         self.with_tmpfs_mount("/pgtmp", "rw")
         self.with_env("PGDATA", "/pgtmp/data")
         self.with_env("POSTGRES_INITDB_ARGS", "--no-sync --encoding=UTF8")
-        self.with_command(["postgres", *(word for text in _SETTINGS for word in ("-c", text))])
+        self.with_command(["postgres", *(word for text in (*_SETTINGS, *settings) for word in ("-c", text))])
         self.with_kwargs(labels=labels())
 
     def administrative_url(self) -> str:
@@ -143,14 +157,23 @@ class EphemeralPostgres(PostgresContainer):
 class SeededPostgres(EphemeralPostgres):
     """One whose data are in its image already, and copied into memory before the server starts."""
 
-    def __init__(self, seed: ContainerSeed, shown: str) -> None:
-        super().__init__(seed.name, shown)
+    def __init__(self, seed: ContainerSeed, shown: str, *, settings: Sequence[str] = ()) -> None:
+        super().__init__(seed.name, shown, settings=settings)
         self.with_tmpfs_mount("/pgtmp", f"rw,uid={seed.uid},gid={seed.gid},mode=0700")
         self.with_envs(**seed.environment(secret_of(self.password)))
         self.with_kwargs(labels=labels(), entrypoint=ENTRY_POINT, user=f"{seed.uid}:{seed.gid}")
 
     def _configure(self) -> None:
         """Set none of the variables by which the image's own entry point initialises."""
+
+
+class GrowingPostgres(SeededPostgres):
+    """One whose data stay in its own layer, to become another seed."""
+
+    def __init__(self, seed: ContainerSeed, shown: str) -> None:
+        super().__init__(seed, shown)
+        self.tmpfs.clear()
+        self.with_env("PGDATA", DATA)
 
 
 class Started:
@@ -210,11 +233,40 @@ def _leave(user: object) -> None:
         end_reaper()
 
 
-def start_container(image: str, pull_seconds: float) -> Server:
+def start_container(image: str, pull_seconds: float, template: str | None) -> Server:
     """Start a new server from the image, its data in memory, durability off. Raises PostgresUnavailable.
 
-    It runs a seed of the image, made at the first use, and the image itself where that does not work.
+    It runs a seed of the image, made at the first use, and the image itself where that does not work. One that has the
+    template of this digest in it is preferred.
     """
+    try:
+        with _watched(pull_seconds) as notes:
+            container = _seeded(image, template) or Started(EphemeralPostgres(image))
+    except (DockerException, OSError) as error:
+        raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
+    return container.server(tuple(notes))
+
+
+def make_template_image(image: str, template: str, fill: Callable[[str], None]) -> None:
+    """Have the image's later containers begin with what `fill` makes on a new server, given its URL.
+
+    Where the image has no seed, nothing is done. Raises NoSeed, PostgresUnavailable, DockerException, OSError, and what
+    `fill` raises.
+    """
+    client = _patient_client()
+    try:
+        bare = find_seed(client, image)
+        if bare is not None:
+            with _watched(RYUK_PULL_SECONDS):
+                add_template(client, bare, template, lambda seed: Started(GrowingPostgres(seed, image)), fill)
+    finally:
+        client.close()
+
+
+@contextmanager
+def _watched(pull_seconds: float) -> Iterator[list[str]]:
+    """Have the reaper watch over what is started in the block; what it has to tell people is there afterwards."""
+    notes: list[str] = []
     this_start = object()
     _users.add(this_start)
     try:
@@ -224,27 +276,29 @@ def start_container(image: str, pull_seconds: float) -> Server:
             # It is armed once, and not again by each container.
             testcontainers_config.ryuk_disabled = True
             try:
-                container = _seeded(image) or Started(EphemeralPostgres(image))
+                yield notes
             finally:
-                notes = arming.notes()
-    except (DockerException, OSError) as error:
-        raise PostgresUnavailable(f"The container of {image} cannot be made: {error}") from None
+                notes += arming.notes()
     finally:
         _leave(this_start)
-    return container.server(notes)
 
 
-def _seeded(image: str) -> Started | None:
-    """Start a container of the image's seed, made first if need be; None, and a line, where that does not work."""
+def _patient_client() -> DockerClient:
     client = connect_to_engine()
     # It has answered, and a commit may take a busy one longer than an answer.
     client.api.timeout = START_SECONDS
+    return client
+
+
+def _seeded(image: str, template: str | None) -> Started | None:
+    """Start a container of the image's seed, made first if need be; None, and a line, where that does not work."""
+    client = _patient_client()
     seed = None
     try:
         remove_abandoned(client)
-        seed = find_seed(client, image)
+        seed = find_seed(client, image, template)
         made = seed or make_seed(client, image, lambda arguments: _unseeded(image, arguments))
-        return Started(SeededPostgres(made, image))
+        return Started(SeededPostgres(made, image, settings=_about_template(made, image, template)))
     except (NoSeed, PostgresUnavailable, DockerException, OSError) as error:
         first, *log = str(error).splitlines() or [type(error).__name__]
         reason = first.removesuffix(" Its log ends:").rstrip(".") + (f" ({log[-1].strip()})" if log else "")
@@ -254,6 +308,13 @@ def _seeded(image: str) -> Started | None:
         return None
     finally:
         client.close()
+
+
+def _about_template(seed: ContainerSeed, image: str, template: str | None) -> Sequence[str]:
+    """Return the settings by which the server tells whoever prepares the template what there is, and what is not."""
+    if seed.template is not None:
+        return [f"{INSIDE_SETTING}={SEEDED_TEMPLATE}"]
+    return [] if template is None else [f"{WANTED_SETTING}={template}", f"{IMAGE_SETTING}={image}"]
 
 
 def _unseeded(image: str, initdb_arguments: str) -> Started:

@@ -3,6 +3,8 @@
 A container of the image is started as anybody would, with its data where no volume is, shut down when it answers, and
 committed. What the image's own entry point and its `/docker-entrypoint-initdb.d` do is in it, so, and none of it is
 done again: a container of the seed copies the data into memory and runs `postgres`.
+
+A seed with a project's template database in it is made of such an image in the same way, by what prepares the template.
 """
 
 from __future__ import annotations
@@ -37,14 +39,17 @@ DATA = "/pgseed/data"
 """In the container's own layer: what lies in a volume, where images have their data, is not committed."""
 SEED_LABEL = "postgres-for-tests.seed"
 BASE_LABEL = "postgres-for-tests.base"
+TEMPLATE_LABEL = "postgres-for-tests.template"
 KEPT_OF_A_BASE = 2
+KEPT_TEMPLATES_OF_A_BASE = 5
 KEPT_DAYS = 14
 _STOP_SECONDS = 20
 _CHECKSUMS_SINCE = 18
 
 # In place, one byte at a time, because dd counts in blocks: it is a hundred of them.
+# Where the data are to become a seed they stay where they are.
 _ENTRY = """
-cp -a "$SEED_DATA" "$PGDATA" &&
+{ [ "$SEED_DATA" = "$PGDATA" ] || cp -a "$SEED_DATA" "$PGDATA"; } &&
 printf %s "$SEED_SECRET" | dd of="$PGDATA/$SEED_FILE" bs=1 seek="$SEED_OFFSET" conv=notrunc 2>/dev/null &&
 exec "$@"
 """
@@ -65,6 +70,8 @@ class ContainerSeed:
     file: str
     offset: int
     iterations_width: int
+    template: str | None = None
+    """The digest of what made the template database in it; None where there is none."""
 
     def environment(self, secret: str) -> dict[str, str]:
         """Return what the entry point reads, with what follows a verifier's count of iterations."""
@@ -81,14 +88,20 @@ def initdb_arguments(environment: dict[str, str]) -> str:
     return "--no-sync --encoding=UTF8" + (" --no-data-checksums" if checksums else "")
 
 
-def find_seed(client: DockerClient, image: str) -> ContainerSeed | None:
-    """Return the seed of this very image, which a newer one of the same name has not yet. Raises DockerException."""
-    name = f"{REPOSITORY}:{_key(client.images.get(image).attrs)}"
-    try:
-        labels: dict[str, str] = client.images.get(name).labels
-        return ContainerSeed(name, **json.loads(labels[SEED_LABEL]))
-    except (ImageNotFound, KeyError, ValueError, TypeError):
-        return None
+def find_seed(client: DockerClient, image: str, template: str | None = None) -> ContainerSeed | None:
+    """Return the seed of this very image with the template of this digest in it, else its bare one.
+
+    None where there is neither, as with a newer image of the same name. Raises DockerException.
+    """
+    bare = f"{REPOSITORY}:{_key(client.images.get(image).attrs)}"
+    wanted: list[tuple[str, str | None]] = [(bare, None)]
+    if template is not None:
+        wanted.insert(0, (_with_template(bare, template), template))
+    for name, inside in wanted:
+        with suppress(ImageNotFound, KeyError, ValueError, TypeError):
+            labels: dict[str, str] = client.images.get(name).labels
+            return ContainerSeed(name, **json.loads(labels[SEED_LABEL]), template=inside)
+    return None
 
 
 def make_seed(client: DockerClient, image: str, start: Callable[[str], Started]) -> ContainerSeed:
@@ -105,26 +118,61 @@ def make_seed(client: DockerClient, image: str, start: Callable[[str], Started])
             row = connection.execute("show data_checksums").fetchone()
         if row is None or row[0] != "off":
             raise NoSeed("its data have checksums")
-        container = client.containers.get(started.container_id)
-        container.stop(timeout=_STOP_SECONDS)
-        container.reload()
-        if container.attrs["State"]["ExitCode"] != 0:
-            raise NoSeed("it does not shut down cleanly")
-        where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]))
-        key = _key(attributes)
-        labels = {
-            SEED_LABEL: json.dumps(where),
-            BASE_LABEL: image,
-            # Those of the container would have the reaper remove the image with it.
-            LABEL_SESSION_ID: "",
-            OWNER_LABEL: "",
-        }
-        changes = "\n".join(f"LABEL {name}={json.dumps(value)}" for name, value in labels.items())
-        container.commit(REPOSITORY, key, changes=changes)
+        seed = _keep(client, started, f"{REPOSITORY}:{_key(attributes)}", image)
     finally:
         started.remove()
     prune(client)
-    return ContainerSeed(f"{REPOSITORY}:{key}", **where)
+    return seed
+
+
+def add_template(
+    client: DockerClient,
+    bare: ContainerSeed,
+    template: str,
+    start: Callable[[ContainerSeed], Started],
+    fill: Callable[[str], None],
+) -> ContainerSeed:
+    """Make a seed of a bare one, with what `fill` makes on the server of the URL that it is given.
+
+    `start` starts a container whose data stay in it, and `template` is the digest of what fills it. Raises NoSeed,
+    PostgresUnavailable, DockerException, and what `fill` raises.
+    """
+    base = client.images.get(bare.name).labels.get(BASE_LABEL, "")
+    started = start(bare)
+    try:
+        fill(started.url)
+        seed = _keep(client, started, _with_template(bare.name, template), base, template)
+    finally:
+        started.remove()
+    prune(client)
+    return seed
+
+
+def _keep(
+    client: DockerClient, started: Started, name: str, base: str, template: str | None = None
+) -> ContainerSeed:
+    """Shut a server down, and make its container's data the seed of this name."""
+    container = client.containers.get(started.container_id)
+    container.stop(timeout=_STOP_SECONDS)
+    container.reload()
+    if container.attrs["State"]["ExitCode"] != 0:
+        raise NoSeed("it does not shut down cleanly")
+    where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]))
+    labels = {
+        SEED_LABEL: json.dumps(where),
+        BASE_LABEL: base,
+        TEMPLATE_LABEL: template or "",
+        # Those of the container would have the reaper remove the image with it.
+        LABEL_SESSION_ID: "",
+        OWNER_LABEL: "",
+    }
+    changes = "\n".join(f"LABEL {label}={json.dumps(value)}" for label, value in labels.items())
+    container.commit(*name.split(":"), changes=changes)
+    return ContainerSeed(name, **where, template=template)
+
+
+def _with_template(bare: str, template: str) -> str:
+    return f"{bare}-{template[:16]}"
 
 
 def _key(attributes: dict[str, Any]) -> str:
@@ -153,12 +201,13 @@ def seeds(client: DockerClient) -> list[dict[str, Any]]:
 
 
 def prune(client: DockerClient) -> None:
-    """Remove seeds that no container uses: older than KEPT_DAYS, or beyond the KEPT_OF_A_BASE newest of one image."""
-    kept: dict[str, int] = {}
+    """Remove seeds that no container uses: older than KEPT_DAYS, or beyond the newest few of one image and kind."""
+    kept: dict[tuple[str, bool], int] = {}
     for record in seeds(client):
-        base = record["Labels"].get(BASE_LABEL, "")
-        kept[base] = kept.get(base, 0) + 1
-        if kept[base] > KEPT_OF_A_BASE or time.time() - record["Created"] > KEPT_DAYS * 86400:
+        kind = record["Labels"].get(BASE_LABEL, ""), bool(record["Labels"].get(TEMPLATE_LABEL))
+        kept[kind] = kept.get(kind, 0) + 1
+        most = KEPT_TEMPLATES_OF_A_BASE if kind[1] else KEPT_OF_A_BASE
+        if kept[kind] > most or time.time() - record["Created"] > KEPT_DAYS * 86400:
             remove(client, record["Id"])
 
 

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from .marks import drop_abandoned, mark, note_on
-from .seeds import INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
+from .seeds import IMAGE_SETTING, INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
 from .server import database_url
 from .template_seed import make_template_seed
 
@@ -152,7 +152,7 @@ class Databases:
                     raise TemplateUnavailable(told) from None
                 self._run(sql.SQL("alter database {} allow_connections false").format(new))
         if wanted:
-            make_template_seed(wanted, prepare)
+            make_template_seed(wanted, prepare, image=self._setting(IMAGE_SETTING))
         return template
 
     def _take_seeded(self, template: str) -> bool:

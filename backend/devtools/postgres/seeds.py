@@ -24,6 +24,8 @@ INSIDE_SETTING = "seed.template"
 """A setting of a server of ours: the name of the template database that it began with."""
 WANTED_SETTING = "seed.wanted"
 """A setting of a server of ours: the digest of the template for which there was no seed."""
+IMAGE_SETTING = "seed.image"
+"""A setting of a server of ours in a container: the image that it was asked for by."""
 
 
 @dataclass(frozen=True)

@@ -18,20 +18,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def make_template_seed(template: str, prepare: Callable[[str], None]) -> None:
+def make_template_seed(template: str, prepare: Callable[[str], None], *, image: str | None = None) -> None:
     """Have `prepare` make the template database on a server of its own, and cache what that leaves.
 
-    The run's own server will not do: by now its tests may have left a role or a setting on it. What goes wrong here
-    costs the next run the time that a seed saves, and this one a line.
+    That server is a container, where the run's own is one of this image. The run's own will not do: by now its tests
+    may have left a role or a setting on it. What goes wrong here costs the next run the time that a seed saves, and
+    this one a line.
     """
+
+    def fill(url: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            # Copied and not logged, where that can be asked for, or the seed would hold it twice.
+            how = "strategy file_copy" if connection.info.server_version >= 150000 else ""  # noqa: PLR2004
+            connection.execute(f"create database {SEEDED_TEMPLATE} template template0 {how}")
+            prepare(database_url(url, SEEDED_TEMPLATE))
+            connection.execute(f"alter database {SEEDED_TEMPLATE} allow_connections false")
+
     try:
-        _make(template, prepare)
+        if image is None:
+            _make_directory(template, fill)
+        else:
+            from .container import make_template_image  # noqa: PLC0415  docker takes 150 ms
+
+            make_template_image(image, template, fill)
     except Exception as error:  # noqa: BLE001 (whatever the project's own code raises: this run has its template)
         told = " ".join(str(error).split())
         print(f"The template is not kept for later runs: {type(error).__name__}: {told}", file=sys.stderr)  # noqa: T201  for a person
 
 
-def _make(template: str, prepare: Callable[[str], None]) -> None:
+def _make_directory(template: str, fill: Callable[[str], None]) -> None:
     binaries, identity = find_binaries(), preferred_identity()
     bare = seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), None).store
     if bare is None:
@@ -39,12 +54,7 @@ def _make(template: str, prepare: Callable[[str], None]) -> None:
     server, keeper = start_kept(binaries, identity, None, new_seed=template_seed(bare, template))
     whole = False
     try:
-        with psycopg.connect(server.url, autocommit=True) as connection:
-            # Copied and not logged, where that can be asked for, or the seed would hold it twice.
-            how = "strategy file_copy" if connection.info.server_version >= 150000 else ""  # noqa: PLR2004
-            connection.execute(f"create database {SEEDED_TEMPLATE} template template0 {how}")
-            prepare(database_url(server.url, SEEDED_TEMPLATE))
-            connection.execute(f"alter database {SEEDED_TEMPLATE} allow_connections false")
+        fill(server.url)
         whole = True
     finally:
         keeper.stop(seed=whole)
