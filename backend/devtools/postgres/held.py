@@ -39,9 +39,16 @@ def was_ended(connection: psycopg.Connection[Any]) -> bool:
 class Held:
     """The one real connection of the tier, and the transaction on it."""
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[Any]],
+        note: Callable[[str], None],
+        record: Callable[[str], None],
+    ) -> None:
         self._connect = connect
         self.note = note
+        self.record = record
+        """Told each statement, and each COMMIT and ROLLBACK, whatever was sent in its place."""
         self.lock = Lock()
         self.real: psycopg.Connection[Any] | None = None
         self.holders: list[HeldConnection] = []

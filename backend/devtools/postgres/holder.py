@@ -12,6 +12,7 @@ import psycopg
 from psycopg import ConnectionInfo, IsolationLevel, Transaction, generators, pq
 
 from .guard import Kind, TierTooWeak, kind_of
+from .recording import Telling, telling, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -49,23 +50,11 @@ class _Info(ConnectionInfo):
         return super().transaction_status
 
 
-class HeldCursor(psycopg.Cursor[Any]):
-    """A cursor that tells its connection what it is about to send."""
-
-    _statement: Any = None
-
-    def _start_query(self, query: Any = None) -> Generator[Any, Any, None]:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
-        statement = self._statement if query is None else query
-        connection.sending = statement
-        yield from super()._start_query(query)
-
-    def _start_copy_gen(self, statement: Any, params: Any = None) -> Generator[Any, Any, None]:  # noqa: ANN401
-        self._statement = statement
-        yield from super()._start_copy_gen(statement, params)
+class HeldCursor(Telling, psycopg.Cursor[Any]):
+    """A cursor that tells its connection what it is about to send, and when the answer is there."""
 
     def execute(self, *args: Any, **kwargs: Any) -> HeldCursor:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
+        connection: HeldConnection = self._conn
         try:
             super().execute(*args, **kwargs)
         finally:
@@ -73,7 +62,7 @@ class HeldCursor(psycopg.Cursor[Any]):
         return self
 
     def executemany(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (psycopg's)
-        connection: HeldConnection = self._conn  # type: ignore[assignment]  # psycopg's
+        connection: HeldConnection = self._conn
         try:
             super().executemany(*args, **kwargs)
         finally:
@@ -90,7 +79,7 @@ class HeldConnection(psycopg.Connection[Any]):
     state = IDLE
     wrote = False
     depth = 0
-    sending: Any = None
+    sending: str | None = None
     _gone = False
 
     @classmethod
@@ -103,10 +92,16 @@ class HeldConnection(psycopg.Connection[Any]):
         holder._autocommit = real.autocommit
         holder.row_factory = real.row_factory
         holder.cursor_factory = HeldCursor
+        holder.server_cursor_factory = telling(psycopg.ServerCursor)
         return holder
 
     def __del__(self, *_: object) -> None:
         """Say nothing, for the real connection is closed elsewhere."""
+
+    def about_to_send(self, statement: Any) -> None:  # noqa: ANN401 (psycopg's Query)
+        self.sending = text_of(statement, self)
+        if self.held.holding:
+            self.held.record(self.sending)
 
     def forget(self) -> None:
         self.state, self.wrote, self.depth = IDLE, False, 0
@@ -159,13 +154,9 @@ class HeldConnection(psycopg.Connection[Any]):
         elif kind is not Kind.READ:
             self.depth = max(0, self.depth + (1 if kind is Kind.SAVEPOINT else -1))
 
-    def _kind(self, statement: Any) -> Kind:  # noqa: ANN401 (psycopg's)
+    def _kind(self, statement: str | None) -> Kind:
         if statement is None:
             return Kind.READ
-        if isinstance(statement, bytes):
-            statement = statement.decode(errors="replace")
-        elif not isinstance(statement, str):
-            statement = statement.as_string(self) if hasattr(statement, "as_string") else str(statement)
         try:
             kind = kind_of(statement)
         except TierTooWeak as weak:
@@ -230,6 +221,7 @@ class HeldConnection(psycopg.Connection[Any]):
             raise psycopg.ProgrammingError("Explicit commit() forbidden within a Transaction context.")
         if self.state is IDLE:
             return
+        self.held.record("COMMIT")
         if self.pgconn.transaction_status == INERROR:
             # As PostgreSQL answers COMMIT in a failed transaction.
             yield from self._rollback_gen()
@@ -255,6 +247,7 @@ class HeldConnection(psycopg.Connection[Any]):
             raise psycopg.ProgrammingError("Explicit rollback() forbidden within a Transaction context.")
         if self.state is IDLE:
             return
+        self.held.record("ROLLBACK")
         self.forget()
         self._wrote_before = False
         yield from self._send(ROLLBACK)

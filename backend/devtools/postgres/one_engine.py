@@ -21,17 +21,20 @@ from .guard import TierTooWeak
 from .held import Held, was_ended
 from .holder import HeldConnection
 from .listeners import Listeners
+from .recording import RecordedConnection
 from .server import sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from .ledger import Use
     from .shared import Shared
     from .standing import Now
 
+PING = ";"
+"""What SQLAlchemy's dialect sends before it hands out a connection from a pool that pings."""
 _STICKS = re.compile(
     r"^\s*(set\s+(?!local|transaction|constraints)|listen|prepare|create\s+(local\s+)?temp|load)|\bset_config\s*\(|"
     r"\bpg_temp\b|into\s+temp",
@@ -84,34 +87,25 @@ class OneEngine:
         self._use: Use | None = None
         self.sticks = False
         """Whether a statement since the last look left something with its connection."""
-        self.held = Held(self._plain, self._note)
+        self.held = Held(self._plain, self._note, self._record)
         self._held_pool: HeldPool | None = None
         self._arguments: tuple[Any, dict[str, Any]] | None = None
         self._opened: WeakSet[psycopg.Connection[Any]] = WeakSet()
         event.listen(self.engine, "do_connect", self._connect)
         event.listen(self.engine, "connect", self._connected)
-        event.listen(self.engine, "before_cursor_execute", self._before_execute)
-        event.listen(self.engine, "commit", self._committed)
-        event.listen(self.engine, "rollback", self._rolled_back)
         self._listeners = Listeners(self.engine)
 
     def _note(self, what: str) -> None:
         if self._use is not None and what not in self._use.notes:
             self._use.notes.append(what)
 
-    def _before_execute(self, _connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:  # noqa: ANN401
+    def _record(self, statement: str) -> None:
+        if statement == PING:
+            return
         if self._use is not None:
             self._use.statements.append(statement)
+            self._use.commits += statement == "COMMIT"
         self.sticks = self.sticks or _sticks(statement)
-
-    def _committed(self, _connection: Connection) -> None:
-        if self._use is not None:
-            self._use.commits += 1
-            self._use.statements.append("COMMIT")
-
-    def _rolled_back(self, _connection: Connection) -> None:
-        if self._use is not None:
-            self._use.statements.append("ROLLBACK")
 
     def _plain(self) -> psycopg.Connection[Any]:
         assert self._arguments is not None  # noqa: S101 (set by _connect)
@@ -121,13 +115,16 @@ class OneEngine:
     def _connect(self, _dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401
         options["dbname"] = self.engine.url.database
         if self._held_pool is None or self.engine.pool is not self._held_pool:
-            return None
+            return RecordedConnection.connect(*arguments, **options)
         self._arguments = (tuple(arguments), dict(options))
         return self.held.open(self._plain)
 
     def _connected(self, connection: psycopg.Connection[Any], _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's)
         if not isinstance(connection, HeldConnection):
             self._opened.add(connection)
+        # What SQLAlchemy asks to know the server, at the first of all, is no statement of a test.
+        if isinstance(connection, RecordedConnection):
+            connection.record_by(self._record)
 
     def _ended(self) -> None:
         self._use = None

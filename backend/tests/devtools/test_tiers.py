@@ -69,6 +69,34 @@ def as_ordinary(tmp_path: Path, embedded: Server) -> Place:
     return Place(tmp_path, embedded.url.replace(embedded.url.split("//")[1].split("@")[0], "plain:plain"))
 
 
+PINGING = """
+@pytest.fixture(scope="session")
+def postgres_connect():
+    from sqlalchemy import create_engine
+    return lambda url, **options: create_engine(url, pool_pre_ping=True, **options)
+"""
+
+SENDS = """
+from psycopg import sql
+
+@pytest.mark.postgres("TIER")
+def test_it(postgres_engine):
+    with postgres_engine.connect() as connection:
+        connection.execute(text("select 1"))
+        raw = connection.connection.driver_connection
+        raw.cursor().executemany("select %s::int", [(2,), (3,)])
+        raw.execute(sql.SQL("select {} from things").format(sql.Identifier("word")))
+        with raw.cursor("named") as cursor:
+            cursor.execute(b"select 4")
+            cursor.fetchall()
+        with raw.cursor().copy("copy things from stdin"):
+            pass
+        connection.commit()
+        connection.execute(text("select 5"))
+        connection.rollback()
+    assert count(postgres_engine) == -1
+"""
+
 MIXED = """
 tiers = pytest.mark.parametrize("number", range(3))
 
@@ -199,22 +227,53 @@ def test_forgotten_transaction_fails_its_test_alone(place: Place) -> None:
     )
 
 
-def test_settings_and_temporary_tables_do_not_reach_the_next_test(place: Place) -> None:
+@pytest.mark.parametrize(
+    "execute",
+    [
+        "connection.execute(text({statement!r}))",
+        "connection.connection.cursor().execute({statement!r})",
+        "connection.connection.cursor().execute(sql.SQL({statement!r}))",
+        "connection.connection.cursor().execute({statement!r}.encode())",
+    ],
+    ids=["by SQLAlchemy", "by a cursor", "composed", "as bytes"],
+)
+def test_settings_and_temporary_tables_do_not_reach_the_next_test(place: Place, execute: str) -> None:
+    zone, table = "set timezone = 'Asia/Kathmandu'", "create temp table mine ()"
     leaves = (
         "def test_{tier}{number}(postgres_engine):\n"
         "    with postgres_engine.begin() as connection:\n"
         "        assert connection.scalar(text('show timezone')) != 'Asia/Kathmandu'\n"
-        "        connection.execute(text(\"set timezone = 'Asia/Kathmandu'\"))\n"
-        "        connection.execute(text('create temp table mine ()'))\n"
+        f"        {execute.format(statement=zone)}\n"
+        f"        {execute.format(statement=table)}\n"
     )
     marks = {tier: f'@pytest.mark.postgres("{tier}")\n' for tier in ("session", "committing")}
     told = place.run(
-        "".join(
+        "from psycopg import sql\n"
+        + "".join(
             marks[tier] + leaves.format(tier=tier, number=number) for number in range(2) for tier in marks
         )
     )
 
     assert "4 passed" in told, told
+
+
+@pytest.mark.parametrize("tier", ["session", "committing", "clone"])
+def test_failed_test_tells_its_statements_whoever_sent_them(place: Place, tier: str) -> None:
+    told = place.run(SENDS.replace("TIER", tier), conftest=PINGING)
+
+    said = told.partition("oldest first:\n")[2]
+    assert [line.strip() for line in said.splitlines()][:10] == [
+        "select 1",
+        "select %s::int",
+        'select "word" from things',
+        'DECLARE "named" CURSOR FOR select 4',
+        "copy things from stdin",
+        "COMMIT",
+        "select 5",
+        "ROLLBACK",
+        "select count(*) from things",
+        "ROLLBACK",
+    ], told
 
 
 @pytest.mark.parametrize("tier", ["session", "committing", "clone"])

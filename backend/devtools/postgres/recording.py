@@ -1,0 +1,81 @@
+"""psycopg connections and cursors that tell what they send, whoever sends it: SQLAlchemy, or a raw cursor.
+
+SQLAlchemy's own events would tell as much of what it sends, for a tenth of a millisecond a test: an engine that has any
+takes the long way for every statement.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+class Telling:
+    """A mixin for cursors that tell their connection what they are about to send."""
+
+    _conn: Any
+    _statement: Any = None
+
+    def _start_query(self, query: Any = None) -> Generator[Any, Any, None]:  # noqa: ANN401 (psycopg's)
+        statement = self._statement if query is None else query
+        if statement is not None:
+            self._conn.about_to_send(statement)
+        yield from super()._start_query(query)  # type: ignore[misc] # the cursor's
+
+    def _start_copy_gen(self, statement: Any, params: Any = None) -> Generator[Any, Any, None]:  # noqa: ANN401
+        self._statement = statement
+        yield from super()._start_copy_gen(statement, params)  # type: ignore[misc] # the cursor's
+
+
+@lru_cache
+def telling(cursor: type[Any]) -> type[Any]:
+    """Return this kind of cursor as one that tells."""
+    return type(f"Telling{cursor.__name__}", (Telling, cursor), {})
+
+
+def text_of(statement: Any, connection: psycopg.Connection[Any]) -> str:  # noqa: ANN401 (psycopg's Query)
+    """Return a statement's text, in whichever form psycopg takes it."""
+    if isinstance(statement, str):
+        return statement
+    if isinstance(statement, bytes):
+        return statement.decode(errors="replace")
+    return str(statement.as_string(connection) if hasattr(statement, "as_string") else statement)
+
+
+class RecordedConnection(psycopg.Connection[Any]):
+    """A connection that tells each statement, COMMIT and ROLLBACK, once it is told whom."""
+
+    _record: Callable[[str], None] | None = None
+
+    def record_by(self, record: Callable[[str], None]) -> None:
+        """Have `record` told of all that is sent from now on, by cursors of whichever kind the connection makes."""
+        self._record = record
+        self.cursor_factory = telling(self.cursor_factory)  # type: ignore[arg-type] # a class is hashable
+        self.server_cursor_factory = telling(self.server_cursor_factory)  # type: ignore[arg-type] # likewise
+
+    def about_to_send(self, statement: Any) -> None:  # noqa: ANN401 (psycopg's Query)
+        if self._record is not None:
+            self._record(text_of(statement, self))
+
+    def commit(self) -> None:
+        self._record_end("COMMIT")
+        super().commit()
+
+    def rollback(self) -> None:
+        self._record_end("ROLLBACK")
+        super().rollback()
+
+    def _record_end(self, what: str) -> None:
+        # What is called outside a transaction sends nothing.
+        in_one = self.pgconn.transaction_status in (
+            pq.TransactionStatus.INTRANS,
+            pq.TransactionStatus.INERROR,
+        )
+        if in_one and self._record is not None:
+            self._record(what)
