@@ -1,5 +1,6 @@
 """Images that are initialised already: made once, used from then on, and no obstacle where they are of no use."""
 
+import os
 import secrets
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from backend.devtools.postgres.container_seed import (
     KEPT_OF_A_BASE,
     REPOSITORY,
     SEED_LABEL,
+    TEMPLATE_LABEL,
     prune,
     seeds,
 )
@@ -222,3 +224,107 @@ def test_the_command_clears_the_images_that_no_container_uses(
 
     with pytest.raises(ImageNotFound):
         engine.images.get(name)
+
+
+CONFTEST = """
+import psycopg, pytest
+
+def run(url, statement):
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+@pytest.fixture(scope="session")
+def postgres_prepare():
+    def prepare(url):
+        with open("prepared", "a") as file:
+            print(file=file)
+        run(url, "create table things (id int)")
+        run(url, "create role of_the_schema")
+    return prepare
+"""
+
+SUITE = """
+import pytest
+from conftest import run
+
+@pytest.fixture(scope="session", autouse=True)
+def left(postgres_server):
+    roles = "select rolname from pg_roles where rolname in ('of_the_schema', 'left_behind')"
+    assert ("left_behind",) not in run(postgres_server.url, roles)
+    run(postgres_server.url, "create role left_behind")
+
+def test_it(postgres_clone):
+    assert run(postgres_clone, "select count(*) from things") == [(0,)]
+    assert run(postgres_clone, "select to_regrole('of_the_schema') is not null") == [(True,)]
+    run(postgres_clone, "insert into things values (1)")
+"""
+
+Prepared = Callable[..., int]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """Run a suite in a container of an image, and tell how often its template was prepared."""
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "pytest.ini").write_text(
+        "[pytest]\naddopts = -p backend.devtools.postgres.plugin -p no:cacheprovider -p no:randomly\n"
+        "postgres_template_inputs = schema\n",
+        encoding="utf-8",
+    )
+    (place / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+    (place / "test_suite.py").write_text(SUITE, encoding="utf-8")
+
+    def run(image: str, schema: str, *arguments: str) -> int:
+        (place / "schema").write_text(schema, encoding="utf-8")
+        (place / "prepared").write_text("", encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "--postgres", "docker", "--postgres-image", image, *arguments],
+            cwd=place,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "1 passed" in result.stdout, result.stdout + result.stderr
+        assert "The template is not kept" not in result.stdout
+        return len((place / "prepared").read_text(encoding="utf-8").splitlines())
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_a_template_is_kept_in_an_image_until_what_it_is_made_of_changes(
+    build: BuildImage, engine: docker.DockerClient, prepared: Prepared, workers: tuple[str, ...]
+) -> None:
+    image = build("RUN echo template > /number")
+
+    # For the run itself, and for the image.
+    assert prepared(image, "one", *workers) == 2
+    assert prepared(image, "one", *workers) == 0
+    assert prepared(image, "two", *workers) == 2
+    assert prepared(image, "two", *workers) == 0
+    assert prepared(image, "one", *workers) == 0
+
+    labels = [engine.images.get(seed).labels for seed in seeds_of(engine, image)]
+    assert sorted(bool(each[TEMPLATE_LABEL]) for each in labels) == [False, True, True]
+    assert {each["org.testcontainers.session-id"] for each in labels} == {""}
+
+
+def test_a_template_whose_image_is_of_no_use_is_prepared_again(
+    build: BuildImage, engine: docker.DockerClient, prepared: Prepared, tmp_path: Path
+) -> None:
+    image = build("RUN echo broken template > /number")
+    assert prepared(image, "one") == 2
+    (seed,) = [each for each in seeds_of(engine, image) if engine.images.get(each).labels[TEMPLATE_LABEL]]
+    (name,) = engine.images.get(seed).tags
+    damage = "RUN rm /pgseed/data/global/pg_control"
+    (tmp_path / "Dockerfile").write_text(f"FROM {name}\nUSER root\n{damage}\n", encoding="utf-8")
+    engine.images.build(path=str(tmp_path), tag=name, rm=True, forcerm=True)
+
+    # The image itself serves, whose template is kept by none.
+    assert prepared(image, "one") == 1
+    assert prepared(image, "one") == 2
+    assert prepared(image, "one") == 0

@@ -65,8 +65,9 @@ What makes that schema may be named in the settings, as files, directories and p
         models.py
         conftest.py
 
-While all of it is as it was, an embedded server of a later run has the template from the start, and nothing is
-prepared; after a change `postgres_prepare` is called twice, for the run and, on a server of its own, for the cache.
+While all of it is as it was, the server of a later run, embedded or in Docker, has the template from the start, and
+nothing is prepared; after a change `postgres_prepare` is called twice, for the run and, on a server of its own, for the
+cache.
 Leave nothing out that the schema depends on (the lock of the libraries that write its DDL is part of it).
 
 `postgres_server` tells the administrative URL, kind and version, `postgres_database` is the copy that a process's tests
@@ -118,10 +119,12 @@ the data held and what leaked (not with `-qq`):
   removed and made anew, with a line on stderr. Where the folder cannot be had, is full, read-only or another user's,
   servers start without, and nothing is said.
 - Images, `postgres-for-tests:...`, each made once from the image that was asked for by starting and stopping it, and
-  keyed by its id. A container of one copies its data into memory and runs `postgres`. Where an image does not lend
-  itself to that, it is started as it is, with a line.
+  keyed by its id; one with a template in it is made of such an image, and keyed by the template's inputs as well. A
+  container of one copies its data into memory and runs `postgres`. Where an image does not lend itself to that, it is
+  started as it is, with a line.
 - Seeds that were not used for 14 days and all but the last five of a kind go when another is made, as do images made 14
-  days ago and all but the last two of one base, if no container uses them. Nothing of it is ever needed.
+  days ago and all but the last two of one base, five with templates, if no container uses them. Nothing of it is ever
+  needed.
 - No password is cached that anybody knew: each server gets one of its own, random, before it starts. The folder and its
   files are the user's alone, for whoever can write to a data directory decides what its server runs.
 

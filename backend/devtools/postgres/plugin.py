@@ -59,7 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(
         TEMPLATE_INPUTS,
         "files, directories and patterns below rootdir that decide what postgres_prepare makes: where they are as they "
-        "were, an embedded server begins with that template, from the user's cache (~/.cache/postgres-for-tests)",
+        "were, a server of ours begins with that template, from the user's cache (~/.cache/postgres-for-tests) or from "
+        "an image made for it (postgres-for-tests)",
         type="linelist",
     )
 
