@@ -1,6 +1,7 @@
 """From settings to a database that is there and at head, or to a line that says what is wrong and what cures it."""
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,9 +172,11 @@ def explain_refusal(error: OperationalError, url: URL, *, look: bool = True) -> 
     if can_connect(url.set(database="postgres")):
         if can_connect(url):
             return None  # the server came up between the attempt that failed and these
+        given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
+        options = [word for option, value in given.items() if value for word in (option, value)]
         return (
             f"There is no database {url.database!r} at {describe(url)}.\n"
-            f"Create it (`createdb -h {url.host} -p {url.port or 5432} -U {url.username} {url.database}`), "
+            f"Create it (`{shlex.join(['createdb', *options, str(url.database)])}`), "
             "or set DATABASE_URL or POSTGRES_DB to one that is there."
         )
     if not asked:

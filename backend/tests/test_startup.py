@@ -52,10 +52,11 @@ def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
 
 
 def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
-    engine = connect(make_url(postgres_database).set(database="not_there"))
+    engine = connect(make_url(postgres_database).set(database="not there"))
 
     with pytest.raises(
-        ConfigurationError, match=r"There is no database 'not_there' at .*\nCreate it \(`createdb "
+        ConfigurationError,
+        match=r"There is no database 'not there' at .*\nCreate it \(`createdb -h \S+ -p \d+ -U \w+ 'not there'`\)",
     ):
         wait_for_database(engine, 60)
 
