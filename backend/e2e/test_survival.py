@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import psycopg
 import pytest
 
 from backend.devtools.postgres import choose, start_ephemeral
-from backend.devtools.postgres.reaper import OWNER_LABEL
+from backend.devtools.postgres.owner import this_process
+from backend.devtools.postgres.reaper import OWNER_LABEL, REAPER_PREFIX
 
 from .checkout import Checkout, wait_until
 from .test_containers import IMAGE, PLUGIN, ROOT, containers, note_session, noted_session, wait_until_gone
@@ -206,6 +209,34 @@ def test_a_container_of_somebody_else_is_never_removed() -> None:
         assert set(made) <= set(listed.stdout.split())
     finally:
         subprocess.run(["docker", "rm", "--volumes", *made], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reaper_that_never_ran_is_removed_and_one_that_runs_is_not() -> None:
+    """A run may be killed between the making of its reaper and the start; a reaper that runs outlives its run."""
+    gone = f"{OWNER_LABEL}={this_process().machine} {os.getpid()} before-this-process"
+    names = [f"{REAPER_PREFIX}{secrets.token_hex(4)}" for _ in range(2)]
+    for name in names:
+        subprocess.run(
+            ["docker", "create", "--name", name, "--label", gone, IMAGE, "sleep", "60"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    subprocess.run(["docker", "start", names[1]], check=True, stdout=subprocess.DEVNULL)
+    try:
+        with choose("docker").start():
+            listed = subprocess.run(
+                ["docker", "ps", "-a", "--format", f'{{{{.Names}}}} {{{{.Label "{OWNER_LABEL}"}}}}'],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()  # fmt: skip
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", *names], check=False, capture_output=True)
+
+    assert [line for line in listed if line.startswith(tuple(names))] == [
+        f"{names[1]} {gone.partition('=')[2]}"
+    ]
+    assert [
+        line for line in listed if re.match(rf"{REAPER_PREFIX}\S+ {re.escape(str(this_process()))}$", line)
+    ]
 
 
 WAITING = """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 OWNER_LABEL = "postgres-for-tests.owner"
+REAPER_PREFIX = "testcontainers-ryuk-"
 KEPT_PREFIX = "postgres-kept-"
 """How the name of a container begins that outlives its run on request: a label cannot be taken away again."""
 ACK_SECONDS = 10.0
@@ -43,13 +44,14 @@ def labels() -> dict[str, str]:
 def remove_abandoned(client: DockerClient) -> int:
     """Remove containers of processes of this machine that are gone for certain; return how many there were.
 
-    One that a run was asked to keep stays.
+    One that a run was asked to keep stays, and so does a reaper that runs: it has work to do, and goes by itself.
     """
     removed = 0
     # One that another run is removing cannot be looked at, and the engine's own record of labels is enough.
     for found in client.api.containers(all=True, filters={"label": OWNER_LABEL}):
         owner = Owner.parse(found["Labels"][OWNER_LABEL])
-        kept = any(name.startswith(f"/{KEPT_PREFIX}") for name in found["Names"])
+        staying = (f"/{KEPT_PREFIX}", *([f"/{REAPER_PREFIX}"] if found["State"] == "running" else []))
+        kept = any(name.startswith(staying) for name in found["Names"])
         if owner is not None and owner.is_gone() and not kept:
             with suppress(DockerException):
                 client.api.remove_container(found["Id"], force=True, v=True)
@@ -108,10 +110,10 @@ def _start_reaper() -> None:
     config = testcontainers_config
     container = (
         DockerContainer(config.ryuk_image)
-        .with_name(f"testcontainers-ryuk-{SESSION_ID}")
+        .with_name(f"{REAPER_PREFIX}{SESSION_ID}")
         .with_exposed_ports(_PORT)
         .with_volume_mapping(config.ryuk_docker_socket, "/var/run/docker.sock", "rw")
-        .with_kwargs(privileged=config.ryuk_privileged, auto_remove=True)
+        .with_kwargs(privileged=config.ryuk_privileged, auto_remove=True, labels=labels())
         .with_env("RYUK_RECONNECTION_TIMEOUT", config.ryuk_reconnection_timeout)
     )
     Reaper._container = container  # noqa: SLF001 (see above)
