@@ -240,7 +240,7 @@ def postgres_prepare():
         with open("prepared", "a") as file:
             print(file=file)
         run(url, "create table things (id int)")
-        run(url, "create role of_the_schema")
+        run(url, "create role of_the_schema login password 'of the schema'")
     return prepare
 """
 

@@ -46,6 +46,8 @@ KEPT_DAYS = 14
 _STOP_SECONDS = 20
 _CHECKSUMS_SINCE = 18
 
+_ENVIRONMENT = "SEED_"
+
 # In place, one byte at a time, because dd counts in blocks: it is a hundred of them.
 # Where the data are to become a seed they stay where they are.
 _ENTRY = """
@@ -78,7 +80,7 @@ class ContainerSeed:
         # The count keeps its width: the server reads 0001 as 1.
         verifier = f"SCRAM-SHA-256${'1'.rjust(self.iterations_width, '0')}:{secret}"
         told = {"DATA": DATA, "SECRET": verifier, "FILE": self.file, "OFFSET": str(self.offset)}
-        return {f"SEED_{name}": value for name, value in told.items()}
+        return {f"{_ENVIRONMENT}{name}": value for name, value in told.items()}
 
 
 def initdb_arguments(environment: dict[str, str]) -> str:
@@ -157,7 +159,9 @@ def _keep(
     container.reload()
     if container.attrs["State"]["ExitCode"] != 0:
         raise NoSeed("it does not shut down cleanly")
-    where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]))
+    environment = dict(each.split("=", 1) for each in container.attrs["Config"]["Env"])
+    known = environment.get(f"{_ENVIRONMENT}SECRET")
+    where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]), known)
     labels = {
         SEED_LABEL: json.dumps(where),
         BASE_LABEL: base,
@@ -180,17 +184,26 @@ def _key(attributes: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _find_verifier(tar: bytes) -> dict[str, Any]:
-    """Find the one verifier in the directory of what all databases share, and whose its file is."""
+def _find_verifier(tar: bytes, known: str | None) -> dict[str, Any]:
+    """Find the superuser's verifier in the directory of what all databases share, and whose its file is.
+
+    It is the one that is `known`, where roles have been made since, else the only one.
+    """
     found = []
     with tarfile.open(fileobj=io.BytesIO(tar)) as members:
         for member in members:
             file = members.extractfile(member) if member.isfile() else None
             for match in VERIFIER.finditer(file.read()) if file is not None else ():
-                place = {"uid": member.uid, "gid": member.gid, "file": member.name, "offset": match.start()}
-                found.append(place | {"iterations_width": len(match.group(1))})
+                if known is None or match.group().decode() == known:
+                    place = {
+                        "uid": member.uid,
+                        "gid": member.gid,
+                        "file": member.name,
+                        "offset": match.start(),
+                    }
+                    found.append(place | {"iterations_width": len(match.group(1))})
     if len(found) != 1:
-        raise NoSeed(f"{len(found)} passwords are in it")
+        raise NoSeed(f"the superuser's password is in it {len(found)} times")
     return found[0]
 
 
