@@ -277,6 +277,55 @@ def test_failed_test_tells_its_statements_whoever_sent_them(place: Place, tier: 
 
 
 @pytest.mark.parametrize("tier", ["session", "committing", "clone"])
+def test_commits_in_pipelines_and_by_psycopg_itself_are_told(place: Place, tier: str) -> None:
+    told = place.run(
+        f"@pytest.mark.postgres({tier!r})\n"
+        "def test_it(postgres_engine):\n"
+        "    with postgres_engine.connect() as connection:\n"
+        "        raw = connection.connection.driver_connection\n"
+        "        with raw.pipeline():\n"
+        "            raw.execute('select 1')\n"
+        "            raw.commit()\n"
+        "            raw.execute('select 2')\n"
+        "            raw.rollback()\n"
+        "        with raw.transaction():\n"
+        "            raw.execute('select 3')\n"
+        "    assert not postgres_engine\n"
+    )
+
+    said = told.partition("oldest first:\n")[2]
+    assert [line.strip() for line in said.splitlines()][:6] == [
+        "select 1",
+        "COMMIT",
+        "select 2",
+        "ROLLBACK",
+        "select 3",
+        "COMMIT",
+    ], told
+
+
+@pytest.mark.parametrize("tier", ["session", "committing", "clone"])
+def test_cursors_are_of_the_kind_that_the_engine_asks_for(place: Place, tier: str) -> None:
+    told = place.run(
+        f"@pytest.mark.postgres({tier!r})\n"
+        "def test_it(postgres_engine):\n"
+        "    with postgres_engine.connect() as connection:\n"
+        "        cursor = connection.connection.cursor()\n"
+        "        assert cursor.mogrify('select %s', [1]) == 'select 1'\n"
+        "        assert cursor.execute('select %s', [2]).fetchone() == (2,)\n"
+        "    assert not postgres_engine\n",
+        conftest="@pytest.fixture(scope='session')\n"
+        "def postgres_connect():\n"
+        "    from sqlalchemy import create_engine\n"
+        "    arguments = {'cursor_factory': psycopg.ClientCursor}\n"
+        "    return lambda url, **options: create_engine(url, connect_args=arguments, **options)\n",
+    )
+
+    assert "assert not Engine" in told, told
+    assert "oldest first:\n  select %s\n" in told, told
+
+
+@pytest.mark.parametrize("tier", ["session", "committing", "clone"])
 @pytest.mark.parametrize("what", ["begin", "before_cursor_execute", "checkout"])
 def test_what_listens_to_the_engine_hears_its_own_test_alone(place: Place, tier: str, what: str) -> None:
     told = place.run(
