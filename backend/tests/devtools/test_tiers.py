@@ -257,6 +257,31 @@ def test_settings_and_temporary_tables_do_not_reach_the_next_test(place: Place, 
     assert "4 passed" in told, told
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "/* mine */ set timezone = 'Asia/Kathmandu'",
+        "-- mine\nset timezone = 'Asia/Kathmandu'",
+        "select 1; set timezone = 'Asia/Kathmandu'",
+        "create or replace temp view mine as select 1",
+        "declare mine cursor with hold for select 1",
+    ],
+)
+def test_what_stays_with_a_connection_does_not_reach_the_next_test(place: Place, statement: str) -> None:
+    told = place.run(
+        'pytestmark = pytest.mark.postgres("committing")\n'
+        "@pytest.mark.parametrize('number', range(2))\n"
+        "def test_it(postgres_engine, number):\n"
+        "    with postgres_engine.begin() as connection:\n"
+        "        assert connection.scalar(text('show timezone')) != 'Asia/Kathmandu'\n"
+        "        assert connection.scalar(text(\"select to_regclass('mine')\")) is None\n"
+        "        assert connection.scalar(text('select count(*) from pg_cursors where is_holdable')) == 0\n"
+        "        connection.execute(text(STATEMENT))\n".replace("STATEMENT", repr(statement))
+    )
+
+    assert "2 passed" in told, told
+
+
 @pytest.mark.parametrize("tier", ["session", "committing", "clone"])
 def test_failed_test_tells_its_statements_whoever_sent_them(place: Place, tier: str) -> None:
     told = place.run(SENDS.replace("TIER", tier), conftest=PINGING)
