@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -47,7 +48,19 @@ def text_of(statement: Any, connection: psycopg.Connection[Any]) -> str:  # noqa
         return statement
     if isinstance(statement, bytes):
         return statement.decode(errors="replace")
-    return str(statement.as_string(connection) if hasattr(statement, "as_string") else statement)
+    if isinstance(statement, sql.Composable):
+        return statement.as_string(connection)
+    if hasattr(statement, "interpolations"):
+        return "".join(_part_of(each, connection) for each in statement)
+    return str(statement)
+
+
+def _part_of(part: Any, connection: psycopg.Connection[Any]) -> str:  # noqa: ANN401 (of a template string, Python 3.14's)
+    """Return what a template string's part is in a statement: values, which psycopg sends beside it, are not told."""
+    value = getattr(part, "value", part)
+    if isinstance(part, str) or isinstance(value, sql.Composable) or hasattr(value, "interpolations"):
+        return text_of(value, connection)
+    return sql.Identifier(value).as_string(connection) if part.format_spec == "i" else "%s"
 
 
 class RecordedConnection(psycopg.Connection[Any]):
