@@ -138,6 +138,29 @@ def test_a_seed_that_a_container_uses_is_not_removed(
     assert seeds_of(engine, image) == []
 
 
+def test_a_seed_that_lost_its_name_to_another_is_removed(
+    build: BuildImage, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So two runs that make it at once leave it; and one that has no name yet is left alone."""
+    image = build("RUN echo nameless > /number")
+    start(image).stop()
+    (seed,) = seeds_of(engine, image)
+    (name,) = engine.images.get(seed).tags
+    engine.images.get(image).tag(*name.split(":"))
+
+    prune(engine)
+    assert seeds_of(engine, image) == [seed]
+
+    monkeypatch.setattr("backend.devtools.postgres.container_seed.NAMELESS_SECONDS", -1)
+    monkeypatch.setattr(
+        "backend.devtools.postgres.container_seed.seeds",
+        lambda client: [each for each in seeds(client) if each["Labels"][BASE_LABEL] == image],
+    )
+    prune(engine)
+    engine.images.remove(name)
+    assert seeds_of(engine, image) == []
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

@@ -23,6 +23,7 @@ from .server import (
     server_version,
     short_version,
     without_password,
+    without_password_of,
 )
 
 if TYPE_CHECKING:
@@ -200,5 +201,4 @@ def _said(error: psycopg.Error, url: str) -> str:
     """Return what libpq says, on one line, with the password out of it should it ever be in it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    password = psycopg.conninfo.conninfo_to_dict(url).get("password")
-    return text.replace(str(password), "***") if password else text
+    return without_password_of(url, text)

@@ -43,6 +43,7 @@ TEMPLATE_LABEL = "postgres-for-tests.template"
 KEPT_OF_A_BASE = 2
 KEPT_TEMPLATES_OF_A_BASE = 5
 KEPT_DAYS = 14
+NAMELESS_SECONDS = 60
 _STOP_SECONDS = 20
 _CHECKSUMS_SINCE = 18
 
@@ -113,7 +114,7 @@ def make_seed(client: DockerClient, image: str, start: Callable[[str], Started])
     """
     print(f"Preparing {image} for quick starts, once ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
     attributes: dict[str, Any] = client.images.get(image).attrs
-    environment = dict(each.split("=", 1) for each in attributes["Config"].get("Env") or [] if "=" in each)
+    environment = _environment(attributes)
     started = start(initdb_arguments(environment))
     try:
         with psycopg.connect(started.url) as connection:
@@ -159,8 +160,7 @@ def _keep(
     container.reload()
     if container.attrs["State"]["ExitCode"] != 0:
         raise NoSeed("it does not shut down cleanly")
-    environment = dict(each.split("=", 1) for each in container.attrs["Config"]["Env"])
-    known = environment.get(f"{_ENVIRONMENT}SECRET")
+    known = _environment(container.attrs).get(f"{_ENVIRONMENT}SECRET")
     where = _find_verifier(b"".join(container.get_archive(f"{DATA}/global")[0]), known)
     labels = {
         SEED_LABEL: json.dumps(where),
@@ -173,6 +173,10 @@ def _keep(
     changes = "\n".join(f"LABEL {label}={json.dumps(value)}" for label, value in labels.items())
     container.commit(*name.split(":"), changes=changes)
     return ContainerSeed(name, **where, template=template)
+
+
+def _environment(attributes: dict[str, Any]) -> dict[str, str]:
+    return dict(each.split("=", 1) for each in attributes["Config"].get("Env") or [] if "=" in each)
 
 
 def _with_template(bare: str, template: str) -> str:
@@ -214,13 +218,18 @@ def seeds(client: DockerClient) -> list[dict[str, Any]]:
 
 
 def prune(client: DockerClient) -> None:
-    """Remove seeds that no container uses: older than KEPT_DAYS, or beyond the newest few of one image and kind."""
+    """Remove seeds that no container uses: older than KEPT_DAYS, or beyond the newest few of one image and kind.
+
+    One that has lost its name to another, as where two runs made it at once, is none of those few, and goes as well.
+    """
     kept: dict[tuple[str, bool], int] = {}
     for record in seeds(client):
+        age, named = time.time() - record["Created"], bool(record.get("RepoTags"))
         kind = record["Labels"].get(BASE_LABEL, ""), bool(record["Labels"].get(TEMPLATE_LABEL))
-        kept[kind] = kept.get(kind, 0) + 1
+        kept[kind] = kept.get(kind, 0) + named
         most = KEPT_TEMPLATES_OF_A_BASE if kind[1] else KEPT_OF_A_BASE
-        if kept[kind] > most or time.time() - record["Created"] > KEPT_DAYS * 86400:
+        # A new one is about to get its name.
+        if kept[kind] > most or age > (KEPT_DAYS * 86400 if named else NAMELESS_SECONDS):
             remove(client, record["Id"])
 
 

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from .marks import drop_abandoned, mark, note_on
 from .seeds import IMAGE_SETTING, INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
-from .server import database_url
+from .server import database_url, without_password_of
 from .template_seed import make_template_seed
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Databases:
                 try:
                     prepare(url)
                 except Exception as error:
-                    said = " ".join(str(error).split()).replace(url, "its URL")
+                    said = without_password_of(url, " ".join(str(error).split()).replace(url, "its URL"))
                     self._remember_failure(making, f"postgres_prepare failed: {type(error).__name__}: {said}")
                     raise
                 old, new = sql.Identifier(making), sql.Identifier(template)

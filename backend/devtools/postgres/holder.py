@@ -50,13 +50,15 @@ class _Info(ConnectionInfo):
         return super().transaction_status
 
 
-class HeldCursor(Telling, psycopg.Cursor[Any]):
-    """A cursor that tells its connection what it is about to send, and when the answer is there."""
+class HeldCursor(Telling):
+    """A mixin for cursors that tell their connection what they are about to send, and when the answer is there."""
+
+    pgresult: Any
 
     def execute(self, *args: Any, **kwargs: Any) -> HeldCursor:  # noqa: ANN401 (psycopg's)
         connection: HeldConnection = self._conn
         try:
-            super().execute(*args, **kwargs)
+            super().execute(*args, **kwargs)  # type: ignore[misc] # the cursor's
         finally:
             connection.after(self._pgresult_tag())
         return self
@@ -64,7 +66,7 @@ class HeldCursor(Telling, psycopg.Cursor[Any]):
     def executemany(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (psycopg's)
         connection: HeldConnection = self._conn
         try:
-            super().executemany(*args, **kwargs)
+            super().executemany(*args, **kwargs)  # type: ignore[misc] # the cursor's
         finally:
             connection.after(None)
 
@@ -91,8 +93,8 @@ class HeldConnection(psycopg.Connection[Any]):
         holder._adapters = psycopg.adapt.AdaptersMap(real.adapters)
         holder._autocommit = real.autocommit
         holder.row_factory = real.row_factory
-        holder.cursor_factory = HeldCursor
-        holder.server_cursor_factory = telling(psycopg.ServerCursor)
+        holder.cursor_factory = telling(real.cursor_factory, HeldCursor)  # type: ignore[arg-type] # a class is hashable
+        holder.server_cursor_factory = telling(real.server_cursor_factory)  # type: ignore[arg-type] # likewise
         return holder
 
     def __del__(self, *_: object) -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PING = ";"
 """What SQLAlchemy's dialect sends before it hands out a connection from a pool that pings."""
 _STICKS = re.compile(
-    r"^\s*(set\s+(?!local|transaction|constraints)|listen|prepare|create\s+(local\s+)?temp|load)|\bset_config\s*\(|"
-    r"\bpg_temp\b|into\s+temp",
+    r"(?:^|;|\*/|--[^\n]*\n)\s*(set\s+(?!local|transaction|constraints)|listen|prepare|load"
+    r"|create\s+(or\s+replace\s+)?((local|global)\s+)?temp)|\bset_config\s*\(|\bpg_temp\b|into\s+temp|\bwith\s+hold\b",
     re.IGNORECASE,
 )
 

@@ -10,10 +10,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import pq
+from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+
+_ENDS = ("COMMIT", "ROLLBACK", "PREPARE TRANSACTION")
+"""How a command of psycopg's own begins that ends a transaction, or goes back in it."""
 
 
 class Telling:
@@ -34,9 +37,9 @@ class Telling:
 
 
 @lru_cache
-def telling(cursor: type[Any]) -> type[Any]:
+def telling(cursor: type[Any], mixin: type[Any] = Telling) -> type[Any]:
     """Return this kind of cursor as one that tells."""
-    return type(f"Telling{cursor.__name__}", (Telling, cursor), {})
+    return type(f"Telling{cursor.__name__}", (mixin, cursor), {})
 
 
 def text_of(statement: Any, connection: psycopg.Connection[Any]) -> str:  # noqa: ANN401 (psycopg's Query)
@@ -45,7 +48,19 @@ def text_of(statement: Any, connection: psycopg.Connection[Any]) -> str:  # noqa
         return statement
     if isinstance(statement, bytes):
         return statement.decode(errors="replace")
-    return str(statement.as_string(connection) if hasattr(statement, "as_string") else statement)
+    if isinstance(statement, sql.Composable):
+        return statement.as_string(connection)
+    if hasattr(statement, "interpolations"):
+        return "".join(_part_of(each, connection) for each in statement)
+    return str(statement)
+
+
+def _part_of(part: Any, connection: psycopg.Connection[Any]) -> str:  # noqa: ANN401 (of a template string, Python 3.14's)
+    """Return what a template string's part is in a statement: values, which psycopg sends beside it, are not told."""
+    value = getattr(part, "value", part)
+    if isinstance(part, str) or isinstance(value, sql.Composable) or hasattr(value, "interpolations"):
+        return text_of(value, connection)
+    return sql.Identifier(value).as_string(connection) if part.format_spec == "i" else "%s"
 
 
 class RecordedConnection(psycopg.Connection[Any]):
@@ -63,19 +78,10 @@ class RecordedConnection(psycopg.Connection[Any]):
         if self._record is not None:
             self._record(text_of(statement, self))
 
-    def commit(self) -> None:
-        self._record_end("COMMIT")
-        super().commit()
-
-    def rollback(self) -> None:
-        self._record_end("ROLLBACK")
-        super().rollback()
-
-    def _record_end(self, what: str) -> None:
-        # What is called outside a transaction sends nothing.
-        in_one = self.pgconn.transaction_status in (
-            pq.TransactionStatus.INTRANS,
-            pq.TransactionStatus.INERROR,
-        )
-        if in_one and self._record is not None:
-            self._record(what)
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # noqa: ANN401 (psycopg's)
+        # By which psycopg sends whatever no cursor does: in a pipeline, by `transaction()`, in two phases.
+        if self._record is not None:
+            text = text_of(command, self)
+            if text.startswith(_ENDS):
+                self._record(text)
+        return (yield from super()._exec_command(command, *args, **kwargs))

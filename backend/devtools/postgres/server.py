@@ -133,6 +133,14 @@ def without_password(url: str) -> str:
     return f"{host}:{port}/{name}"
 
 
+def without_password_of(url: str, text: str) -> str:
+    """Return the text without the password of this URL, plain or as a URL has it."""
+    password = psycopg.conninfo.conninfo_to_dict(url).get("password")
+    for form in (str(password), quote(str(password), safe="")) if password else ():
+        text = text.replace(form, "***")
+    return text
+
+
 def server_version(url: str, *, timeout: int = 5) -> str:
     """Connect and ask the server's version, in the short form (`18.6`).
 

@@ -12,7 +12,7 @@ from .binaries import find_binaries
 from .embedded import initdb_command, start_kept
 from .identity import preferred_identity
 from .seeds import SEEDED_TEMPLATE, seeds_for, template_seed
-from .server import database_url
+from .server import database_url, without_password_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def make_template_seed(template: str, prepare: Callable[[str], None], *, image: 
             # Copied and not logged, where that can be asked for, or the seed would hold it twice.
             how = "strategy file_copy" if connection.info.server_version >= 150000 else ""  # noqa: PLR2004
             connection.execute(f"create database {SEEDED_TEMPLATE} template template0 {how}")
-            prepare(database_url(url, SEEDED_TEMPLATE))
+            _prepare(prepare, database_url(url, SEEDED_TEMPLATE))
             connection.execute(f"alter database {SEEDED_TEMPLATE} allow_connections false")
 
     try:
@@ -42,8 +42,19 @@ def make_template_seed(template: str, prepare: Callable[[str], None], *, image: 
 
             make_template_image(image, template, fill)
     except Exception as error:  # noqa: BLE001 (whatever the project's own code raises: this run has its template)
-        told = " ".join(str(error).split())
-        print(f"The template is not kept for later runs: {type(error).__name__}: {told}", file=sys.stderr)  # noqa: T201  for a person
+        told = str(error) if isinstance(error, _Failed) else f"{type(error).__name__}: {error}"
+        print(f"The template is not kept for later runs: {' '.join(told.split())}", file=sys.stderr)  # noqa: T201  for a person
+
+
+class _Failed(Exception):  # noqa: N818 (it says what is so)
+    """What the project's own code said, without a password."""
+
+
+def _prepare(prepare: Callable[[str], None], url: str) -> None:
+    try:
+        prepare(url)
+    except Exception as error:
+        raise _Failed(without_password_of(url, f"{type(error).__name__}: {error}")) from error
 
 
 def _make_directory(template: str, fill: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from backend.devtools.postgres import Server, database_url, ensure_database
+from backend.devtools.postgres import Server, database_url, ensure_database, sqlalchemy_url
 from backend.devtools.postgres.databases import (
     Databases,
     TemplateUnavailable,
@@ -167,6 +167,18 @@ def test_a_run_that_was_killed_while_it_prepared_does_not_spoil_the_next_look(da
     url = databases.create(f"{databases.prefix}copy", databases.template(prepare))
 
     assert query(url, "select to_regclass('half_made')") == [(None,)]
+
+
+def test_a_failed_preparation_is_told_without_the_password(databases: Databases) -> None:
+    def fail(url: str) -> None:
+        raise LookupError(f"nothing at {sqlalchemy_url(url)}")
+
+    with pytest.raises(LookupError):
+        databases.template(fail)
+    with pytest.raises(TemplateUnavailable) as told:
+        databases.template(fail)
+
+    assert "://ordinary:***@" in str(told.value)
 
 
 def test_ensuring_a_database_makes_it_once_and_leaves_it_then(ordinary: str, embedded: Server) -> None:

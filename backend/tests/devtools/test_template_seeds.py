@@ -64,7 +64,8 @@ def test_a_preparation_that_fails_the_second_time_costs_the_run_nothing_and_is_n
         "print(url, file=file)", "print(url, file=file); again = file.tell() > len(url) + 1"
     )
     conftest = conftest.replace(
-        "    return prepare", "        if again: raise RuntimeError('only once, please')\n    return prepare"
+        "    return prepare",
+        "        if again: raise RuntimeError(f'only once, please: {url}')\n    return prepare",
     )
     (place / "conftest.py").write_text(conftest, encoding="utf-8")
     with (place / "pytest.ini").open("a", encoding="utf-8") as settings:
@@ -74,7 +75,11 @@ def test_a_preparation_that_fails_the_second_time_costs_the_run_nothing_and_is_n
     result = pytest_in(place, "-rP", "--postgres", "embedded", **home)
 
     assert "1 passed" in result.stdout, result.stdout + result.stderr
-    assert "The template is not kept for later runs: RuntimeError: only once, please\n" in result.stdout
+    assert (
+        "The template is not kept for later runs: RuntimeError: only once, please: postgresql"
+        in result.stdout
+    )
+    assert "***@127.0.0.1:" in result.stdout
     assert [each.name[:5] for each in (tmp_path / "cache" / "postgres-for-tests").iterdir()] == ["bare-"]
 
 
