@@ -123,8 +123,8 @@ the data held and what leaked (not with `-qq`):
   container of one copies its data into memory and runs `postgres`. Where an image does not lend itself to that, it is
   started as it is, with a line.
 - Seeds that were not used for 14 days and all but the last five of a kind go when another is made, as do images made 14
-  days ago and all but the last two of one base, five with templates, if no container uses them. Nothing of it is ever
-  needed.
+  days ago, all but the last two of one base, five with templates, and those that lost their name to another, if no
+  container uses them. Nothing of it is ever needed.
 - No password is cached that anybody knew: each server gets one of its own, random, before it starts. The folder and its
   files are the user's alone, for whoever can write to a data directory decides what its server runs.
 

@@ -118,20 +118,21 @@ class Databases:
         """Drop what killed runs of this machine left, of any run id; return the names. See `marks.py`."""
         return drop_abandoned(self._administrative(), "test_")
 
-    def template(self, prepare: Callable[[str], None]) -> str:
+    def template(self, prepare: Callable[[str], None], *, ours: bool = True) -> str:
         """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
 
         Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
         and then takes no connections, so that a copy is never held up. What `prepare` raises comes through to the
         first that asks; the others, of whichever process, are told by TemplateUnavailable. A server that grew from a
         seed has the template already; one for which there was no seed yet has one made now, by `prepare` on a server
-        of its own, after those that wait were served.
+        of its own, after those that wait were served. Neither is so where the server is not `ours`: one that an earlier
+        run left running was started for what made the template then.
         """
         template, making = f"{self.prefix}template", f"{self.prefix}making"
         wanted = None
         with self._alone():
-            if template not in self.names() and not self._take_seeded(template):
-                wanted = self._setting(WANTED_SETTING)
+            if template not in self.names() and not (ours and self._take_seeded(template)):
+                wanted = self._setting(WANTED_SETTING) if ours else None
                 self._check_not_failed(making)
                 self.drop([making])
                 url = self.create(making)

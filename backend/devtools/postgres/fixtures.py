@@ -87,9 +87,13 @@ def _postgres_shelf(
 
 
 @pytest.fixture(scope="session")
-def _postgres_template(_postgres_shelf: Shelf, postgres_prepare: Callable[[str], None]) -> str:
+def _postgres_template(
+    postgres_server: ServerInfo, _postgres_shelf: Shelf, postgres_prepare: Callable[[str], None]
+) -> str:
     try:
-        name = _postgres_shelf.databases.template(lambda url: postgres_prepare(sqlalchemy_url(url)))
+        name = _postgres_shelf.databases.template(
+            lambda url: postgres_prepare(sqlalchemy_url(url)), ours=postgres_server.kind != "given"
+        )
     except TemplateUnavailable as error:
         pytest.fail(str(error), pytrace=False)
     _postgres_shelf.know_template(name)

@@ -1,4 +1,4 @@
-"""psycopg connections and cursors that tell what they send, whoever sends it: SQLAlchemy, or a raw cursor.
+"""psycopg connections and cursors that tell what they send, whether SQLAlchemy makes a cursor or the test itself does.
 
 SQLAlchemy's own events would tell as much of what it sends, for a tenth of a millisecond a test: an engine that has any
 takes the long way for every statement.

@@ -1,4 +1,7 @@
-"""Which cached seed an embedded server may grow from: a bare one, or one with the project's template database in it."""
+"""Which cached seed a server may grow from: a bare one, or one with the project's template database in it.
+
+Embedded servers grow from files, those in containers from images (`container_seed.py`).
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def make_template_seed(template: str, prepare: Callable[[str], None], *, image: 
 
     That server is a container, where the run's own is one of this image. The run's own will not do: by now its tests
     may have left a role or a setting on it. What goes wrong here costs the next run the time that a seed saves, and
-    this one a line.
+    this one a line on stderr.
     """
 
     def fill(url: str) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.devtools.postgres import start_ephemeral
+
+from .support import query, wait_until
 from .test_plugin import CONFTEST, WORKERS, Project, pytest_in
 from .test_plugin import project as project  # noqa: PLC0414 (for pytest to find it here as well)
 
@@ -94,3 +97,22 @@ def test_an_input_of_the_template_that_is_not_there_is_one_plain_error(project: 
     told = result.stdout + result.stderr
     assert f"postgres_template_inputs: modles names no file below {place}." in told
     assert "Traceback" not in told
+
+
+def test_a_server_that_was_kept_teaches_the_cache_nothing(project: Project, tmp_path: Path) -> None:
+    """It was started for what made the template then, and by now that may be something else."""
+    place = project("def test_it(postgres_clone): pass\n")
+    with (place / "pytest.ini").open("a", encoding="utf-8") as settings:
+        settings.write("postgres_template_inputs = schema.sql\n")
+    (place / "schema.sql").write_text("one", encoding="utf-8")
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with start_ephemeral() as server:
+        query(server.url, "alter system set seed.wanted = 'the digest of another time'")
+        query(server.url, "select pg_reload_conf()")
+        wait_until(lambda: query(server.url, "show seed.wanted")[0][0] != "", "the setting")
+
+        result = pytest_in(place, "--postgres", server.url, **home)
+
+    assert "1 passed" in result.stdout, result.stdout + result.stderr
+    assert len((place / "prepared").read_text(encoding="utf-8").splitlines()) == 1
+    assert list(tmp_path.glob("cache/**/template-*")) == []
