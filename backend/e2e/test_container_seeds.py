@@ -318,11 +318,10 @@ def prepared(tmp_path: Path) -> Prepared:
     return run
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
 def test_a_template_is_kept_in_an_image_until_what_it_is_made_of_changes(
-    build: BuildImage, engine: docker.DockerClient, prepared: Prepared, workers: tuple[str, ...]
+    build: BuildImage, engine: docker.DockerClient, prepared: Prepared
 ) -> None:
-    image = build("RUN echo template > /number")
+    image, workers = build("RUN echo template > /number"), ("-n", "2")
 
     # For the run itself, and for the image.
     assert prepared(image, "one", *workers) == 2
