@@ -33,14 +33,6 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @dataclass
 class Serving:
     """`serve --reload` on the copy, with what it says in a file: a full pipe would stop it."""
@@ -55,7 +47,7 @@ class Serving:
 
 
 @pytest.fixture
-def serve(tree: Path, port: int, postgres_clone: str) -> Iterator[Callable[[], Serving]]:
+def serve(tree: Path, unused_port: int, postgres_clone: str) -> Iterator[Callable[[], Serving]]:
     """Start servers; whatever is left of them is killed afterwards."""
     started: list[Serving] = []
 
@@ -63,7 +55,7 @@ def serve(tree: Path, port: int, postgres_clone: str) -> Iterator[Callable[[], S
         log = tree / f"log{len(started)}"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "backend.scripts.serve", "--reload", "--port", str(port)],
+                [sys.executable, "-m", "backend.scripts.serve", "--reload", "--port", str(unused_port)],
                 cwd=tree,
                 env=os.environ | {"DATABASE_URL": postgres_clone},
                 stdout=output,
@@ -101,35 +93,35 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def test_saved_file_answers_anew_and_ctrl_c_stops_it_all(
-    serve: Callable[[], Serving], tree: Path, port: int
+    serve: Callable[[], Serving], tree: Path, unused_port: int
 ) -> None:
     serving = serve()
-    wait_until(lambda: status(port, "/health/ready") == 200, "ready")
+    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
     routes = tree / "backend" / "routers" / "health.py"
 
     routes.write_text(routes.read_text().replace('prefix="/health"', 'prefix="/well"'))
-    wait_until(lambda: status(port, "/well/ready") == 200, "the saved file's answer")
+    wait_until(lambda: status(unused_port, "/well/ready") == 200, "the saved file's answer")
     os.killpg(serving.process.pid, signal.SIGINT)
     said = serving.end()
 
     assert serving.process.returncode == 0
     assert "Application shutdown complete." in said
     assert "Traceback" not in said
-    assert status(port, "/well/live") == 0
+    assert status(unused_port, "/well/live") == 0
 
 
-def test_killed_supervisor_leaves_its_port_free(serve: Callable[[], Serving], port: int) -> None:
+def test_killed_supervisor_leaves_its_port_free(serve: Callable[[], Serving], unused_port: int) -> None:
     serving = serve()
-    wait_until(lambda: status(port, "/health/ready") == 200, "ready")
+    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
 
     serving.process.kill()
 
-    wait_until(lambda: status(port, "/health/live") == 0, "the port being free")
+    wait_until(lambda: status(unused_port, "/health/live") == 0, "the port being free")
 
 
-def test_impatient_ctrl_c_stops_it_all_the_same(serve: Callable[[], Serving], port: int) -> None:
+def test_impatient_ctrl_c_stops_it_all_the_same(serve: Callable[[], Serving], unused_port: int) -> None:
     serving = serve()
-    wait_until(lambda: status(port, "/health/ready") == 200, "ready")
+    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
 
     for _ in range(2000):
         serving.process.send_signal(signal.SIGINT)
@@ -137,7 +129,7 @@ def test_impatient_ctrl_c_stops_it_all_the_same(serve: Callable[[], Serving], po
 
     assert serving.process.returncode == 0
     assert "Traceback" not in said
-    assert status(port, "/health/live") == 0
+    assert status(unused_port, "/health/live") == 0
 
 
 @pytest.mark.parametrize(

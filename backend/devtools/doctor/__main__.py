@@ -4,13 +4,13 @@ import os
 import sys
 
 # By os.path throughout: pathlib would be imported before `sys.path` is mended, and by an old Python too.
-HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  see above
+HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib would come too early
 
 # Nothing is written, bytecode included.
 sys.dont_write_bytecode = True
 if not __package__:  # run by its path, in which modules lie that others are named like
-    sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  see HERE
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  see HERE
+    sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  pathlib would come too early
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  pathlib would come too early
 
 if __name__ == "__main__":
     try:

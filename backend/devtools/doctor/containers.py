@@ -23,7 +23,7 @@ _WAYS = {
 def main() -> None:
     for finding in examine():
         # The doctor reads them line by line, from the other end of a pipe.
-        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  see above
+        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  stdout is what the doctor reads
 
 
 def examine() -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def examine() -> Iterator[Finding]:
     client.close()
     try:
         # Here, for it takes as long as all the rest; and for nothing but to see whether it refuses.
-        import testcontainers.core.config  # noqa: F401, PLC0415  see above
+        import testcontainers.core.config  # noqa: F401, PLC0415  slow, and tried for whether it can be
     except ImportError:
         for name in NAMES:
             yield unknown(name, "testcontainers is not installed.", "`nox -s venv`.")
@@ -73,10 +73,10 @@ def connection() -> Finding:
 def reaper() -> Finding:
     """Start Ryuk as a run of the tests does, wait for its answer, and have it gone again."""
     # They import testcontainers, which takes long and may refuse.
-    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415  see above
-    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  see above
+    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415  it has no types, and is slow
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  slow, and there once examine has seen it
 
-    from backend.devtools.postgres.reaper import Arming, configured, end_reaper  # noqa: PLC0415  see above
+    from backend.devtools.postgres.reaper import Arming, configured, end_reaper  # noqa: PLC0415  it imports both of them
 
     name = NAMES[1]
     without = "a run that is killed leaves its container until the next one removes it"

@@ -43,7 +43,7 @@ _SOURCES = {
 def main() -> None:
     for finding in examine():
         # The doctor reads them line by line, from the other end of a pipe.
-        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  see above
+        print(json.dumps(finding.as_data()), flush=True)  # noqa: T201  stdout is what the doctor reads
 
 
 def examine() -> Iterator[Finding]:

@@ -58,7 +58,7 @@ class HeldCursor(Telling):
     def execute(self, *args: Any, **kwargs: Any) -> HeldCursor:  # noqa: ANN401 (psycopg's)
         connection: HeldConnection = self._conn
         try:
-            super().execute(*args, **kwargs)  # type: ignore[misc] # the cursor's
+            super().execute(*args, **kwargs)  # type: ignore[misc] # a cursor's class comes after the mixin
         finally:
             connection.after(self._pgresult_tag())
         return self
@@ -66,7 +66,7 @@ class HeldCursor(Telling):
     def executemany(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (psycopg's)
         connection: HeldConnection = self._conn
         try:
-            super().executemany(*args, **kwargs)  # type: ignore[misc] # the cursor's
+            super().executemany(*args, **kwargs)  # type: ignore[misc] # a cursor's class comes after the mixin
         finally:
             connection.after(None)
 
@@ -93,8 +93,8 @@ class HeldConnection(psycopg.Connection[Any]):
         holder._adapters = psycopg.adapt.AdaptersMap(real.adapters)
         holder._autocommit = real.autocommit
         holder.row_factory = real.row_factory
-        holder.cursor_factory = telling(real.cursor_factory, HeldCursor)  # type: ignore[arg-type] # a class is hashable
-        holder.server_cursor_factory = telling(real.server_cursor_factory)  # type: ignore[arg-type] # likewise
+        holder.cursor_factory = telling(real.cursor_factory, HeldCursor)
+        holder.server_cursor_factory = telling(real.server_cursor_factory)
         return holder
 
     def __del__(self, *_: object) -> None:

@@ -6,7 +6,6 @@ takes the long way for every statement.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -36,10 +35,14 @@ class Telling:
         yield from super()._start_copy_gen(statement, params)  # type: ignore[misc] # the cursor's
 
 
-@lru_cache
+_made: dict[tuple[type[Any], type[Any]], type[Any]] = {}
+
+
 def telling(cursor: type[Any], mixin: type[Any] = Telling) -> type[Any]:
     """Return this kind of cursor as one that tells."""
-    return type(f"Telling{cursor.__name__}", (mixin, cursor), {})
+    if (cursor, mixin) not in _made:
+        _made[cursor, mixin] = type(f"Telling{cursor.__name__}", (mixin, cursor), {})
+    return _made[cursor, mixin]
 
 
 def text_of(statement: Any, connection: psycopg.Connection[Any]) -> str:  # noqa: ANN401 (psycopg's Query)
@@ -71,8 +74,8 @@ class RecordedConnection(psycopg.Connection[Any]):
     def record_by(self, record: Callable[[str], None]) -> None:
         """Have `record` told of all that is sent from now on, by cursors of whichever kind the connection makes."""
         self._record = record
-        self.cursor_factory = telling(self.cursor_factory)  # type: ignore[arg-type] # a class is hashable
-        self.server_cursor_factory = telling(self.server_cursor_factory)  # type: ignore[arg-type] # likewise
+        self.cursor_factory = telling(self.cursor_factory)
+        self.server_cursor_factory = telling(self.server_cursor_factory)
 
     def about_to_send(self, statement: Any) -> None:  # noqa: ANN401 (psycopg's Query)
         if self._record is not None:

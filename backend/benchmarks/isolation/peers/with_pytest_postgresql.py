@@ -45,7 +45,7 @@ def engine(postgresql_proc) -> Iterator[Engine]:  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def postgres_engine(postgresql: psycopg.Connection, engine: Engine) -> Engine:  # noqa: ARG001  for its effect
+def postgres_engine(postgresql: psycopg.Connection, engine: Engine) -> Engine:  # noqa: ARG001  it makes the clone
     return engine
 
 
