@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .engine import within
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 _DISK_FULL = "53100"
+_REFUSED_FOR_SPACE = re.compile(rf"connection failed: .* FATAL: .*{NO_SPACE}", re.DOTALL)
 _LOG_LINES = 12
 _LOG_SECONDS = 3.0
 _CHAIN = 20
@@ -55,12 +57,17 @@ def cure(server: Server) -> str:
 
 
 def ran_out_of_space(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it came from, is PostgreSQL's disk_full (SQLSTATE 53100)."""
+    """Tell whether an error, or one that it came from, is PostgreSQL's disk_full (SQLSTATE 53100).
+
+    Of a connection that the server refused libpq keeps the words alone, and psycopg has no SQLSTATE.
+    """
     for _ in range(_CHAIN):
         if error is None:
             return False
         # SQLAlchemy's errors have the driver's, and every driver for PostgreSQL's has the SQLSTATE.
-        if getattr(getattr(error, "orig", error), "sqlstate", None) == _DISK_FULL:
+        driver_error = getattr(error, "orig", error)
+        state = getattr(driver_error, "sqlstate", None)
+        if state == _DISK_FULL or (state is None and _REFUSED_FOR_SPACE.search(str(driver_error))):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,5 +1,6 @@
 """A server that dies in mid-run is told once, as what it is; one connection that dies is its own test's alone."""
 
+import errno
 import os
 import re
 import signal
@@ -134,13 +135,28 @@ import subprocess
 def test_before(postgres_clone):
     pass
 
-def test_big(postgres_server, postgres_empty):
+def test_big(postgres_empty):
     subprocess.run(["mount", "-o", "remount,size=350m", "/dev/shm"], check=True)
     run(postgres_empty, "create table big as select repeat('x', 1000) from generate_series(1, 400000)")
 
 @pytest.mark.parametrize("number", range(100))
 def test_after(postgres_clone, number):
     run(postgres_clone, "select 1")
+"""
+# The first connection to a database writes a file there, and the server refuses it where there is no room.
+FULL_AT_A_CONNECTION = """
+import subprocess
+
+def test_full(postgres_server):
+    run(postgres_server.url, "create database fresh")
+    subprocess.run(["dd", "if=/dev/zero", "of=/dev/shm/filler", "bs=4k"], stderr=subprocess.DEVNULL)
+    with pytest.raises(psycopg.OperationalError, match="could not write init file") as refusal:
+        connect(postgres_server.url.rpartition("/")[0] + "/fresh")
+    raise refusal.value
+
+@pytest.mark.parametrize("number", range(100))
+def test_after(postgres_server, number):
+    pass
 """
 PRIVATE_MEMORY = (
     "unshare",
@@ -153,10 +169,11 @@ PRIVATE_MEMORY = (
 
 
 @pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
-def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, workers: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("suite", [FULL, FULL_AT_A_CONNECTION], ids=["statement", "connection"])
+def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, suite: str, workers: tuple[str, ...]) -> None:
     if subprocess.run([*PRIVATE_MEMORY, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
-    result = run_inside(tmp_path, FULL, *workers, prefix=PRIVATE_MEMORY)
+    result = run_inside(tmp_path, suite, *workers, prefix=PRIVATE_MEMORY)
 
     assert result.returncode in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
     assert len(bodies(result.stdout)) == 1, result.stdout
@@ -182,6 +199,7 @@ def test_no_room_is_recognised_through_whatever_wraps_it() -> None:
 
     assert ran_out_of_space(DiskFull())
     assert ran_out_of_space(chained)
+    assert not ran_out_of_space(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert not ran_out_of_space(looped)
     assert not ran_out_of_space(None)
 
