@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
+import time
 from typing import TYPE_CHECKING
 
 from .engine import within
-from .log import NO_SPACE, read_log, tail_of
+from .log import NO_SPACE, lines_since, read_log, tail_of
 from .probe import refusal_of_the_dead
 from .server import without_password
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .server import Server
 
 _DISK_FULL = "53100"
-_REFUSED_FOR_SPACE = re.compile(rf"connection failed: .* FATAL: .*{NO_SPACE}", re.DOTALL)
+_RECENT_SECONDS = 60.0
 _LOG_LINES = 12
 _LOG_SECONDS = 3.0
 _CHAIN = 20
@@ -30,7 +32,9 @@ def last_word(server: Server, error: BaseException | None) -> str | None:
     refusal = refusal_of_the_dead(server.url, far=server.kind == "given")
     if refusal is not None:
         return obituary(server, refusal)
-    if server.kind != "given" and ran_out_of_space(error):
+    if server.kind != "given" and (
+        ran_out_of_space(error) or (was_cut_off(error) and _ran_out_of_space_lately(server))
+    ):
         return f"{_name(server)} has no room left: {cure(server)}"
     return None
 
@@ -57,20 +61,33 @@ def cure(server: Server) -> str:
 
 
 def ran_out_of_space(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it came from, is PostgreSQL's disk_full (SQLSTATE 53100).
+    """Tell whether an error, or one that it came from, is PostgreSQL's disk_full (SQLSTATE 53100)."""
+    return _DISK_FULL in _sqlstates(error)
 
-    Of a connection that the server refused libpq keeps the words alone, and psycopg has no SQLSTATE.
+
+def was_cut_off(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, is of a connection that was refused or lost.
+
+    Of these libpq keeps the words alone, and psycopg has no SQLSTATE; other drivers have one of class 08, and a
+    server that ends its connections says 57P01 or one that follows it.
     """
+    return any(state is None or state.startswith(("08", "57P")) for state in _sqlstates(error))
+
+
+def _sqlstates(error: BaseException | None) -> Iterator[str | None]:
     for _ in range(_CHAIN):
         if error is None:
-            return False
+            return
         # SQLAlchemy's errors have the driver's, and every driver for PostgreSQL's has the SQLSTATE.
         driver_error = getattr(error, "orig", error)
-        state = getattr(driver_error, "sqlstate", None)
-        if state == _DISK_FULL or (state is None and _REFUSED_FOR_SPACE.search(str(driver_error))):
-            return True
+        if hasattr(driver_error, "sqlstate"):
+            yield driver_error.sqlstate
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _ran_out_of_space_lately(server: Server) -> bool:
+    # Another test's statement may have filled the disk, and PostgreSQL ended all connections with that one's.
+    return any(NO_SPACE in line for line in lines_since(log_of(server), time.time() - _RECENT_SECONDS))
 
 
 def log_of(server: Server) -> str:

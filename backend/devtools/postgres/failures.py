@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from .engine import within
-from .log import part_of, read_log
+from .log import lines_since, read_log
 from .probe import ask
 from .server import database_url
 
@@ -128,7 +128,7 @@ def _log(server: Server, database: str, since: float, seconds: float) -> list[st
     if server.kind == "given":
         return ["not looked for on a server that was given"]
     text = within(max(seconds, 0.05), lambda: read_log(server, since), "reading the log")
-    lines = [_cut(line, _LOG_CHARACTERS) for line in part_of(text, database, since)]
+    lines = [_cut(line, _LOG_CHARACTERS) for line in lines_since(text, since, database)]
     left_out = len(lines) - _LOG_LINES
     return ([f"... {left_out} lines before these"] if left_out > 0 else []) + lines[-_LOG_LINES:]
 

@@ -41,15 +41,15 @@ def read_log(server: Server, since: float = 0.0) -> str:
         return file.read().decode(errors="replace")
 
 
-def part_of(text: str, database: str, since: float) -> list[str]:
-    """Return those lines of a log that one database's sessions wrote since then."""
+def lines_since(text: str, since: float, database: str | None = None) -> list[str]:
+    """Return those lines of a log that were written since then; where `database` is given, by its sessions."""
     kept, wanted = [], False
     # The log's clock stops at milliseconds.
     earliest = since - 0.001
     for line in text.splitlines():
         if (entry := _ENTRY.match(line)) is not None:
             at = datetime.strptime(entry[1], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC).timestamp()
-            wanted = entry[2] == database and at >= earliest
+            wanted = at >= earliest and database in (None, entry[2])
         if wanted:
             kept.append(line)
     return kept

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backend.devtools.postgres import start_ephemeral
-from backend.devtools.postgres.death import ran_out_of_space
+from backend.devtools.postgres.death import ran_out_of_space, was_cut_off
 from backend.devtools.postgres.probe import refusal_of_the_dead
 
 from .inner import ALONE_OR_NOT, run_inside
@@ -143,20 +143,44 @@ def test_big(postgres_empty):
 def test_after(postgres_clone, number):
     run(postgres_clone, "select 1")
 """
-# The first connection to a database writes a file there, and the server refuses it where there is no room.
-FULL_AT_A_CONNECTION = """
+FULL_WITHOUT_A_STATEMENT = """
 import subprocess
 
+FILLER = pathlib.Path("/dev/shm/filler")
+
+def fill():
+    subprocess.run(["dd", "if=/dev/zero", f"of={FILLER}", "bs=4k"], stderr=subprocess.DEVNULL)
+
 def test_full(postgres_server):
-    run(postgres_server.url, "create database fresh")
-    subprocess.run(["dd", "if=/dev/zero", "of=/dev/shm/filler", "bs=4k"], stderr=subprocess.DEVNULL)
-    with pytest.raises(psycopg.OperationalError, match="could not write init file") as refusal:
-        connect(postgres_server.url.rpartition("/")[0] + "/fresh")
-    raise refusal.value
+    HOW
 
 @pytest.mark.parametrize("number", range(100))
 def test_after(postgres_server, number):
     pass
+"""
+# The first connection to a database writes a file there.
+REFUSED = """
+    run(postgres_server.url, "create database fresh")
+    fill()
+    with pytest.raises(psycopg.OperationalError, match="could not write init file") as refusal:
+        connect(postgres_server.url.rpartition("/")[0] + "/fresh")
+    raise refusal.value
+"""
+# A session without room for its log of changes takes all the others with it, and the server may find room to recover.
+LOST = """
+    data = pathlib.Path(run(postgres_server.url, "show data_directory")[0][0])
+    leader = int((data / "postmaster.pid").read_text().splitlines()[0])
+    with connect(postgres_server.url) as connection, connect(postgres_server.url) as other:
+        fill()
+        FILLER.open("r+").truncate(FILLER.stat().st_size - 2**20)
+        os.kill(leader, signal.SIGSTOP)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute(
+                "select pg_logical_emit_message(false, 'x', repeat('x', 1000000)) from generate_series(1, 200)"
+            )
+        FILLER.unlink()
+        os.kill(leader, signal.SIGCONT)
+        other.execute("select 1")
 """
 PRIVATE_MEMORY = (
     "unshare",
@@ -169,7 +193,15 @@ PRIVATE_MEMORY = (
 
 
 @pytest.mark.parametrize("workers", ALONE_OR_NOT, ids=["alone", "workers"])
-@pytest.mark.parametrize("suite", [FULL, FULL_AT_A_CONNECTION], ids=["statement", "connection"])
+@pytest.mark.parametrize(
+    "suite",
+    [
+        FULL,
+        FULL_WITHOUT_A_STATEMENT.replace("HOW", REFUSED.strip()),
+        FULL_WITHOUT_A_STATEMENT.replace("HOW", LOST.strip()),
+    ],
+    ids=["statement", "refused", "lost"],
+)
 def test_a_full_tmpfs_is_told_with_its_cure(tmp_path: Path, suite: str, workers: tuple[str, ...]) -> None:
     if subprocess.run([*PRIVATE_MEMORY, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
@@ -202,6 +234,8 @@ def test_no_room_is_recognised_through_whatever_wraps_it() -> None:
     assert not ran_out_of_space(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert not ran_out_of_space(looped)
     assert not ran_out_of_space(None)
+    assert not was_cut_off(DiskFull())
+    assert not was_cut_off(looped)
 
 
 def test_a_server_that_refuses_or_is_silent_is_not_dead() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.devtools.postgres import Server
-from backend.devtools.postgres.log import part_of
+from backend.devtools.postgres.log import lines_since
 
 from .inner import ALONE_OR_NOT, WORKERS, run_inside, section_of
 from .support import data_directory, is_alive, postmaster, query, wait_until
@@ -372,7 +372,7 @@ LOG = """\
 def test_a_databases_part_of_the_log_is_told_by_name_and_time() -> None:
     since = time.mktime(time.strptime("2026-11-24 09:00:01", "%Y-%m-%d %H:%M:%S")) - time.timezone
 
-    assert part_of(LOG, "mine", since + 0.01) == [
+    assert lines_since(LOG, since + 0.01, "mine") == [
         "2026-11-24 09:00:01.500 UTC [1] [mine] ERROR:  mine",
         "\tand its second line",
         "2026-11-24 09:00:01.800 UTC [4] [mine] STATEMENT:  select 1",
