@@ -93,7 +93,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager[str]]] = {
     "pytest-postgresql": pytest_postgresql,
 }
 IMPORTS = {
-    "ours, in Docker": "backend.devtools.postgres.container",
+    "ours, in Docker": "backend.devtools.postgres.container_start",
     "testcontainers": "backend.benchmarks.isolation.peers.with_testcontainers",
     "pytest-postgresql": "pytest_postgresql.executors",
 }

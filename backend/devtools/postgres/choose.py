@@ -142,7 +142,7 @@ def _docker(image: str, pull_seconds: float, why: str) -> Choice:
     def start(template: str | None) -> Server:
         # Importing docker and testcontainers takes longer than an embedded server's whole start.
         try:
-            from .container import start_container  # noqa: PLC0415  docker takes 150 ms
+            from .container_start import start_container  # noqa: PLC0415  docker takes 150 ms
         except ImportError:
             raise PostgresUnavailable("The Python package testcontainers is not installed.") from None
         except ValueError as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
-    from .container import Started
+    from .container_start import Started
 
 REPOSITORY = "postgres-for-tests"
 FORMAT = 1

@@ -38,7 +38,7 @@ def make_template_seed(template: str, prepare: Callable[[str], None], *, image: 
         if image is None:
             _make_directory(template, fill)
         else:
-            from .container import make_template_image  # noqa: PLC0415  docker takes 150 ms
+            from .container_start import make_template_image  # noqa: PLC0415  docker takes 150 ms
 
             make_template_image(image, template, fill)
     except Exception as error:  # noqa: BLE001 (whatever the project's own code raises: this run has its template)
