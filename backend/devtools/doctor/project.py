@@ -21,6 +21,8 @@ NAMES = ("compose/files", "compose/project", "compose/services", "compose/passwo
 DATABASE = "db"
 DELETES = "`docker compose down -v` makes a new volume, and deletes its data"
 _WORKING_DIRECTORY = '{{.Label "com.docker.compose.project.working_dir"}}'
+_SECONDS = 15
+_LATE = f"Compose did not answer within {_SECONDS} s."
 # Over the container's own address, for from its loopback no password is asked.
 _LOG_IN = (
     'exec psql --no-psqlrc -qAt --host "$(hostname -i | cut -d " " -f 1)" --dbname postgres -c "SELECT 1"'
@@ -31,10 +33,11 @@ _FIND = (".", "-maxdepth", "4", "-name", "PG_VERSION", "-not", "-path", "*/base/
 
 @dataclass(frozen=True)
 class Project:
-    """Compose's files as Compose reads them; `refusal` says why it does not."""
+    """Compose's files as Compose reads them; `refusal` says why it does not, if that is the files' fault."""
 
     model: dict[str, Any]
     refusal: str = ""
+    is_unknown: bool = False
 
     @property
     def name(self) -> str:
@@ -56,9 +59,11 @@ class Project:
 
 def read(checkout: Checkout, docker: Docker) -> Project:
     if not docker.compose:
-        return Project({}, "There is no Compose to ask.")
+        return Project({}, "There is no Compose to ask.", is_unknown=True)
     try:
-        said = checkout.run("docker", "compose", "config", "--format", "json", seconds=10)
+        said = checkout.run("docker", "compose", "config", "--format", "json", seconds=_SECONDS)
+        if said.is_late:
+            return Project({}, _LATE, is_unknown=True)
         if said.code == 0:
             return Project(json.loads(said.out))
     except (NotThereError, ValueError):
@@ -69,16 +74,20 @@ def read(checkout: Checkout, docker: Docker) -> Project:
 
 def check(checkout: Checkout, ask: Callable[[], Docker], ask_project: Callable[[], Project]) -> list[Finding]:
     docker, project = ask(), ask_project()
+    if project.is_unknown:
+        is_elsewhere = checkout.is_workspace and not docker.compose
+        refusal = "Look from the host, where Compose is." if is_elsewhere else project.refusal
+        return [unknown(name, refusal) for name in NAMES]
     if project.refusal:
-        if not docker.compose:
-            refusal = "Look from the host, where Compose is." if checkout.is_workspace else project.refusal
-            return [unknown(name, refusal) for name in NAMES]
         found = wrong(NAMES[0], project.refusal, "`docker compose config --quiet` says where.")
         return [found, *(unknown(name, project.refusal) for name in NAMES[1:])]
     files = ok(NAMES[0], f"Compose reads them as the project {project.name}.")
     if not docker.answers:
         return [files, *(unknown(name, "Docker's engine does not answer.") for name in NAMES[1:])]
-    services = list(_containers(checkout))
+    said = checkout.run("docker", "compose", "ps", "--all", "--format", "json", seconds=_SECONDS)
+    if said.is_late:
+        return [files, *(unknown(name, _LATE) for name in NAMES[1:])]
+    services = list(_containers(said.out))
     running = next(
         (each["ID"] for each in services if each["Service"] == DATABASE and each["State"] == "running"), ""
     )
@@ -91,10 +100,9 @@ def check(checkout: Checkout, ask: Callable[[], Docker], ask_project: Callable[[
     ]
 
 
-def _containers(checkout: Checkout) -> Iterator[dict[str, Any]]:
-    said = checkout.run("docker", "compose", "ps", "--all", "--format", "json", seconds=10)
+def _containers(told: str) -> Iterator[dict[str, Any]]:
     # One to a line, and before Compose 2.21 all in one list.
-    for line in said.out.splitlines():
+    for line in told.splitlines():
         data = json.loads(line)
         yield from data if isinstance(data, list) else [data]
 

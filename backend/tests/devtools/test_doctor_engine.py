@@ -261,3 +261,25 @@ def test_user_that_a_shell_would_take_apart_is_quoted_in_the_cure(tmp_path: Path
     command = re.search("`(docker compose exec [^`]+)`", password.cure)
     assert command is not None
     assert shlex.split(command[1])[4:7] == ["psql", "-U", "o'x y"]
+
+
+@pytest.mark.parametrize("hanging", ["config", "ps"])
+def test_compose_that_hangs_is_not_said_to_find_a_mistake(
+    hanging: str, tmp_path: Path, skeleton: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "_SECONDS", 0.3)
+    program = tmp_path / "docker"
+    program.write_text(
+        f'#!/bin/sh\n[ "$2" = {hanging} ] && sleep 60\necho \'{{"name": "x"}}\'\n', encoding="utf-8"
+    )
+    program.chmod(0o755)
+    skeleton.environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    docker = engine.Docker("unix:///s", {"ServerVersion": "28"}, has_command=True, compose="2.40")
+
+    read = project.read(skeleton.checkout, docker)
+    found = {each.name: each for each in project.check(skeleton.checkout, lambda: docker, lambda: read)}
+
+    files = found.pop("compose/files")
+    assert files.state is (State.UNKNOWN if hanging == "config" else State.OK)
+    assert {each.finding for each in found.values()} == {"Compose did not answer within 15 s."}
+    assert {each.state for each in found.values()} == {State.UNKNOWN}
