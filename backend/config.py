@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     api_port: Port = 8000
     api_token: SecretStr | None = None
     """The bearer token that guards /api/v1; without one, which production refuses, the API is open."""
-    database_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
+    database_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 60
     """How long a start waits for the database to answer."""
 
     @classmethod
