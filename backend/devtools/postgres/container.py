@@ -27,6 +27,7 @@ START_SECONDS = 120.0
 _POLL_SECONDS = 0.005
 _LOOK_SECONDS = 0.2
 _AUTOPSY_SECONDS = 2.0
+_REMOVED = "its container was removed"
 _SETTINGS = (
     "fsync=off",
     "synchronous_commit=off",
@@ -111,15 +112,17 @@ class EphemeralPostgres(PostgresContainer):
             try:
                 self.reload()
             except NotFound:
-                return "its container was removed"
+                return _REMOVED
             except (DockerException, OSError):
                 return f"Docker does not answer at {shown(engine_address())} any more"
             # A client is told by the network, which is quicker than the engine.
             if self.status != "running" or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
+        if self.status in ("removing", "dead"):
+            return _REMOVED
         state = self.get_wrapped_container().attrs["State"]
-        if self.status in ("exited", "dead"):
+        if self.status == "exited":
             reason = " for want of memory" if state.get("OOMKilled") else ""
             return f"its container ended{reason} with exit code {state.get('ExitCode')}"
         return "" if self.status == "running" else f"its container is {self.status}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
-ANSWER_SECONDS = 3.0
+ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 15.0
 """For an engine that answered already, and may be busy."""
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"

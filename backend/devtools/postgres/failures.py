@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 _LOCKS_SECONDS = 0.4
+_ENGINE_SECONDS = 3.0
+"""For the log of a server in a container, for which its engine is asked."""
 _STATEMENTS_SHOWN = 20
 _STATEMENT_CHARACTERS = 300
 _LOG_LINES = 40
@@ -127,7 +129,8 @@ def _folded(statements: Iterable[str]) -> list[str]:
 def _log(server: Server, database: str, since: float, seconds: float) -> list[str]:
     if server.kind == "given":
         return ["not looked for on a server that was given"]
-    text = within(max(seconds, 0.05), lambda: read_log(server, since), "reading the log")
+    patience = _ENGINE_SECONDS if server.kind == "docker" else max(seconds, 0.05)
+    text = within(patience, lambda: read_log(server, since), "reading the log")
     lines = [_cut(line, _LOG_CHARACTERS) for line in lines_since(text, since, database)]
     left_out = len(lines) - _LOG_LINES
     return ([f"... {left_out} lines before these"] if left_out > 0 else []) + lines[-_LOG_LINES:]

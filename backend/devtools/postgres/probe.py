@@ -25,6 +25,8 @@ _RECOVERY_SECONDS = 10.0
 _PAUSE_SECONDS = 0.1
 _REFUSALS = 3
 """So many attempts have to be refused before a server counts as dead: it ends the whole run."""
+_SILENCES = 2
+"""So many attempts without an answer are enough for one on this machine to count as alive: see below."""
 
 _DEATHS = (
     "connection refused",
@@ -103,7 +105,7 @@ def refusal_of_the_dead(url: str, *, far: bool) -> str | None:
     a test that holds a lock which each new connection needs makes for silence too.
     """
     deadline = time.monotonic() + _RECOVERY_SECONDS
-    refused = 0
+    refused = silent = 0
     while True:
         try:
             ask(url, "select 1", _FAR_SILENCE_SECONDS if far else _SILENCE_SECONDS)
@@ -114,7 +116,11 @@ def refusal_of_the_dead(url: str, *, far: bool) -> str | None:
         if any(words in said for words in _PASSING):
             if time.monotonic() > deadline:
                 return said
-        elif "FATAL" in said or not (far if said == _SILENT else _looks_dead(said)):
+        elif said == _SILENT and not far:
+            silent += 1
+            if silent >= _SILENCES:
+                return None
+        elif "FATAL" in said or not (said == _SILENT or _looks_dead(said)):
             return None
         else:
             refused += 1

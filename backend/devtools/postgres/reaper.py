@@ -28,7 +28,7 @@ OWNER_LABEL = "postgres-for-tests.owner"
 REAPER_PREFIX = "testcontainers-ryuk-"
 KEPT_PREFIX = "postgres-kept-"
 """How the name of a container begins that outlives its run on request: a label cannot be taken away again."""
-ACK_SECONDS = 10.0
+ACK_SECONDS = 20.0
 _PORT = 8080
 _STATUS_POLL_SECONDS = 0.05
 _ANSWER_SECONDS = 2.0
