@@ -1,10 +1,10 @@
 """`docker compose up` in a fresh clone: what a new user gets, and what must survive."""
 
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from .checkout import Checkout, answers, request, wait_until
@@ -49,7 +49,7 @@ def test_saved_file_answers_anew(up: Checkout) -> None:
     health = up.path / "backend" / "routers" / "health.py"
     health.write_text(health.read_text().replace('prefix="/health"', 'prefix="/well"'))
 
-    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=10, what="the saved file's answer")
+    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=60, what="the saved file's answer")
 
 
 def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
@@ -57,38 +57,48 @@ def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
     text = main.read_text()
 
     main.write_text(text + "\nthis is no Python\n")
-    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=10, what="the mistake taking effect")
+    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=60, what="the mistake taking effect")
     main.write_text(text)
 
-    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=10, what="the cure taking effect")
+    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=60, what="the cure taking effect")
 
 
 def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> None:
     """A lock holds the request until the API has been told to stop."""
-    with ThreadPoolExecutor(2) as pool:
-        hold = "BEGIN; LOCK TABLE companies; SELECT pg_sleep(4); COMMIT"
-        holder = pool.submit(up.psql, hold)
-        locked = "SELECT count(*) FROM pg_locks WHERE relation = 'companies'::regclass AND granted"
-        wait_until(lambda: up.psql(locked) != "0", seconds=3, what="the lock")
+    database = f"postgresql://postgres:postgres@127.0.0.1:{up.db_port}/procore_integrator"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        ThreadPoolExecutor(2) as pool,
+        psycopg.connect(database) as holder,
+        psycopg.connect(database, autocommit=True) as observer,
+    ):
+        holder.execute("LOCK TABLE companies")
         in_flight = pool.submit(request, f"{up.url}/api/v1/companies", data={"name": "In flight"})
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: up.psql(waiting) == "1", seconds=3, what="the request waiting for the lock")
+        wait_until(
+            lambda: observer.execute(waiting).fetchone() == (1,),
+            seconds=20,
+            what="the request waiting for the lock",
+        )
+        stop = pool.submit(up.compose, "stop", "api")
+        wait_until(
+            lambda: "Shutting down" in up.compose("logs", "api"),
+            seconds=20,
+            what="the API being told to stop",
+        )
 
-        up.compose("stop", "api")
+        assert not in_flight.done()
+        holder.commit()
 
         assert in_flight.result().status == 201
-        holder.result()
+        stop.result()
     assert up.psql("SELECT name FROM companies") == "In flight"
 
 
 def test_idle_services_stop_without_being_killed(up: Checkout) -> None:
-    began = time.monotonic()
     up.compose("stop")
-    took = time.monotonic() - began
 
     states = up.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
-    assert set(filter(None, states)) == {"api 0", "db 0"}
-    assert took < 15, "Compose kills after stop_grace_period, which is 30 s: nothing came near it"
+    assert set(filter(None, states)) == {"api 0", "db 0"}, "one that was killed exits with 137"
 
 
 def test_hostile_password_in_env_file_works_for_both_services_and_the_host(checkout: Checkout) -> None:

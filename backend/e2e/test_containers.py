@@ -13,6 +13,7 @@ import pytest
 from testcontainers.core.labels import SESSION_ID
 
 from backend.devtools.postgres import PostgresUnavailable, choose
+from backend.devtools.postgres.container import START_SECONDS
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "postgres:18"
@@ -113,7 +114,7 @@ def test_a_container_that_dies_is_reported_at_once_with_its_log(dying_image: str
     assert str(refusal.value) == (
         f"The container of {dying_image} stopped while it started. Its log ends:\n  disk on fire"
     )
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < START_SECONDS / 2
     assert containers(SESSION_ID) == set()
 
 
@@ -134,7 +135,7 @@ def test_a_pull_that_takes_too_long_is_given_up_and_binaries_serve() -> None:
 
     assert choice.kind == "embedded"
     assert "postgres.invalid/none:1" in choice.why
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the_same() -> None:
@@ -227,7 +228,7 @@ def test_a_killed_owner_leaves_no_container() -> None:
         assert len(containers(session)) == 2
         owner.kill()
 
-    wait_until_gone(session, 30)
+    wait_until_gone(session, 60)
 
 
 def test_a_container_that_is_handed_over_outlives_its_reaper_and_later_runs_until_it_is_told() -> None:

@@ -20,8 +20,8 @@ from .checkout import ROOT, free_port
 IMAGE = "procore-e2e-pgbouncer:1"
 DOCKERFILE = """\
 FROM postgres:18
-RUN apt-get update \\
- && apt-get install --yes --no-install-recommends pgbouncer \\
+RUN apt-get -o Acquire::Retries=5 update \\
+ && apt-get -o Acquire::Retries=5 install --yes --no-install-recommends pgbouncer \\
  && rm -rf /var/lib/apt/lists/*
 COPY pgbouncer.ini userlist.txt /etc/bouncer/
 """

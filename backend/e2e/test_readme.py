@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -42,7 +43,7 @@ class NewUser:
     home: Path
     uid: int | None = None
 
-    def start(self, command: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, command: str, output: int | IO[str], **environment: str) -> subprocess.Popen[str]:
         variables = {
             name: value for name, value in self.checkout.environment.items() if not name.startswith("XDG_")
         }
@@ -58,7 +59,7 @@ class NewUser:
             cwd=self.checkout.path,
             env=variables,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -66,8 +67,8 @@ class NewUser:
         )
         return process
 
-    def run(self, command: str, *, seconds: float = 900, **environment: str) -> str:
-        process = self.start(command, **environment)
+    def run(self, command: str, *, seconds: float = 2400, **environment: str) -> str:
+        process = self.start(command, subprocess.PIPE, **environment)
         try:
             said, _ = process.communicate(timeout=seconds)
         finally:
@@ -78,22 +79,30 @@ class NewUser:
 
     def serve(self, command: str, **environment: str) -> str:
         """Run a command that serves until Ctrl-C, press it once the API is ready, and return what was said."""
-        process = self.start(command, **environment)
-        try:
-            wait_until(
-                lambda: answers(f"{self.checkout.url}/health/ready") or process.poll() is not None,
-                seconds=300,
-                what=f"{command}: the API being ready",
-            )
-            assert process.poll() is None, f"{command} ended:\n{process.communicate()[0]}"
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
-            said, _ = process.communicate(timeout=30)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        # In a file, for a pipe that nobody reads meanwhile would fill up.
+        with tempfile.TemporaryFile("w+") as output:
+
+            def said() -> str:
+                output.seek(0)
+                return output.read()
+
+            process = self.start(command, output, **environment)
+            try:
+                wait_until(
+                    lambda: answers(f"{self.checkout.url}/health/ready") or process.poll() is not None,
+                    seconds=900,
+                    what=f"{command}: the API being ready",
+                )
+                assert process.poll() is None, f"{command} ended:\n{said()}"
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+                process.wait(90)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            told = said()
         assert not answers(f"{self.checkout.url}/health/live")
-        assert "Traceback" not in said, said
-        return str(said)
+        assert "Traceback" not in told, told
+        return told
 
 
 @pytest.fixture

