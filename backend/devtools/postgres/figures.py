@@ -19,7 +19,7 @@ _HELD = """
            current_setting('data_directory') ~ '^/(dev/shm|pgtmp)/'
 """
 _MEGABYTE = 1024 * 1024
-_HELD_SECONDS = 2.0
+_HELD_SECONDS = 5.0
 _NAMED = 3
 
 

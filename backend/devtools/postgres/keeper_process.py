@@ -24,7 +24,7 @@ _STOP_SECONDS = 45.0
 """More than the keeper takes when every one of its own deadlines passes: three for the server, two for directories."""
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
-_AUTOPSY_SECONDS = 0.5
+_AUTOPSY_SECONDS = 2.0
 """For the keeper to notice, after a client did, that the server is gone."""
 
 _running: weakref.WeakSet[KeeperProcess] = weakref.WeakSet()

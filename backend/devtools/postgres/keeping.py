@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .ledger import Use
     from .server import Server
 
-_SECONDS = 1.0
+_SECONDS = 3.0
 
 # Names are random, and so one set serves however many runs there are in a process.
 _kept: set[str] = set()

@@ -47,8 +47,8 @@ def postmaster(data: Path) -> int:
 
 
 CHOOSES_A_SERVER = ("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG")
-# Where these are set, pytest says more in its summary.
-SAYS_MORE = ("CI", "BUILD_NUMBER")
+# Where these are set, pytest says more in its summary, or in colours.
+SAYS_MORE = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -58,7 +58,9 @@ def environment(**variables: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(CHOOSES_A_SERVER) and name not in SAYS_MORE
     }
-    return inherited | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | NO_DOCKER | variables
+    # What is looked for stands within a line of the usual width.
+    ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "COLUMNS": "80"}
+    return inherited | ours | NO_DOCKER | variables
 
 
 def python(*arguments: str) -> list[str]:

@@ -3,7 +3,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -49,9 +49,9 @@ def test_docker_when_pinned_is_had_or_refused() -> None:
 
 
 def test_embedded_when_pinned_does_not_look_for_docker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with _hanging_engine(tmp_path) as address:
+    with _hanging_engine() as address:
         monkeypatch.setenv("DOCKER_HOST", address)
         monkeypatch.setattr("backend.devtools.postgres.engine.ANSWER_SECONDS", 60)
         started = time.monotonic()
@@ -62,9 +62,9 @@ def test_embedded_when_pinned_does_not_look_for_docker(
 
 
 def test_an_engine_that_hangs_is_given_up_within_the_deadline(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with _hanging_engine(tmp_path) as address:
+    with _hanging_engine() as address:
         monkeypatch.setenv("DOCKER_HOST", address)
         monkeypatch.setattr("backend.devtools.postgres.engine.ANSWER_SECONDS", 0.3)
         started = time.monotonic()
@@ -203,9 +203,9 @@ def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(embedded:
 
 
 @contextmanager
-def _hanging_engine(place: Path) -> Iterator[str]:
+def _hanging_engine() -> Iterator[str]:
     """Lend the address of a socket that takes connections and never answers, like an engine that is stuck."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "docker.sock"))
+    with TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{place}/docker.sock")
         listener.listen()
         yield f"unix://{place}/docker.sock"

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,6 @@ def bodies(output: str) -> list[str]:
 def test_a_server_that_is_killed_ends_the_run_by_one_report(
     tmp_path: Path, death: str, workers: tuple[str, ...]
 ) -> None:
-    began = time.monotonic()
     result = run_inside(tmp_path, SUITE.format(death=death), *workers)
 
     assert result.returncode in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
@@ -78,7 +76,6 @@ def test_a_server_that_is_killed_ends_the_run_by_one_report(
     assert "Traceback" not in result.stdout + result.stderr
     assert "INTERNALERROR" not in result.stdout
     assert "isolation" not in result.stdout
-    assert time.monotonic() - began < 30
     assert not Path((tmp_path / "data").read_text(encoding="utf-8")).exists()
 
 
@@ -103,7 +100,7 @@ def test_a_given_server_that_goes_away_is_told_by_its_address(
     [
         ("run(postgres_server.url, f'select pg_terminate_backend({pid})')", 1),
         # PostgreSQL then ends all the others and recovers; the run's own connections are among them.
-        ("os.kill(pid, signal.SIGKILL)", 2),
+        ("os.kill(pid, signal.SIGKILL); until_all_are_lost()", 2),
     ],
     ids=["terminated", "killed"],
 )
@@ -112,8 +109,15 @@ def test_where_one_connection_dies_the_run_goes_on(tmp_path: Path, death: str, r
         tmp_path,
         f"""
         def test_death(postgres_clone, postgres_server):
-            with connect(postgres_clone) as connection:
+            with connect(postgres_clone) as connection, connect(postgres_server.url) as other:
                 pid = connection.info.backend_pid
+
+                def until_all_are_lost():
+                    with pytest.raises(psycopg.OperationalError):
+                        while True:
+                            other.execute("select 1")
+                            time.sleep(0.01)
+
                 {death}
                 connection.execute("select 1")
 
@@ -151,6 +155,11 @@ FILLER = pathlib.Path("/dev/shm/filler")
 def fill():
     subprocess.run(["dd", "if=/dev/zero", f"of={FILLER}", "bs=4k"], stderr=subprocess.DEVNULL)
 
+def until_lost(connection):
+    while True:
+        connection.execute("select 1")
+        time.sleep(0.01)
+
 def test_full(postgres_server):
     HOW
 
@@ -180,7 +189,7 @@ LOST = """
             )
         FILLER.unlink()
         os.kill(leader, signal.SIGCONT)
-        other.execute("select 1")
+        until_lost(other)
 """
 PRIVATE_MEMORY = (
     "unshare",

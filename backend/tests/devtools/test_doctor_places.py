@@ -187,8 +187,9 @@ def test_port_that_is_none_is_wrong_and_not_shown(text: str, skeleton: Skeleton)
 def test_ports_are_composes_defaults_where_none_is_set(skeleton: Skeleton) -> None:
     found = " ".join(each["finding"] for each in skeleton.ask("ports/*"))
 
-    assert "8000 is " in found
-    assert "54320 is " in found
+    # The kernel may have given the second to a client a moment ago.
+    assert re.search(r"\b8000 (is|cannot be had)", found)
+    assert re.search(r"\b54320 (is|cannot be had)", found)
 
 
 def test_script_with_windows_line_endings_is_wrong(skeleton: Skeleton) -> None:

@@ -109,6 +109,8 @@ def test_a_server_that_refuses_for_good_is_not_waited_for(monkeypatch: pytest.Mo
 def test_a_server_that_takes_no_connection_in_time_is_reported_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # From a seed, which the first start makes.
+    start_ephemeral().stop()
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.setattr("backend.devtools.postgres.embedded.START_SECONDS", 5.0)
 

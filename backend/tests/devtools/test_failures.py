@@ -88,7 +88,7 @@ def test_the_locks_are_those_of_the_moment_of_the_failure(tmp_path: Path) -> Non
     assert "error" not in result.stdout.splitlines()[-1]
 
 
-def test_what_cannot_be_had_is_one_line_and_delays_the_failure_by_a_second_at_most(tmp_path: Path) -> None:
+def test_what_cannot_be_had_is_one_line_and_delays_the_failure_little(tmp_path: Path) -> None:
     """No new connection to any database gets past this lock, and another test's database is gone."""
     result = run_inside(
         tmp_path,

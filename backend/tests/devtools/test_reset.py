@@ -81,6 +81,13 @@ def url(request: pytest.FixtureRequest, embedded: Server) -> Iterator[str]:
 
 @pytest.fixture
 def reset(url: str) -> Iterator[Reset]:
+    made = Reset(url, lock_seconds=10)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hasty_reset(url: str) -> Iterator[Reset]:
     made = Reset(url, lock_seconds=0.2)
     yield made
     made.close()
@@ -214,13 +221,13 @@ def table_lock(url: str) -> psycopg.Connection:
 
 @pytest.mark.parametrize("forget", [open_transaction, reading_transaction, session_lock, table_lock])
 def test_what_a_connection_still_holds_is_named_and_ended(
-    url: str, reset: Reset, forget: Callable[[str], psycopg.Connection]
+    url: str, hasty_reset: Reset, forget: Callable[[str], psycopg.Connection]
 ) -> None:
     before = query(url, CONTENT)
     forgotten = forget(url)
     pid = forgotten.info.backend_pid
 
-    found = reset()
+    found = hasty_reset()
 
     assert not found.spoilt
     assert f"pid {pid} (" in found.faults[0]
@@ -229,7 +236,7 @@ def test_what_a_connection_still_holds_is_named_and_ended(
         forgotten.execute("select 1")
     forgotten.close()
     assert query(url, CONTENT) == before
-    assert reset() == Found()
+    assert hasty_reset() == Found()
 
 
 def test_transaction_that_ends_by_itself_in_time_is_no_fault_and_its_rows_go(url: str, reset: Reset) -> None:
