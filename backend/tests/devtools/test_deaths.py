@@ -181,7 +181,7 @@ LOST = """
     leader = int((data / "postmaster.pid").read_text().splitlines()[0])
     with connect(postgres_server.url) as connection, connect(postgres_server.url) as other:
         fill()
-        FILLER.open("r+").truncate(FILLER.stat().st_size - 2**20)
+        os.truncate(FILLER, FILLER.stat().st_size - 2**20)
         os.kill(leader, signal.SIGSTOP)
         with pytest.raises(psycopg.OperationalError):
             connection.execute(
