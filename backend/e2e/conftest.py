@@ -17,6 +17,7 @@ CHECKOUTS = (
     "test_devcontainer.py",
     "test_images.py",
     "test_readme.py::test_both_commands_work_without_docker",
+    "test_upgrade.py",
 )
 
 
