@@ -85,8 +85,9 @@ def check(checkout: Checkout, ask: Callable[[], Docker], ask_project: Callable[[
     if not docker.answers:
         return [files, *(unknown(name, "Docker's engine does not answer.") for name in NAMES[1:])]
     said = checkout.run("docker", "compose", "ps", "--all", "--format", "json", seconds=_SECONDS)
-    if said.is_late:
-        return [files, *(unknown(name, _LATE) for name in NAMES[1:])]
+    if said.code != 0:
+        refusal = _LATE if said.is_late else "Compose does not tell of its containers."
+        return [files, *(unknown(name, refusal) for name in NAMES[1:])]
     services = list(_containers(said.out))
     running = next(
         (each["ID"] for each in services if each["Service"] == DATABASE and each["State"] == "running"), ""
@@ -111,6 +112,8 @@ def _others(checkout: Checkout, project: Project) -> Finding:
     """Find another checkout whose containers bear this project's name: the two would take each other's away."""
     mine = f"label=com.docker.compose.project={project.name}"
     said = checkout.run("docker", "ps", "--all", "--filter", mine, "--format", _WORKING_DIRECTORY)
+    if said.code != 0:
+        return unknown("compose/project", "Docker does not tell of its containers.")
     others = sorted({place for place in said.out.splitlines() if place and not checkout.is_at(place)})
     if others:
         return wrong(

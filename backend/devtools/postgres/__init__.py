@@ -80,8 +80,8 @@ the same machine drops it (`marks.py`).
 **When a test fails** that used a database, the report has a section with the `psql` line that opens it (where the
 server was given, without the password), the locks that were held and waited for at that moment, the test's last
 statements, and the part of the server's log that belongs to this database and to the time of the test. It takes
-two seconds at most, and what cannot be had is one line. `--keep-database` leaves the databases of failed tests as they
-were then, and the server that they are on, and ends by how to open them and how to end the server (`kill PID` or
+a few seconds at most, and what cannot be had is one line. `--keep-database` leaves the databases of failed tests as
+they were then, and the server that they are on, and ends by how to open them and how to end the server (`kill PID` or
 `docker rm`); a database on a given server stays until it is dropped. It bears a comment that says which test it is of.
 
 **What a test leaves on the server fails it**, on servers of our own: roles, tablespaces, replication slots, prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _DISK_FULL = "53100"
 _RECENT_SECONDS = 60.0
+_ENDED_FOR_SPACE = re.compile(rf"\S+ \S+ UTC \[\d+\] (?:\[[^]]*\] )?(?:FATAL|PANIC): .*{NO_SPACE}")
+"""A line by which the server itself ends a session, or all of them: no statement can raise one of these."""
 _LOG_LINES = 12
 _LOG_SECONDS = 3.0
 _CHAIN = 20
@@ -33,7 +36,7 @@ def last_word(server: Server, error: BaseException | None) -> str | None:
     if refusal is not None:
         return obituary(server, refusal)
     if server.kind != "given" and (
-        ran_out_of_space(error) or (was_cut_off(error) and _ran_out_of_space_lately(server))
+        ran_out_of_space(error) or (may_be_cut_off(error) and _ran_out_of_space_lately(server))
     ):
         return f"{_name(server)} has no room left: {cure(server)}"
     return None
@@ -65,11 +68,11 @@ def ran_out_of_space(error: BaseException | None) -> bool:
     return _DISK_FULL in _sqlstates(error)
 
 
-def was_cut_off(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it came from, is of a connection that was refused or lost.
+def may_be_cut_off(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, may be of a connection that was refused or lost.
 
-    Of these libpq keeps the words alone, and psycopg has no SQLSTATE; other drivers have one of class 08, and a
-    server that ends its connections says 57P01 or one that follows it.
+    Of these libpq keeps the words alone, and psycopg has no SQLSTATE, as for its own errors; other drivers have one
+    of class 08, and a server that ends its connections says 57P01 or one that follows it.
     """
     return any(state is None or state.startswith(("08", "57P")) for state in _sqlstates(error))
 
@@ -80,14 +83,17 @@ def _sqlstates(error: BaseException | None) -> Iterator[str | None]:
             return
         # SQLAlchemy's errors have the driver's, and every driver for PostgreSQL's has the SQLSTATE.
         driver_error = getattr(error, "orig", error)
-        if hasattr(driver_error, "sqlstate"):
-            yield driver_error.sqlstate
+        state = getattr(driver_error, "sqlstate", "")
+        # Anything may have an attribute of that name.
+        if state is None or isinstance(state, str):
+            yield state
         error = error.__cause__ or error.__context__
 
 
 def _ran_out_of_space_lately(server: Server) -> bool:
     # Another test's statement may have filled the disk, and PostgreSQL ended all connections with that one's.
-    return any(NO_SPACE in line for line in lines_since(log_of(server), time.time() - _RECENT_SECONDS))
+    lines = lines_since(log_of(server), time.time() - _RECENT_SECONDS)
+    return any(_ENDED_FOR_SPACE.match(line) for line in lines)
 
 
 def log_of(server: Server) -> str:

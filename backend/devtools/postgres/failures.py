@@ -1,7 +1,7 @@
 """What a failed test's report says of its database: how to open it, who held it, what it was told and what it said.
 
-All of it is gathered at the moment of the failure, before anything is torn down, and within one second. Whatever of it
-cannot be had is one line in its place.
+All of it is gathered at the moment of the failure, before anything is torn down, and within a few seconds. Whatever
+of it cannot be had is one line in its place.
 """
 
 from __future__ import annotations

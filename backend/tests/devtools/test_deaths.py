@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.devtools.postgres import start_ephemeral
-from backend.devtools.postgres.death import ran_out_of_space, was_cut_off
+from backend.devtools.postgres.death import may_be_cut_off, ran_out_of_space
 from backend.devtools.postgres.probe import refusal_of_the_dead
 
 from .inner import ALONE_OR_NOT, run_inside
@@ -243,8 +243,50 @@ def test_no_room_is_recognised_through_whatever_wraps_it() -> None:
     assert not ran_out_of_space(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert not ran_out_of_space(looped)
     assert not ran_out_of_space(None)
-    assert not was_cut_off(DiskFull())
-    assert not was_cut_off(looped)
+    assert not may_be_cut_off(DiskFull())
+    assert not may_be_cut_off(looped)
+
+
+@pytest.mark.parametrize("state", [12345, b"53100", print])
+def test_what_another_error_calls_sqlstate_is_passed_over(state: object) -> None:
+    error = type("Other", (Exception,), {"sqlstate": state})()
+
+    assert not ran_out_of_space(error)
+    assert not may_be_cut_off(error)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        'connection.execute("select %s, %s", (1,))',
+        'connection.close(); connection.execute("select 1")',
+        'connection.execute("select pg_terminate_backend(pg_backend_pid())")',
+        'psycopg.connect("postgresql://x@127.0.0.1:1/x")',
+    ],
+)
+def test_a_statement_that_speaks_of_room_makes_no_end_of_others_failures(
+    tmp_path: Path, failure: str
+) -> None:
+    result = run_inside(
+        tmp_path,
+        f"""
+        def test_words(postgres_clone):
+            with pytest.raises(psycopg.Error):
+                run(postgres_clone, "do $$ begin raise exception 'FATAL: No space left on device'; end $$")
+
+        def test_failure(postgres_clone):
+            with connect(postgres_clone) as connection:
+                {failure}
+
+        def test_after(postgres_clone):
+            run(postgres_clone, "select 1")
+        """,
+        "-p",
+        "no:randomly",
+    )
+
+    assert "1 failed, 2 passed" in result.stdout, result.stdout
+    assert "no room left" not in result.stdout
 
 
 def test_a_server_that_refuses_or_is_silent_is_not_dead() -> None:
