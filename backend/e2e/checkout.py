@@ -2,19 +2,18 @@
 
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from backend.tests.loopback import WITHOUT_PROXY, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a developer's shell could bring in, and a fresh clone must do without.
@@ -29,24 +28,12 @@ OURS = (
 )
 
 
-def free_port() -> int:
-    """Return a port that is free, of those that neither the kernel nor Docker gives to whoever asks for any."""
-    while True:
-        port = random.SystemRandom().randint(20000, 32000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-
-
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
     """Return once the condition holds; fail the test when it does not within the time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
-
-
-# Proxies are for what is elsewhere.
-WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Engine, make_url, text
 from backend import migrations
 from backend.database import connect, init_db, reset_db, schema_state
 from backend.migrations.drift import differences
+from backend.tests.loopback import free_port
 
-from .checkout import ROOT, free_port
+from .checkout import ROOT
 
 IMAGE = "procore-e2e-pgbouncer:1"
 DOCKERFILE = """\

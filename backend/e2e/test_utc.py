@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from backend.devtools.postgres import start_ephemeral
+from backend.tests.loopback import free_port
 
-from .checkout import ROOT, free_port, wait_until
+from .checkout import ROOT, wait_until
 
 ZONES = ("America/New_York", "Asia/Kathmandu")
 

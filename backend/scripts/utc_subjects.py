@@ -17,7 +17,12 @@ _numbers = count(1)
 
 def subjects(connection: Connection) -> list[Subject]:
     """Make the company that all rows belong to, and return how the rows of each table are made."""
-    company = connection.scalar(insert(Company).values(name="Tenant").returning(Company.id))
+    company = connection.execute(insert(Company).values(name="Tenant").returning(Company.id)).scalar_one()
+    return [*_shown(company), *_kept_inside(company)]
+
+
+def _shown(company: int) -> list[Subject]:
+    """Return the tables that the API shows."""
     users = f"/api/v1/companies/{company}/users"
 
     def new_user() -> Row:
@@ -63,6 +68,12 @@ def subjects(connection: Connection) -> list[Subject]:
                 change=lambda item: (f"{users}/{item['user_id']}/settings", _settings_change(item)),
             ),
         ),
+    ]
+
+
+def _kept_inside(company: int) -> list[Subject]:
+    """Return the tables that the API does not show."""
+    return [
         Subject(
             ProcoreConnection,
             # Of revoked ones a company may have any number.

@@ -1,8 +1,5 @@
 """What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
 
-import contextlib
-import random
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -17,6 +14,7 @@ from sqlalchemy.orm import Session
 from backend.config import AppEnv, Settings
 from backend.database import SessionLocal, connect, init_db
 from backend.main import create_app
+from backend.tests.loopback import free_port
 from backend.utc import pin_utc
 
 Connect = Callable[..., Engine]
@@ -123,8 +121,5 @@ def connect_pinned(postgres_database: str) -> Iterator[Connect]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """Give a port of loopback on which nobody listens, of those that the kernel gives to nobody who asks for any."""
-    while True:
-        port = random.SystemRandom().randint(20000, 32000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    """Give a port of loopback on which nobody listens."""
+    return free_port()

@@ -23,6 +23,7 @@ from backend.database import connect
 from backend.main import create_app
 from backend.routers import health
 from backend.scripts import reload
+from backend.tests.loopback import WITHOUT_PROXY
 
 
 @pytest.fixture
@@ -31,10 +32,6 @@ def tree(tmp_path: Path) -> Path:
     left_out = shutil.ignore_patterns("tests", "e2e", "benchmarks", "__pycache__")
     shutil.copytree(ROOT / "backend", tmp_path / "backend", ignore=left_out)
     return tmp_path
-
-
-# Proxies are for what is elsewhere.
-WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass

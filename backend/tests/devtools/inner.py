@@ -8,6 +8,7 @@ from pathlib import Path
 from .support import finished, python
 
 CONFTEST = """
+import time
 import pytest, psycopg
 from backend.devtools.postgres.ledger import Use, ledger_of
 
@@ -19,6 +20,15 @@ def run(url, *statements):
         for statement in statements:
             cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+def until(condition):
+    while not condition():
+        # What is waited for needs the processor too.
+        time.sleep(0.01)
+
+def until_lost(connection):
+    with pytest.raises(psycopg.OperationalError):
+        until(lambda: connection.execute("select 1") is None)
 
 @pytest.fixture(scope="session")
 def postgres_prepare():
@@ -35,6 +45,11 @@ def light(request, postgres_server):
     ledger_of(request.config).uses.append(Use(request.node.nodeid, "session", "postgres", ""))
     return postgres_server.url
 """
+IMPORTS = """
+import os, pathlib, signal, threading, time
+import psycopg, pytest
+from conftest import connect, run, until, until_lost
+"""
 
 WORKERS = ("-p", "xdist", "-n", "2")
 ALONE_OR_NOT = [(), WORKERS]
@@ -46,15 +61,14 @@ def make_project(place: Path, suite: str) -> Path:
         encoding="utf-8",
     )
     (place / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-    imports = "import os, pathlib, signal, threading, time\nimport psycopg, pytest\nfrom conftest import connect, run\n"
-    (place / "test_it.py").write_text(imports + textwrap.dedent(suite), encoding="utf-8")
+    (place / "test_it.py").write_text(IMPORTS + textwrap.dedent(suite), encoding="utf-8")
     return place
 
 
 def run_inside(
     place: Path, suite: str, *arguments: str, postgres: str = "embedded", prefix: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run pytest on a suite that may call `connect(url)` and `run(url, *statements)`."""
+    """Run pytest on a suite that may use the imports above: `connect(url)`, `run(url, *statements)`."""
     make_project(place, suite)
     command = [*prefix, *python("-m", "pytest", "--postgres", postgres, *arguments)]
     # Other plugins double the time that an inner run takes.

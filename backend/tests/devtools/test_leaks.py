@@ -34,8 +34,7 @@ def test_a_role_fails_the_test_that_left_it(tmp_path: Path, workers: tuple[str, 
         @pytest.fixture(scope="session")
         def after_the_leak(postgres_server):
             # Or both workers' tests could have made it.
-            while not run(postgres_server.url, "select 1 from pg_roles where rolname = 'left behind'"):
-                time.sleep(0.01)
+            until(lambda: run(postgres_server.url, "select 1 from pg_roles where rolname = 'left behind'"))
 
         @pytest.mark.parametrize("number", range(3))
         def test_cleans_up(after_the_leak, postgres_clone, number):
