@@ -5,123 +5,34 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Engine,
-    Identity,
-    MetaData,
-    TableClause,
-    create_engine,
-    insert,
-    select,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, TableClause, create_engine, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Session
 
+from backend.benchmarks.utc_twins import (
+    ITEMS,
+    ROWS,
+    VALUES,
+    WRITTEN,
+    GuardedBase,
+    Ours,
+    Plain,
+    PlainBase,
+    PlainItem,
+    UtcItem,
+)
 from backend.devtools import postgres
-from backend.utc import UtcDateTime, UtcField, guard_models, pin_utc
+from backend.utc import pin_utc
 from backend.utc.proof.application import Client
 
-ROWS = 100_000
 CHECKOUTS = 5_000
-START = datetime(2024, 1, 1, tzinfo=UTC)
-VALUES = [
-    {
-        "one": START + timedelta(minutes=number),
-        "other": START + timedelta(seconds=number, microseconds=number),
-    }
-    for number in range(ROWS)
-]
-
-
-@dataclass
-class Item:
-    """A row as the ORM gives it."""
-
-    id: int
-    name: str
-    created_at: datetime
-    updated_at: datetime
-
-
-ITEMS = [
-    Item(number, f"Company {number}", row["one"], row["other"]) for number, row in enumerate(VALUES[:1000])
-]
-
-
-class PlainBase(DeclarativeBase):
-    pass
-
-
-class Plain(PlainBase):
-    __tablename__ = "instants"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    one: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    other: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-
-
-class OurBase(DeclarativeBase):
-    pass
-
-
-class Ours(OurBase):
-    """The same table, so that its rows lie on the same pages."""
-
-    __tablename__ = "instants"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    one: Mapped[datetime] = mapped_column(UtcDateTime())
-    other: Mapped[datetime] = mapped_column(UtcDateTime())
-
-
-# What is written goes where nothing is read.
-WRITTEN = tuple(model.__table__.to_metadata(MetaData(), name="written") for model in (Plain, Ours))  # type: ignore[attr-defined]  # a table
-
-
-class GuardedBase(DeclarativeBase):
-    pass
-
-
-class Guarded(GuardedBase):
-    """With the CHECKs, whose cost is PostgreSQL's own."""
-
-    __tablename__ = "guarded"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    one: Mapped[datetime] = mapped_column(UtcDateTime())
-    other: Mapped[datetime] = mapped_column(UtcDateTime())
-
-
-guard_models(GuardedBase)
-
-
-class PlainItem(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    id: int
-    name: str
-    created_at: datetime
-    updated_at: datetime
-
-
-class UtcItem(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    id: int
-    name: str
-    created_at: UtcField
-    updated_at: UtcField
 
 
 @dataclass

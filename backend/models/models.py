@@ -1,4 +1,6 @@
-"""The six tables, whole. Migrations bring them about; a test proves that the two agree.
+"""The six tables, whole, in one module: a schema is read as one thing.
+
+Migrations bring them about; a test proves that the two agree.
 
 Every constraint is named by the convention below, and errors are recognised by that name. Defaults live in
 the database, so that rows written by any client are alike. Each timestamp is guarded at the end of the file.

@@ -123,3 +123,12 @@ def connect_pinned(postgres_database: str) -> Iterator[Connect]:
 def unused_port() -> int:
     """Give a port of loopback on which nobody listens."""
     return free_port()
+
+
+@pytest.fixture
+def target(postgres_clone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database at head with nothing in it, which the settings name."""
+    monkeypatch.setenv("DATABASE_URL", postgres_clone)
+    engine = connect(postgres_clone)
+    yield engine
+    engine.dispose()

@@ -1,25 +1,19 @@
-"""A database is filled whole or not at all, only where it may be, and is then as good as one that was used."""
+"""A database is filled whole or not at all, and is then as good as one that was used."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from datetime import datetime
-from hashlib import sha256
 from threading import Thread
-from typing import Any
 
-import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
-from backend import migrations
 from backend.benchmarks import seed as benchmark
-from backend.config import ROOT, ConfigurationError
-from backend.database import SessionLocal, connect, init_db
+from backend.config import ROOT
+from backend.database import SessionLocal
 from backend.devtools.postgres import start_ephemeral
 from backend.devtools.seeding import __main__ as script
 from backend.devtools.seeding.loading import TABLES, NotEmptyError, seed
@@ -31,68 +25,7 @@ from backend.models.types import TextEnum
 from backend.scripts import init_db as init_script
 from backend.tests import factories
 from backend.tests.conftest import make_app
-
-COUNTS = {table.name: table.count for table in TABLES}
-
-
-@pytest.fixture
-def target(postgres_clone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A database at head with nothing in it, which the settings name."""
-    monkeypatch.setenv("DATABASE_URL", postgres_clone)
-    engine = connect(postgres_clone)
-    yield engine
-    engine.dispose()
-
-
-def fill(engine: Engine, *arguments: str) -> None:
-    """Seed by the script with the name typed, for a container's host is not always this machine's."""
-    script.main(["--yes-seed", str(engine.url.database), *arguments])
-
-
-def refused(*arguments: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        script.main(list(arguments))
-    return str(caught.value)
-
-
-def run(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
-
-
-def ask(engine: Engine, query: str) -> Any:  # noqa: ANN401  whatever is asked for
-    with engine.connect() as connection:
-        return connection.scalar(text(query))
-
-
-def counts(engine: Engine) -> dict[str, int]:
-    return {name: ask(engine, f"SELECT count(*) FROM {name}") for name in COUNTS}  # noqa: S608  our own names
-
-
-def digest(engine: Engine) -> dict[str, str]:
-    """Digest each table's rows, to the byte and in the order in which they lie there."""
-    found = {}
-    with engine.connect() as connection:
-        driver = connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        for name in COUNTS:
-            made = sha256()
-            with driver.cursor().copy(f"COPY {name} TO STDOUT") as copy:
-                for data in copy:
-                    made.update(data)
-            found[name] = made.hexdigest()
-    return found
-
-
-def state(engine: Engine) -> tuple[object, ...]:
-    """Tell all that a seeding may change: rows, what the next ids are, the schema to the last word."""
-    with engine.connect() as connection:
-        schema = catalog.read(connection)
-        ids = connection.execute(
-            text("SELECT sequencename, last_value FROM pg_sequences ORDER BY sequencename")
-        ).all()
-    return digest(engine), ids, schema
+from backend.tests.seeded import COUNTS, ask, counts, digest, fill, run, state, wait_for
 
 
 def test_what_is_written_is_told_and_the_schema_is_as_it_was(
@@ -195,71 +128,6 @@ def test_next_ids_follow_and_the_api_lists_what_is_there_while_it_runs(target: E
         assert (user.id, job.id, connection.id, entry.id) == (41, 51, 9, 1001)
 
 
-def test_rows_that_are_there_are_told_and_kept_unless_they_are_to_be_replaced(target: Engine) -> None:
-    with SessionLocal(bind=target) as session, session.begin():
-        factories.make_user(session)
-    before = state(target)
-
-    said = refused("--yes-seed", str(target.url.database))
-
-    assert "has rows already: 1 companies, 1 users.\n" in said
-    assert "`nox -s db_seed -- --replace`" in said
-    assert state(target) == before
-    fill(target, "--replace")
-    assert counts(target) == COUNTS
-    with pytest.raises(NotEmptyError) as caught:
-        seed(target, Plan(), advance=lambda _: None)
-    assert caught.value.counts == COUNTS
-    assert counts(target) == COUNTS
-
-
-def test_table_that_is_not_ours_is_not_emptied(target: Engine) -> None:
-    run(
-        target,
-        "CREATE TABLE notes (company_id bigint REFERENCES companies ON DELETE CASCADE)",
-        "INSERT INTO companies (name) VALUES ('Kept')",
-        "INSERT INTO notes SELECT id FROM companies",
-    )
-    before = state(target)
-
-    said = refused("--replace", "--yes-seed", str(target.url.database))
-
-    assert said.startswith(
-        'Nothing was written: a table that is not ours holds on to the rows. Table "notes"'
-    )
-    assert state(target) == before
-
-
-def test_what_is_no_instant_is_refused_by_the_driver(target: Engine) -> None:
-    with pytest.raises(psycopg.DataError, match="a datetime without an offset from UTC names no instant"):
-        seed(target, Plan(until=datetime(2026, 1, 1)), advance=lambda _: None)  # noqa: DTZ001  that is the point
-
-    assert sum(counts(target).values()) == 0
-
-
-def test_value_that_the_server_refuses_is_a_line_and_nothing_is_written(
-    target: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(target, "ALTER TABLE usage_logs ADD CONSTRAINT none CHECK (quantity < 0)")
-
-    said = refused("--yes-seed", str(target.url.database))
-
-    assert "Nothing was written: the database at " in said
-    assert 'refused: new row for relation "usage_logs" violates check constraint "none".' in said
-    assert sum(counts(target).values()) == 0
-
-
-def test_lock_that_another_holds_is_told_with_its_holder(target: Engine) -> None:
-    with target.begin() as holder:
-        holder.execute(text("SELECT * FROM companies"))
-
-        said = refused("--lock-timeout", "0.05", "--yes-seed", str(target.url.database))
-
-    assert said.startswith("Nothing was written: another connection has held a lock for 0.05 s.\n  pid ")
-    assert "idle in a transaction" in said
-    assert sum(counts(target).values()) == 0
-
-
 def test_row_that_another_is_about_to_write_is_waited_for_and_seen(target: Engine) -> None:
     refusals: list[NotEmptyError] = []
 
@@ -278,62 +146,6 @@ def test_row_that_another_is_about_to_write_is_waited_for_and_seen(target: Engin
     assert [refusal.counts for refusal in refusals] == [{"companies": 1}]
 
 
-@pytest.mark.parametrize(("revision", "found"), [(None, "not there yet"), ("87abf947398d", "behind")])
-def test_schema_that_is_not_at_head_is_told_with_the_cure(
-    revision: str | None, found: str, postgres_empty: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
-    engine = connect(postgres_empty)
-    if revision:
-        with engine.begin() as connection:
-            migrations.upgrade(connection, revision)
-    engine.dispose()
-
-    said = refused("--yes-seed", str(engine.url.database))
-
-    assert said.startswith("Nothing was written: the schema of ")
-    assert found in said
-    assert said.endswith("\nBring it to head with `nox -s db_init`.")
-
-
-def test_schema_of_newer_code_is_left_alone(target: Engine) -> None:
-    run(target, "UPDATE alembic_version SET version_num = 'newer'")
-
-    assert "is at revision newer, which this code does not know" in refused(
-        "--yes-seed", str(target.url.database)
-    )
-    assert sum(counts(target).values()) == 0
-
-
-@pytest.mark.parametrize("by", ["settings", "mark"])
-def test_production_is_refused_even_when_the_name_is_typed(
-    by: str, target: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if by == "settings":
-        monkeypatch.setenv("APP_ENV", "production")
-        monkeypatch.setenv("API_TOKEN", "t" * 32)
-    else:
-        init_db(target, environment="production")
-
-    for arguments in ([], ["--replace"]):
-        said = refused("--yes-seed", str(target.url.database), *arguments)
-        assert "production" in said
-        assert "Nothing was written" in said
-    assert sum(counts(target).values()) == 0
-
-
-def test_database_without_a_mark_wants_its_name_typed(target: Engine) -> None:
-    said = refused()
-
-    assert "It bears no mark of development or test" in said
-    assert f"`nox -s db_seed -- --yes-seed {target.url.database}`" in said
-    assert "`nox -s db_seed -- --replace --yes-seed " in refused("--replace")
-    assert "The name typed is 'other'" in refused("--yes-seed", "other")
-    asked = ("--scale", "7", "--until", "2026-01-01T00:00:00Z")
-    assert "`nox -s db_seed -- --scale 7 --until 2026-01-01T00:00:00.000000Z --yes-seed " in refused(*asked)
-    assert sum(counts(target).values()) == 0
-
-
 def test_database_on_this_machine_with_its_mark_is_seeded_without_more_ado(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,27 +156,6 @@ def test_database_on_this_machine_with_its_mark_is_seeded_without_more_ado(
         script.main(["--until", "2027-03-01T08:00:00+02:00", "--scale", "2"])
 
     assert "12 companies, 80 users" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--scale", "0"], "must be from 1 to 1,000,000"),
-        (["--until", "2026-01-01"], "send an RFC 3339 date-time with Z or an offset"),
-        (["--until", "1999-12-31T23:59:59Z"], "must lie in the years from 2000 to 8999"),
-        (["--lock-timeout", "1e300"], "it must be a number above 0 and up to 1,000,000"),
-        (["--lock-timeout", "nan"], "it must be a number above 0 and up to 1,000,000"),
-        (["--lock-timeout", "soon"], "it must be a number above 0 and up to 1,000,000"),
-    ],
-)
-def test_argument_that_cannot_be_is_told(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        script.main(arguments)
-
-    assert caught.value.code == 2
-    assert said in capsys.readouterr().err
 
 
 END_OF_SERVER_PROCESS = (
@@ -402,13 +193,6 @@ def test_stopped_in_the_middle_all_is_as_it_was(by: signal.Signals | str, target
         assert said.startswith("Nothing was written: ")
     wait_for(target, "SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database()", 0)
     assert state(target) == before
-
-
-def wait_for(engine: Engine, query: str, expected: object) -> None:
-    deadline = time.monotonic() + 30
-    while ask(engine, query) != expected:
-        assert time.monotonic() < deadline, query
-        time.sleep(0.02)
 
 
 def test_progress_is_shown_at_a_terminal_once_it_takes_a_while(

@@ -10,14 +10,13 @@ import pytest
 
 from .databases import LOCK_SECONDS, Databases, TemplateUnavailable
 from .guard import connections_seen
-from .keeping import is_kept
-from .ledger import Tier, Use, ledger_of
 from .run_state import RUN
 from .server import Kind, PostgresUnavailable, sqlalchemy_url
-from .shared import SESSIONS, Shared
+from .shared import Shared
 from .shelf import Shelf
 from .standing import NOW, Now
 from .tiers import WANTED, tier_of
+from .uses import begin_committing, end_committing, in_committing, in_session, own_database, use_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .one_engine import OneEngine
-    from .reset import Found
 
 
 @dataclass(frozen=True)
@@ -135,34 +133,6 @@ def _postgres_now(pytestconfig: pytest.Config) -> Now:
     return pytestconfig.stash[NOW]
 
 
-def _new_use(item: pytest.Item, tier: Tier, url: str) -> Use:
-    name = url.rpartition("/")[2].partition("?")[0]
-    use = Use(item.nodeid, tier, name, url)
-    ledger_of(item.config).uses.append(use)
-    return use
-
-
-def _use_of(config: pytest.Config, tier: Tier) -> Use:
-    return next(use for use in reversed(ledger_of(config).uses) if use.tier == tier)
-
-
-def _restore_before(use: Use, shared: Shared) -> None:
-    # That nothing came by now says nothing of the test.
-    use.server_changed = shared.restore().server_changed or None
-
-
-def _restore_after(use: Use, shared: Shared) -> Found:
-    found = shared.restore()
-    use.server_changed = use.server_changed or found.server_changed
-    return found
-
-
-def _fail(use: Use, found: Found) -> None:
-    use.faults += found.faults
-    if found.faults:
-        pytest.fail("\n".join(found.faults), pytrace=False)
-
-
 @pytest.fixture
 def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
     """Give the process's one engine, on the database of the test's tier; it must not be kept for longer.
@@ -178,81 +148,19 @@ def postgres_engine(_postgres_one_engine: OneEngine) -> Iterator[Engine]:
     except pytest.UsageError as error:
         pytest.fail(str(error), pytrace=False)
     if tier == "session":
-        yield from _in_session(item, one)
+        yield from in_session(item, one)
     elif tier == "committing" and "postgres_committing" not in names:
         # As that fixture does, without the time that pytest takes to come to another.
-        yield from _in_committing(item, one)
+        yield from in_committing(item, one)
     else:
         one.now.request.getfixturevalue(f"postgres_{tier}")
-        use = _use_of(item.config, tier)
+        use = use_of(item.config, tier)
         started = perf_counter()
         with one.committing(use) if tier == "committing" else one.elsewhere(use) as engine:
             use.seconds += perf_counter() - started
             yield engine
             started = perf_counter()
         use.seconds += perf_counter() - started
-
-
-def _in_session(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
-    shared = one.shared
-    use = _new_use(item, "session", shared.url)
-    use.keep, use.kept_as = one.held.keep, shared.name_if_kept()
-    started = perf_counter()
-    if shared.written_past or shared.sessions >= SESSIONS:
-        _restore_before(use, shared)
-    with one.session(use) as engine:
-        shared.in_session = True
-        use.seconds += perf_counter() - started
-        try:
-            yield engine
-        finally:
-            started = perf_counter()
-            shared.in_session = False
-    # Sequences are not rolled back, and a connection past the engine may have committed.
-    shared.sessions += bool(use.statements)
-    found = None
-    if is_kept(use.database):
-        shared.replace(kept_as=use.kept_as)
-    elif shared.written_past:
-        found = _restore_after(use, shared)
-    use.seconds += perf_counter() - started
-    if found is not None:
-        _fail(use, found)
-
-
-def _in_committing(item: pytest.Item, one: OneEngine) -> Iterator[Engine]:
-    use = _begin_committing(item, one.shared)
-    started = perf_counter()
-    try:
-        with one.committing(use) as engine:
-            use.seconds += perf_counter() - started
-            yield engine
-            started = perf_counter()
-        use.seconds += perf_counter() - started
-    finally:
-        _end_committing(use, one.shared)
-
-
-def _begin_committing(item: pytest.Item, shared: Shared) -> Use:
-    use = _new_use(item, "committing", shared.url)
-    use.kept_as = shared.name_if_kept()
-    started = perf_counter()
-    if shared.sessions or shared.written_past:
-        _restore_before(use, shared)
-    use.seconds += perf_counter() - started
-    shared.committing = use
-    return use
-
-
-def _end_committing(use: Use, shared: Shared) -> None:
-    shared.committing = None
-    if is_kept(use.database):
-        shared.replace(kept_as=use.kept_as)
-        return
-    started = perf_counter()
-    found = _restore_after(use, shared)
-    use.seconds += perf_counter() - started
-    _fail(use, found)
 
 
 @pytest.fixture
@@ -266,9 +174,9 @@ def postgres_committing(_postgres_shared: Shared, _postgres_now: Now) -> Iterato
         # The test's engine is on it already, and sees to what comes after.
         yield sqlalchemy_url(shared.url)
         return
-    use = _begin_committing(_postgres_now.item, shared)
+    use = begin_committing(_postgres_now.item, shared)
     yield sqlalchemy_url(shared.url)
-    _end_committing(use, shared)
+    end_committing(use, shared)
 
 
 @pytest.fixture
@@ -278,23 +186,11 @@ def postgres_clone(
     _postgres_template: str,
 ) -> Iterator[str]:
     """Give the URL of a copy of the template that is this test's own, for tests that change the schema."""
-    yield from _own(_postgres_now.item, _postgres_shelf, "clone")
+    yield from own_database(_postgres_now.item, _postgres_shelf, "clone")
 
 
 @pytest.fixture
 def postgres_empty(_postgres_now: Now, _postgres_shelf: Shelf) -> Iterator[str]:
     """Give the URL of a new database with nothing in it, for tests that bring one to a schema."""
     _postgres_shelf.start()
-    yield from _own(_postgres_now.item, _postgres_shelf, "empty")
-
-
-def _own(item: pytest.Item, shelf: Shelf, tier: Tier) -> Iterator[str]:
-    started = perf_counter()
-    name = shelf.take(tier)
-    use = _new_use(item, tier, shelf.databases.url_of(name))
-    use.seconds += perf_counter() - started
-    yield sqlalchemy_url(use.url)
-    if not is_kept(name):
-        started = perf_counter()
-        shelf.give_back(name)
-        use.seconds += perf_counter() - started
+    yield from own_database(_postgres_now.item, _postgres_shelf, "empty")

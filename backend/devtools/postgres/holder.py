@@ -1,6 +1,7 @@
 """One of the connections over the held one: a psycopg connection with its own idea of the transaction.
 
-It overrides what psycopg's own connection does to begin, commit and roll back, and adds no round trip to it.
+It overrides what psycopg's own connection does to begin, commit and roll back, and adds no round trip to it. It is
+one class, as psycopg's is: each of its methods takes the place of one there.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 from .databases import CONNECT_SECONDS
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.25
 """So long after a look the next is due where looking after every test would cost too much."""
+
+Sightings = dict[str, dict[bool, list[str]]]
+"""Things that tests of several processes may have left: the tests, by whether they ran as it was made."""
 
 _CLOSING_SECONDS = 1.0
 _PAUSE_SECONDS = 0.02
@@ -167,3 +171,29 @@ def sentence(leaks: Iterable[Leak], sessions: Iterable[str]) -> str:
     lines = [f"Left on the server: {leak.thing}." for leak in leaks]
     lines += [f"Left open: {session}." for session in sessions]
     return "\n".join([*lines, "Drop, end or close what a test makes, in the test or in its fixtures."])
+
+
+def still_there(url: str, sightings: Sightings) -> list[Leak]:
+    """Return those of the sightings that nobody has removed since."""
+    watch = Watch(url)
+    there = watch.there()
+    watch.close()
+    return [
+        Leak(thing, tuple(dict.fromkeys(tests[True] or tests[False])))
+        for thing, tests in sightings.items()
+        if thing in there
+    ]
+
+
+def fail_afterwards(config: pytest.Config, leak: Leak) -> None:
+    """Fail a test that has ended already, as if its tear-down had."""
+    test = leak.tests[0]
+    report = pytest.TestReport(
+        nodeid=test,
+        location=(test.partition("::")[0], None, test.rpartition("::")[2]),
+        keywords={},
+        outcome="failed",
+        longrepr=sentence([leak], []),
+        when="teardown",
+    )
+    config.hook.pytest_runtest_logreport(report=report)

@@ -14,7 +14,7 @@ import pytest
 
 from . import death, failures, keeping
 from .figures import Figures
-from .leaks import Leak, Watch, sentence
+from .leaks import Leak, Sightings, Watch, fail_afterwards, sentence, still_there
 from .ledger import ledger_of
 from .run_state import RUN
 
@@ -44,8 +44,7 @@ class Reports:
         self._told = False
         self._current: pytest.Item | None = None
         self._figures = Figures()
-        self._sightings: dict[str, dict[bool, list[str]]] = {}
-        """Things that tests of several processes may have left: the tests, by whether they ran as it was made."""
+        self._sightings: Sightings = {}
 
     # While tests run, in the process that runs them.
 
@@ -219,7 +218,7 @@ class Reports:
                 mine.append(leak)
             else:
                 self._figures.leaks.append(str(leak))
-                _fail_afterwards(item.config, leak)
+                fail_afterwards(item.config, leak)
         named = [*map(str, mine), *(f"an open session ({item.nodeid})" for _ in sessions)]
         item.stash[_LEAKS] = {"leaks": named, "sightings": sightings}
         if (mine or sessions) and not failed:
@@ -227,16 +226,10 @@ class Reports:
 
     def _judge_sightings(self, session: pytest.Session, server: Server) -> None:
         """Fail the test that left a thing which is still there, or the run where one of several tests did."""
-        watch = Watch(server.url)
-        there = watch.there()
-        watch.close()
-        for thing, tests in self._sightings.items():
-            if thing not in there:
-                continue
-            leak = Leak(thing, tuple(dict.fromkeys(tests[True] or tests[False])))
+        for leak in still_there(server.url, self._sightings):
             self._figures.leaks.append(str(leak))
             if len(leak.tests) == 1:
-                _fail_afterwards(self._config, leak)
+                fail_afterwards(self._config, leak)
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -267,17 +260,3 @@ class Reports:
 
 def _uses_postgres(item: pytest.Item) -> bool:
     return any(name.lstrip("_").startswith("postgres_") for name in getattr(item, "fixturenames", ()))
-
-
-def _fail_afterwards(config: pytest.Config, leak: Leak) -> None:
-    """Fail a test that has ended already, as if its tear-down had."""
-    test = leak.tests[0]
-    report = pytest.TestReport(
-        nodeid=test,
-        location=(test.partition("::")[0], None, test.rpartition("::")[2]),
-        keywords={},
-        outcome="failed",
-        longrepr=sentence([leak], []),
-        when="teardown",
-    )
-    config.hook.pytest_runtest_logreport(report=report)

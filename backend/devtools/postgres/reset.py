@@ -2,21 +2,21 @@
 
 A superuser deletes with triggers and foreign keys out of action (`session_replication_role`). An ordinary role
 deletes in the order of the foreign keys, and truncates tables that resist: in a cycle, with a trigger or rule on
-DELETE, or with row security that is forced on their owner.
+DELETE, or with row security that is forced on their owner. It is one class, for each of its steps is on the one
+connection and needs what was learnt at the beginning.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import generators, pq, sql
+from psycopg import generators, pq
 
 from .catalog import FINGERPRINT, QUICK, describe, differences
 from .databases import CONNECT_SECONDS, LOCK_SECONDS
-from .left import BLOCKING, COUNTS, HOLDING, NOTHING_LEFT, SERVERS
+from .left import COUNTS, NOTHING_LEFT, SERVERS, end_blocking, end_holding, end_prepared
 from .tables import REFERENCES, SEQUENCES, TABLES, Table, children_first, state
 
 _PAGES = 32
@@ -182,11 +182,9 @@ class Reset:
                 if last:
                     raise
                 tables = [table.oid for table in self._tables]
-                holders = {"spared": list(self.spared), "tables": tables}
-                rows = self._connection.execute(BLOCKING, holders).fetchall()
-                self._end(rows, found, "The tables were still locked")
+                found.faults += end_blocking(self._connection, self.spared, tables, self._seconds)
                 # One that was prepared holds locks that no backend has.
-                self._end_prepared(found)
+                found.faults += end_prepared(self._connection)
             except psycopg.OperationalError:
                 # A test that ends every connection to its database ends this one too.
                 if last or not self._connection.closed:
@@ -197,8 +195,8 @@ class Reset:
     def _compare(self, row: _Row, found: Found) -> None:
         expected = self._expected
         if row.left != NOTHING_LEFT:
-            self._wait_for_others(found)
-            self._end_prepared(found)
+            found.faults += end_holding(self._connection, self.spared, self._seconds)
+            found.faults += end_prepared(self._connection)
             # What they held is free now, and what they wrote is gone or can be deleted.
             row = self._round_trip(found)
         found.server_changed = row.server != expected.server if self._watched else None
@@ -265,43 +263,6 @@ class Reset:
         names = [f"only {table.name}" for table in self._tables if table.oid not in kept]
         if names:
             self._connection.execute(f"truncate {', '.join(names)}".encode())
-
-    def _wait_for_others(self, found: Found) -> None:
-        """Give those that are about to end their transactions the time, and end the rest."""
-        deadline = time.monotonic() + self._seconds
-        while rows := self._connection.execute(HOLDING, {"spared": list(self.spared)}).fetchall():
-            if time.monotonic() > deadline or all(not row[3] for row in rows):
-                break
-            time.sleep(0.005)
-        open_ = [row for row in rows if row[3]]
-        self._end(open_, found, "A transaction was still open")
-        self._end(
-            [row for row in rows if not row[3]], found, "A session's advisory lock was still held", wait=False
-        )
-
-    def _end(self, rows: list[Any], found: Found, what: str, *, wait: bool = True) -> None:
-        if not rows:
-            return
-        self._connection.execute(
-            "select pg_terminate_backend(pid, 2000) from unnest(%s::int[]) pid", [[row[0] for row in rows]]
-        )
-        after = f"{self._seconds:g} s after the test" if wait else "after the test"
-        told = "\n".join(f"  pid {pid} ({state}), last statement: {query}" for pid, state, query, _ in rows)
-        found.faults.append(
-            f"{what} {after}, by:\n{told}\n"
-            "These connections were ended. Commit, roll back or close what the test opens."
-        )
-
-    def _end_prepared(self, found: Found) -> None:
-        query = "select gid from pg_prepared_xacts where database = current_database()"
-        names = [name for (name,) in self._connection.execute(query).fetchall()]
-        for name in names:
-            self._connection.execute(sql.SQL("rollback prepared {}").format(sql.Literal(name)))
-        if names:
-            found.faults.append(
-                f"The prepared transaction {', '.join(names)} was left after the test, and was rolled back. "
-                "Commit it or roll it back in the test."
-            )
 
     def _tell_changes(self, found: Found) -> None:
         found.spoilt = True
