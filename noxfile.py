@@ -1,8 +1,9 @@
-"""Every task of this project. `nox -l` lists them; what stands after `--` is passed on.
+"""Every task of this project. `nox -l` lists them; arguments after `--` are passed on.
 
-uv is used where nox finds it; virtualenv and pip serve otherwise.
+All sessions share one environment, `.venv` (or `$UV_PROJECT_ENVIRONMENT`), made on demand and kept at the lock.
 """
 
+import hashlib
 import os
 import shutil
 import sys
@@ -10,195 +11,195 @@ from pathlib import Path
 
 import nox
 
-if sys.version_info < (3, 11):  # noqa: UP036  nox may be run by any, and the packages would say it at length
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
     sys.exit(
-        f"Python 3.11 to 3.14 is needed, and this is {sys.version.split()[0]}: make .venv with a newer one."
+        f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
 nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = os.environ.get("NOX_DEFAULT_VENV_BACKEND") or "uv|virtualenv"
-nox.options.envdir = os.environ.get("NOX_ENVDIR") or ".nox"
-nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
-nox.options.error_on_external_run = True
 
-DEVELOPMENT = "requirements/development.txt"
-# A server that is asked to stop finishes what it does: nox's own patience is half a second.
+ROOT = Path(__file__).parent
+VENV = ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
+PYTHON = VENV / "bin" / "python"
+LOCK = ROOT / "requirements" / "development.txt"
+PACKAGE = "packages/freshpg"
+# A server that is asked to stop finishes what it does; nox's own patience is half a second.
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
+UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
 
-# pip compiles what it installs, uv only if told to; where Python may not write its caches, nobody would, ever.
-COMPILE = {"UV_COMPILE_BYTECODE": "1"}
-
-
-# In the dev container there is one environment, which nox runs in itself: sessions keep it as the lock says.
-IN_PLACE = nox.options.default_venv_backend == "none"
+def install(session: nox.Session, python: str, *, uv: str | None) -> None:
+    """Install the lock and, editable, the package; from source without build isolation, so nothing else is fetched."""
+    command = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    options = {"env": {"UV_COMPILE_BYTECODE": "1"}, "external": True, "silent": False}
+    session.run(*command, "--quiet", "--requirement", str(LOCK), **options)
+    session.run(*command, "--quiet", "--no-deps", "--no-build-isolation", "--editable", PACKAGE, **options)
 
 
 def prepare(session: nox.Session) -> None:
-    """Install the locked environment, which every session shares in content."""
-    if IN_PLACE:
-        uv = ("uv", "pip", "install", "--python", sys.executable)
-        session.run(*uv, "--quiet", "--requirement", DEVELOPMENT, external=True, log=False)
-    else:
-        session.install("--quiet", "--requirement", DEVELOPMENT, env=COMPILE)
+    """Make the environment if there is none, and bring it to the lock if that changed since the last time."""
+    if not PYTHON.exists():
+        session.log(f"Creating {VENV.name} with Python {sys.version.split()[0]}")
+        make = [UV, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable] if UV else None
+        session.run(*(make or [sys.executable, "-m", "venv", "--clear"]), str(VENV), external=True)
+    stamp = VENV / ".lock-digest"
+    inputs = (LOCK, ROOT / PACKAGE / "pyproject.toml")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
+        session.log(f"Installing {LOCK.relative_to(ROOT)} into {VENV.name}")
+        install(session, str(PYTHON), uv=UV)
+        stamp.write_text(digest, encoding="ascii")
 
 
-def database(session: nox.Session, verb: str) -> None:
+def run(session: nox.Session, program: str, *arguments: str, **options: object) -> None:
+    """Run a program of the environment."""
     prepare(session)
-    session.run("python", "-m", "backend.devtools.database", verb, *session.posargs, **PATIENCE)
+    env = {"VIRTUAL_ENV": str(VENV), "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    session.run(str(VENV / "bin" / program), *arguments, env=env, external=True, **PATIENCE, **options)
+
+
+def module(session: nox.Session, name: str, *arguments: str) -> None:
+    run(session, "python", "-m", name, *arguments, *session.posargs)
 
 
 @nox.session
 def dev(session: nox.Session) -> None:
     """Serve the API with reload on http://127.0.0.1:8000; no Docker needed."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.dev", *session.posargs, **PATIENCE)
+    module(session, "devtools.dev")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the suite on an ephemeral PostgreSQL (-- --postgres docker|embedded|URL, -n 2)."""
-    prepare(session)
-    session.run("pytest", *session.posargs, **PATIENCE)
+    """Run the application's tests on an ephemeral PostgreSQL (-- --postgres docker|embedded|URL, -n 2)."""
+    run(session, "pytest", *session.posargs)
 
 
 @nox.session
-def tests_matrix(session: nox.Session) -> None:
-    """Run the suite on every PostgreSQL and Python here, and say what differs (-- --list, -k word)."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.matrix", *session.posargs, **PATIENCE)
+def tests_tools(session: nox.Session) -> None:
+    """Run the tests of devtools and of the package freshpg (-- --postgres docker|embedded|URL, -n 2)."""
+    run(session, "pytest", "devtools/tests", *session.posargs)
+    run(session, "pytest", f"--rootdir={PACKAGE}", PACKAGE, *session.posargs)
+
+
+@nox.session(venv_backend="uv|virtualenv", python=PYTHONS, download_python="never", reuse_venv=True)
+@nox.parametrize("postgres", ["15", "17", "18"])
+def tests_matrix(session: nox.Session, postgres: str) -> None:
+    """Run the application's tests on every supported PostgreSQL, with each Python on this machine."""
+    install(session, "python", uv=UV)
+    image = ("--postgres", "docker", "--postgres-image", f"postgres:{postgres}")
+    session.run("pytest", *image, *session.posargs, **PATIENCE)
 
 
 @nox.session
 def db_init(session: nox.Session) -> None:
-    """Bring the database's schema to head (-- --ephemeral: on a server that comes and goes)."""
-    database(session, "init")
+    """Bring the database's schema to head (-- --ephemeral: on a temporary server)."""
+    module(session, "devtools.database", "init")
 
 
 @nox.session
 def db_reset(session: nox.Session) -> None:
-    """Drop what is in the database, known or not, and build it anew (-- --yes-drop NAME, --ephemeral)."""
-    database(session, "reset")
+    """Drop everything in the database and create the schema again (-- --yes-drop NAME, --ephemeral)."""
+    module(session, "devtools.database", "reset")
 
 
 @nox.session
 def db_seed(session: nox.Session) -> None:
-    """Fill the database with believable rows, in any amount (-- --scale 1000, --seed N, --replace)."""
-    database(session, "seed")
+    """Fill the database with realistic rows (-- --scale 1000, --seed N, --replace)."""
+    module(session, "devtools.database", "seed")
 
 
 @nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
-    database(session, "shell")
+    module(session, "devtools.database", "shell")
 
 
 @nox.session
 def db_backup(session: nox.Session) -> None:
-    """Write the whole database into one file, verified, while it is in use (-- FILE, --ephemeral)."""
-    database(session, "backup")
+    """Write the database into one file while it is in use (-- FILE, --ephemeral)."""
+    module(session, "devtools.database", "backup")
 
 
 @nox.session
 def db_restore(session: nox.Session) -> None:
-    """Put a backup, verified, in the database's place, and keep the old one (-- FILE, --yes-drop NAME)."""
-    database(session, "restore")
+    """Replace the database with a backup, and keep the old one (-- FILE, --yes-drop NAME)."""
+    module(session, "devtools.database", "restore")
 
 
 @nox.session
 def db_upgrade(session: nox.Session) -> None:
-    """Bring data of an older PostgreSQL, Compose's or the embedded one's, along (-- --drop-old, --anew)."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.backup.upgrade", *session.posargs, **PATIENCE)
+    """Move the data of an older PostgreSQL, Compose's or the embedded one's, to this one (-- --drop-old)."""
+    module(session, "devtools.backup.upgrade")
 
 
 @nox.session
 def db_revision(session: nox.Session) -> None:
-    """Draft a migration from the models, on a server that comes and goes (-- -m "add x", --blank)."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.revise", *session.posargs, **PATIENCE)
+    """Draft a migration from the models, tried on a temporary server (-- -m "add x", --blank)."""
+    module(session, "devtools.migrations.revise")
 
 
 @nox.session
 def db_check(session: nox.Session) -> None:
-    """Tell what differs between models, migrations and your database (-- --json, --ephemeral)."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.check", *session.posargs, **PATIENCE)
+    """Show what differs between models, migrations and your database (-- --json, --ephemeral)."""
+    module(session, "devtools.migrations.check")
 
 
 @nox.session
 def diagram(session: nox.Session) -> None:
-    """Draw the tables in the README anew, from the models (-- --check)."""
-    prepare(session)
-    session.run("python", "-m", "backend.devtools.diagram", *session.posargs)
+    """Update the picture of the tables in the documentation (-- --check)."""
+    module(session, "devtools.diagram")
 
 
 @nox.session
 def utc_check(session: nox.Session) -> None:
     """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
-    database(session, "utc")
+    module(session, "devtools.database", "utc")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def doctor(session: nox.Session) -> None:
-    """Tell what is well here and what is not, each with its cure; changes nothing (-- --json, --only)."""
-    session.run(sys.executable, "-B", "-m", "backend.devtools.doctor", *session.posargs, external=True)
+    """Show what works here and what does not, each with its cure; changes nothing (-- --json, --only)."""
+    session.run(sys.executable, "-B", "-m", "devtools.doctor", *session.posargs, external=True)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and the direction of imports with Ruff and import-linter."""
-    prepare(session)
-    session.run("ruff", "check", *session.posargs)
-    session.run("ruff", "format", "--check")
-    session.run("lint-imports", "--no-logo", "--cache-dir", f"{nox.options.envdir}/import-linter")
+    run(session, "ruff", "check", *session.posargs)
+    run(session, "ruff", "format", "--check")
+    run(session, "lint-imports", "--no-logo", "--cache-dir", f"{nox.options.envdir or '.nox'}/import-linter")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with mypy, strict."""
-    prepare(session)
-    session.run("mypy", *session.posargs)
+    run(session, "mypy", *session.posargs)
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
-    prepare(session)
-    chosen = ("--postgres", "docker", "-p", "no:randomly", "-n", "2", "backend/e2e")
-    session.run("pytest", *chosen, *session.posargs, **PATIENCE)
+    run(session, "pytest", "--postgres", "docker", "-p", "no:randomly", "-n", "2", "e2e", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is promised of speed, as ratios in one run (-- isolation, -- utc)."""
-    prepare(session)
-    session.run("python", "-m", "backend.benchmarks", *session.posargs, **PATIENCE)
-
-
-@nox.session(venv_backend="none")
-def venv(session: nox.Session) -> None:
-    """Make .venv complete, for the editor and for plain pytest."""
-    if IN_PLACE:
-        prepare(session)
-        return
-    python = Path(".venv/bin/python")
-    if not python.exists():
-        session.run(sys.executable, "-m", "venv", ".venv", external=True)
-    uv = shutil.which(
-        "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    )
-    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
-    session.run(*install, "--quiet", "--requirement", DEVELOPMENT, env=COMPILE, external=True)
+    """Measure speed, as ratios in one run (-- isolation, -- utc)."""
+    module(session, "benchmarks")
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write the locks in requirements/ from pyproject.toml (-- --upgrade for newer versions)."""
-    prepare(session)
-    compile_lock = ("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
+    uv = UV or str(
+        VENV / "bin" / "uv"
+    )  # without the environment, which a lock that does not fit could not make
+    command = (uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
     target = ("--python-version", "3.11", "pyproject.toml", *session.posargs)
     runtime = "requirements/runtime.txt"
-    session.run(*compile_lock, *target, "--output-file", runtime)
-    session.run(*compile_lock, *target, "--group", "development", "-c", runtime, "--output-file", DEVELOPMENT)
+    session.run(*command, *target, "--output-file", runtime, external=True)
+    development = ("--group", "development", "-c", runtime, "--output-file", str(LOCK))
+    session.run(*command, *target, *development, external=True)

@@ -26,6 +26,8 @@ from pydantic_settings import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from backend.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 # Read in this order, so that the file at the root wins.
 ENV_FILES = (ROOT / "backend" / ".env", ROOT / ".env")
@@ -36,14 +38,6 @@ URL_SHAPE = (
 
 LARGEST_PORT = 65535
 Port = Annotated[int, Field(ge=1, le=LARGEST_PORT)]
-
-
-class ConfigurationError(SystemExit):
-    """A mistake in the configuration, told in one or two lines that name the setting and the cure.
-
-    It is a SystemExit, so that it ends a process with those lines on standard error and exit code 1, and with no
-    traceback, wherever it is raised: in a script, or in the application factory when uvicorn calls it.
-    """
 
 
 class AppEnv(StrEnum):
@@ -64,11 +58,11 @@ class LiteralDotEnv(DotEnvSettingsSource):
             text = file_path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ConfigurationError(f"{file_path} cannot be read: {reason}.") from None
+            raise UserError(f"{file_path} cannot be read: {reason}.") from None
         for binding in parse_stream(StringIO(text)):
             if binding.error:
                 line = binding.original.line
-                raise ConfigurationError(
+                raise UserError(
                     f"{file_path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
                 )
             if binding.key is not None:
@@ -221,12 +215,12 @@ def parse_url(text: str) -> URL:
 
 
 def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field takes
-    """Read the settings. Raises ConfigurationError, a line for each mistake, with no value that could be secret."""
+    """Read the settings. Raises UserError, a line for each mistake, with no value that could be secret."""
     try:
         return Settings(**values)
     except ValidationError as error:
         lines = [_sentence(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False)]
-        raise ConfigurationError("\n".join(lines)) from None
+        raise UserError("\n".join(lines)) from None
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
 from backend import migrations
-from backend.migrations import clearing, marker
-from backend.migrations.clearing import Holder
+from backend.migrations import drop_all, environment_marker
+from backend.migrations.drop_all import Holder
 from backend.models.models import Base
 from backend.utc import lint_catalog, pin_utc, stray_settings
 
@@ -99,7 +99,7 @@ def init_db(engine: Engine, *, environment: str | None = None) -> SchemaState:
     """
     with engine.connect() as connection:
         before = schema_state(connection)
-        is_to_mark = environment == "production" != marker.read(connection)
+        is_to_mark = environment == "production" != environment_marker.read(connection)
     if before.is_usable and not is_to_mark:
         return before
     with alone(engine) as connection:
@@ -107,7 +107,7 @@ def init_db(engine: Engine, *, environment: str | None = None) -> SchemaState:
         if not before.is_usable:
             migrations.upgrade(connection)
         if environment is not None and (is_to_mark or before.current is None):
-            marker.write(connection, environment)
+            environment_marker.write(connection, environment)
     return before
 
 
@@ -140,18 +140,18 @@ class Cleared:
 
 
 def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None = None) -> Cleared:
-    """Drop whatever is in the database, known to the models or not, and build the schema anew; see `clearing.contents`.
+    """Drop whatever is in the database, known to the models or not, and build the schema anew; see `drop_all.contents`.
 
     All of it is one transaction: killed at any point, the database is as it was. Connections of ours that hold on to
     things, idle in a transaction, are ended; a lock that somebody else holds for longer than the timeout, in seconds,
     is an OperationalError with SQLSTATE 55P03. The database is marked with the environment, or as it was marked.
     """
     with alone(engine, lock_timeout=lock_timeout) as connection:
-        mark = environment or marker.read(connection)
-        ended = clearing.end_idle(connection)
-        found = clearing.contents(connection)
-        clearing.drop(connection, found)
+        mark = environment or environment_marker.read(connection)
+        ended = drop_all.end_idle(connection)
+        found = drop_all.contents(connection)
+        drop_all.drop(connection, found)
         migrations.upgrade(connection)
         if mark is not None:
-            marker.write(connection, mark)
+            environment_marker.write(connection, mark)
     return Cleared([name for name, _ in found], ended)

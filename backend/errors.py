@@ -1,4 +1,14 @@
-"""The domain's errors. What each means to an HTTP caller stands in one table: `backend.routers.problems`."""
+"""The errors of the domain, and the one that a person at the terminal has to solve.
+
+What a domain error means to an HTTP caller stands in one table: `backend.routers.problems`.
+"""
+
+
+class UserError(Exception):
+    """A mistake in the configuration or in a command's use; its text is one or two lines that say what to do.
+
+    Whoever runs a command catches it once, prints the text and exits with code 1.
+    """
 
 
 class DomainError(Exception):

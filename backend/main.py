@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 from starlette.types import Message, Receive, Scope, Send
 
 from backend import routers
-from backend.config import ConfigurationError, Settings, load_settings
+from backend.config import Settings, load_settings
 from backend.database import connect
+from backend.errors import UserError
 from backend.routers import health
 from backend.routers.problems import install_problems, refusal_of_size
 from backend.startup import start_database, tell_drift
@@ -48,7 +49,7 @@ class Application(FastAPI):
 
         try:
             await super().__call__(scope, receive, hold_failure)
-        except ConfigurationError as mistake:
+        except UserError as mistake:
             await send({"type": "lifespan.startup.failed", "message": str(mistake)})
             # A server has been told; whoever runs the lifespan by itself, as a test's client does, learns it so.
             raise RuntimeError(str(mistake)) from None
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     """Build the application, for `uvicorn --factory backend.main:create_app`.
 
     Settings are read where none are given. An engine that is given is used and left open; tests have their seam here.
-    Raises ConfigurationError, which ends a process with a plain line.
+    Raises UserError, which ends a process with a plain line.
     """
     settings = settings or load_settings()
     owned = None if engine else connect(settings.url)

@@ -11,8 +11,9 @@ from psycopg import OperationalError as DriverError
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from backend.config import AppEnv, ConfigurationError, Settings
+from backend.config import AppEnv, Settings
 from backend.database import SchemaState, connect, init_db
+from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 
 logger = logging.getLogger("uvicorn.error")
@@ -29,7 +30,7 @@ NAMED = 3  # differences that a start names before it counts the rest
 def start_database(
     engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.info
 ) -> SchemaState:
-    """Wait for the database, bring its schema to head and return where it stood. Raises ConfigurationError.
+    """Wait for the database, bring its schema to head and return where it stood. Raises UserError.
 
     A schema newer than the code stops a start in development, where somebody has switched branches; elsewhere the
     service must survive a rollback, so it is told and left.
@@ -43,7 +44,7 @@ def start_database(
             f"its own is {state.head}."
         )
         if settings.app_env is AppEnv.DEVELOPMENT:
-            raise ConfigurationError(
+            raise UserError(
                 f"{message}\nCheck out the code that made it, or build the database anew with `nox -s db_reset`."
             )
         tell(f"{message} Going on, as a rollback would.")
@@ -52,7 +53,7 @@ def start_database(
 
 @contextmanager
 def plain_refusals(url: URL) -> Iterator[None]:
-    """Turn what the database or its driver refuses into a ConfigurationError of one line."""
+    """Turn what the database or its driver refuses into a UserError of one line."""
     try:
         yield
     except DBAPIError as error:
@@ -64,7 +65,7 @@ def plain_refusals(url: URL) -> Iterator[None]:
             )
         if is_apart(error):
             message += "\n" + APART
-        raise ConfigurationError(message) from error
+        raise UserError(message) from error
 
 
 def is_apart(error: DBAPIError) -> bool:
@@ -82,14 +83,14 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 def compare_with_models(engine: Engine) -> list[Difference]:
-    """Tell what differs between a database and the models. Raises ConfigurationError where its role may not."""
+    """Tell what differs between a database and the models. Raises UserError where its role may not."""
     try:
         with engine.connect() as connection:
             return differences(connection)
     except DBAPIError as error:
         if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
             raise
-        raise ConfigurationError(
+        raise UserError(
             f"The database at {describe(engine.url)} cannot be compared with the models, which are made for that in a "
             f"schema that is rolled back: {first_line(error)}.\n"
             + (
@@ -117,7 +118,7 @@ def tell_drift(
 def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
         found = compare_with_models(engine)
-    except (ConfigurationError, DBAPIError):
+    except (UserError, DBAPIError):
         # Who wants to know asks `nox -s db_check`; a server that has gone away is told elsewhere.
         return
     if not found:
@@ -132,7 +133,7 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
 
 
 def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.info) -> None:
-    """Return once the database answers. Raises ConfigurationError when it refuses us, or the time is up."""
+    """Return once the database answers. Raises UserError when it refuses us, or the time is up."""
     deadline = time.monotonic() + seconds
     pause, told = FIRST_PAUSE, False
     while True:
@@ -143,9 +144,9 @@ def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], N
             is_last = time.monotonic() + pause > deadline
             refusal = explain_refusal(error, engine.url, look=is_last or pause == FIRST_PAUSE)
             if refusal is not None:
-                raise ConfigurationError(refusal) from error
+                raise UserError(refusal) from error
             if is_last:
-                raise ConfigurationError(
+                raise UserError(
                     f"The database at {describe(engine.url)} was not to be had for {seconds:g} s: {reason(error)}.\n"
                     "Start it (`docker compose up -d db`), set DATABASE_URL to where it is, or have one found by "
                     "`nox -s dev` and `nox -s db_init`."

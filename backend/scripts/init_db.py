@@ -7,7 +7,7 @@ from pathlib import Path
 
 if not __package__:  # run by its path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from backend.scripts.by_path import use_environment
+    from backend.scripts.bootstrap import use_environment
 
     use_environment()
 

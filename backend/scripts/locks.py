@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from backend.config import ConfigurationError
-from backend.migrations import clearing
+from backend.errors import UserError
+from backend.migrations import drop_all
 from backend.startup import LOCK_NOT_AVAILABLE, sqlstate
 
 DEADLOCK = "40P01"
@@ -18,15 +18,15 @@ LONGEST = 1_000_000
 
 @contextmanager
 def telling_who_holds(engine: Engine, undone: str, lock_timeout: float) -> Iterator[None]:
-    """Turn a lock that was not had in time, in seconds, into a ConfigurationError that names who may hold it."""
+    """Turn a lock that was not had in time, in seconds, into a UserError that names who may hold it."""
     try:
         yield
     except DBAPIError as error:
         if sqlstate(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK):
             raise
         with engine.connect() as connection:
-            holding = "".join(f"\n  {holder}" for holder in clearing.holders(connection))
-        raise ConfigurationError(
+            holding = "".join(f"\n  {holder}" for holder in drop_all.holders(connection))
+        raise UserError(
             f"{undone}: another connection has held a lock for {lock_timeout:g} s.{holding}\n"
             "Wait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
         ) from error

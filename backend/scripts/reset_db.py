@@ -7,18 +7,18 @@ from pathlib import Path
 
 if not __package__:  # run by its path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from backend.scripts.by_path import use_environment
+    from backend.scripts.bootstrap import use_environment
 
     use_environment()
 
 from backend.config import load_settings
 from backend.database import reset_db
 from backend.scripts.locks import add_lock_timeout, telling_who_holds
-from backend.scripts.ownership import Deed, refuse_production, refuse_unless_ours
+from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
 
-RESET = Deed("Nothing was dropped", "drop", "nox -s db_reset -- --yes-drop")
+RESET = DestructiveAction("Nothing was dropped", "drop", "nox -s db_reset -- --yes-drop")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

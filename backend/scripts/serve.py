@@ -23,12 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     # The first process of a container ignores what it does not handle, and uvicorn's handlers come later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        if options.reload:
-            reload.warm_up()
-        serve(options)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    if options.reload:
+        reload.warm_up()
+    serve(options)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -61,7 +58,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def prepare() -> None:
-    """Bring the database that the settings name to head. Raises ConfigurationError, which says why it cannot be."""
+    """Bring the database that the settings name to head. Raises UserError, which says why it cannot be."""
     from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415  see serve
 
     from backend.config import load_settings  # noqa: PLC0415  see above
@@ -94,8 +91,8 @@ def port_number(text: str) -> int:
 
 
 def refuse_taken_port(host: str, port: int) -> None:
-    """Raise ConfigurationError where nobody could listen, before anything else is started."""
-    from backend.config import ConfigurationError  # noqa: PLC0415  see serve
+    """Raise UserError where nobody could listen, before anything else is started."""
+    from backend.errors import UserError  # noqa: PLC0415  see serve
 
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -104,10 +101,12 @@ def refuse_taken_port(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
-        raise ConfigurationError(
+        raise UserError(
             f"Port {port} on {host} {reason}: stop what listens there, or set API_PORT to a free one."
         ) from error
 
 
 if __name__ == "__main__":
-    main()
+    from backend.scripts.terminal import enter
+
+    enter(main)

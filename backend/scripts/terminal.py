@@ -1,13 +1,16 @@
 """What the scripts share: how they speak, and how a database's refusal becomes a line."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich.console import Console
 from sqlalchemy import Engine
 
 from backend.config import Settings
 from backend.database import connect
+from backend.errors import UserError
 from backend.startup import plain_refusals
 
 
@@ -16,12 +19,14 @@ def say(message: str) -> None:
     Console(soft_wrap=True, highlight=False, markup=False).print(message)
 
 
-def enter(main: Callable[[], None]) -> None:
-    """Run a script: Ctrl-C ends it without a traceback. What a transaction had not committed is undone."""
+def enter(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command and exit with its code: 1 after a UserError, whose text is printed, and 130 after Ctrl-C."""
     try:
-        main()
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        sys.exit(130)
 
 
 @contextmanager

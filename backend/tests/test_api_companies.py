@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 from starlette.types import Message, Receive, Scope, Send
 
-from backend.tests.conftest import make_app
+from backend.tests.application import make_app
 
 COMPANIES = "/api/v1/companies"
 JSON = {"content-type": "application/json"}

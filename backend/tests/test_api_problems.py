@@ -15,7 +15,7 @@ from backend.database import SessionLocal, connect
 from backend.main import LARGEST_BODY
 from backend.routers.problems import CONSTRAINTS, KINDS
 from backend.tests import factories
-from backend.tests.conftest import TOKEN, make_app
+from backend.tests.application import TOKEN, make_app
 
 COMPANIES = "/api/v1/companies"
 

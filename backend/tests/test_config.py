@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import make_url
 
 from backend import config
-from backend.config import ENV_FILES, ROOT, AppEnv, ConfigurationError, Settings, load_settings
+from backend.config import ENV_FILES, ROOT, AppEnv, Settings, load_settings
+from backend.errors import UserError
 
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 SECRET = "do-not-print-this"
@@ -75,7 +76,7 @@ def test_single_quoted_value_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"API_PORT=1\nPOSTGRES_PASSWORD='{SECRET}'x'\n")
 
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         settings_from(tmp_path / ".env")
 
     assert f"{tmp_path / '.env'}, line 2, cannot be read" in str(caught.value)
@@ -85,7 +86,7 @@ def test_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"POSTGRES_PASSWORD='p\xe4ss'\n")
 
-    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+    with pytest.raises(UserError, match=r"\.env cannot be read: it is not UTF-8"):
         settings_from(tmp_path / ".env")
 
 
@@ -134,7 +135,7 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
     ],
 )
 def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         load_settings(_env_file=None, database_url=url)
 
     assert str(caught.value).startswith("DATABASE_URL is not ")
@@ -169,7 +170,7 @@ def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
     ],
 )
 def test_mistake_is_one_line_that_names_the_setting(values: dict[str, str], beginning: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         load_settings(_env_file=None, **values)
 
     assert str(caught.value).startswith(beginning)

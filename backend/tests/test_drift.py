@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.migrations import catalog
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference, compare, differences
-from backend.migrations.statements import statements
+from devtools.migrations.statements import statements
 
 
 def change(engine: Engine, *changes: str) -> None:

@@ -11,14 +11,15 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from backend.config import ROOT, ConfigurationError
+from backend.config import ROOT
 from backend.database import connect, reset_db, schema_state
-from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
-from backend.migrations import clearing, marker
+from backend.errors import UserError
+from backend.migrations import drop_all, environment_marker
 from backend.migrations.drift import differences
 from backend.models.models import Base
 from backend.scripts import init_db as init_script
 from backend.scripts import reset_db as reset_script
+from freshpg import sqlalchemy_url, start_ephemeral
 
 TABLES = {*Base.metadata.tables, "alembic_version"}
 
@@ -186,7 +187,7 @@ def test_connection_that_is_busy_is_told_and_left_and_nothing_is_dropped(configu
     process = subprocess.Popen([sys.executable, "-c", LONG_QUERY, url], stderr=subprocess.DEVNULL)
     try:
         wait_for(configured, "SELECT count(*) FROM pg_locks WHERE relation = 'precious'::regclass", 1)
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(UserError) as caught:
             reset_by_script(configured, "--lock-timeout", "0.2")
     finally:
         process.kill()
@@ -218,7 +219,7 @@ def test_lock_that_is_not_had_is_an_error_with_its_sqlstate(configured: Engine) 
 
         with pytest.raises(OperationalError) as caught:
             reset_db(configured, lock_timeout=0.05)
-        with pytest.raises(ConfigurationError, match=r"\n  pid \d+ of .* idle in a transaction for "):
+        with pytest.raises(UserError, match=r"\n  pid \d+ of .* idle in a transaction for "):
             reset_by_script(configured, "--lock-timeout", "0.05")
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
@@ -275,9 +276,9 @@ def test_reset_that_is_killed_leaves_all_or_nothing_and_the_next_puts_it_right(
     wait_for(configured, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
              " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())", 0)  # fmt: skip
     with configured.connect() as connection:
-        before = {name for name, _ in clearing.contents(connection)}
+        before = {name for name, _ in drop_all.contents(connection)}
         assert schema_state(connection).is_at_head
-        assert marker.read(connection) == "development"
+        assert environment_marker.read(connection) == "development"
     assert len(before) in (len(TABLES) + 1, len(TABLES) + 2)
 
     reset_by_script(configured)

@@ -10,14 +10,15 @@ import pytest
 from sqlalchemy import Engine, text
 
 from backend import migrations
-from backend.config import ROOT, ConfigurationError, load_settings
+from backend.config import ROOT, load_settings
 from backend.database import connect, init_db, reset_db, schema_state
-from backend.devtools.postgres import sqlalchemy_url, start_ephemeral
-from backend.migrations import marker
+from backend.errors import UserError
+from backend.migrations import environment_marker
 from backend.migrations.drift import differences
 from backend.scripts import init_db as init_script
-from backend.scripts import ownership
 from backend.scripts import reset_db as reset_script
+from backend.scripts import safety
+from freshpg import sqlalchemy_url, start_ephemeral
 
 TOKEN = "t" * 32
 
@@ -50,7 +51,7 @@ def is_whole(engine: Engine) -> bool:
 
 
 def refused(*arguments: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         reset_script.main(list(arguments))
     return str(caught.value)
 
@@ -80,7 +81,7 @@ def test_database_that_says_it_is_productions_is_refused_whatever_the_settings_s
 def test_mark_survives_a_reset_and_is_that_of_who_did_it(configured: Engine) -> None:
     def mark() -> str | None:
         with configured.connect() as connection:
-            return marker.read(connection)
+            return environment_marker.read(connection)
 
     assert mark() == "development"
     reset_db(configured)
@@ -96,7 +97,7 @@ def test_only_production_marks_what_it_did_not_build(empty: Engine) -> None:
     def mark_after(environment: str) -> str | None:
         init_db(empty, environment=environment)
         with empty.connect() as connection:
-            return marker.read(connection)
+            return environment_marker.read(connection)
 
     assert mark_after("development") is None
     with empty.begin() as connection:
@@ -211,8 +212,8 @@ def test_nobody_is_asked_where_the_input_is_closed(empty: Engine) -> None:
     ],
 )
 def test_only_loopback_sockets_and_composes_db_are_near(host: str, address: str, *, near: bool) -> None:
-    assert ownership.is_near(host, address) is near
-    assert ownership.doubts_of(near=near, marked=True) == (
+    assert safety.is_near(host, address) is near
+    assert safety.doubts_of(near=near, marked=True) == (
         [] if near else ["It is neither on this machine nor Compose's, so its name must be typed."]
     )
 
@@ -225,7 +226,7 @@ def test_name_that_a_shell_would_take_apart_is_quoted_in_the_cure(
         "DATABASE_URL", configured.url.set(database="$x y").render_as_string(hide_password=False)
     )
 
-    with pytest.raises(ConfigurationError) as caught:
-        ownership.refuse_unless_ours(configured, load_settings(), reset_script.RESET, typed_name=None)
+    with pytest.raises(UserError) as caught:
+        safety.refuse_unless_ours(configured, load_settings(), reset_script.RESET, typed_name=None)
 
     assert str(caught.value).endswith(": `nox -s db_reset -- --yes-drop '$x y'`.")

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from backend import migrations
-from backend.config import ROOT, ConfigurationError
+from backend.config import ROOT
 from backend.database import connect
+from backend.errors import UserError
 from backend.scripts import healthcheck, init_db, serve
 
 SECRET = "do-not-print-this"
@@ -106,7 +107,7 @@ def test_serve_names_a_port_that_is_taken(configured: Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(UserError) as caught:
             serve.main(["--port", str(port)])
 
     assert str(caught.value) == (
@@ -118,7 +119,7 @@ DOORS = [
     ("-m", "backend.scripts.serve", "--reload"),
     ("-m", "backend.scripts.init_db"),
     ("backend/scripts/reset_db.py",),
-    ("-m", "backend.devtools.database", "init"),
+    ("-m", "devtools.database", "init"),
     ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0"),
 ]
 

@@ -12,8 +12,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend import migrations
-from backend.config import ROOT, ConfigurationError, load_settings
+from backend.config import ROOT, load_settings
 from backend.database import init_db
+from backend.errors import UserError
 from backend.migrations import catalog
 from backend.migrations.drift import differences
 from backend.startup import start_database
@@ -185,7 +186,7 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
         holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError) as caught:
             init_db(clone)
-        with pytest.raises(ConfigurationError) as told:
+        with pytest.raises(UserError) as told:
             start_database(clone, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"

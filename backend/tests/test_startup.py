@@ -7,8 +7,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from backend.config import ConfigurationError, Settings, load_settings
+from backend.config import Settings, load_settings
 from backend.database import connect, init_db
+from backend.errors import UserError
 from backend.main import create_app
 from backend.startup import explain_refusal, start_database, wait_for_database
 
@@ -41,7 +42,7 @@ def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_clone: st
 def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
     engine = connect(f"postgresql+psycopg://u:{SECRET}@127.0.0.1:{unused_port}/absent")
 
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         wait_for_database(engine, 0.2)
 
     assert str(caught.value) == (
@@ -55,7 +56,7 @@ def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
     engine = connect(make_url(postgres_database).set(database="not there"))
 
     with pytest.raises(
-        ConfigurationError,
+        UserError,
         match=r"There is no database 'not there' at .*\nCreate it \(`createdb -h \S+ -p \d+ -U \w+ 'not there'`\)",
     ):
         wait_for_database(engine, 60)
@@ -64,7 +65,7 @@ def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
 def test_refused_password_is_not_waited_for_and_never_shown(postgres_database: str) -> None:
     engine = connect(make_url(postgres_database).set(password=SECRET))
 
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         wait_for_database(engine, 60)
 
     assert f"refuses user {engine.url.username!r}: FATAL: " in str(caught.value)
@@ -75,7 +76,7 @@ def test_refused_password_is_not_waited_for_and_never_shown(postgres_database: s
 def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
     settings = settings_for(newer.url.render_as_string(hide_password=False))
 
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(UserError) as caught:
         start_database(newer, settings)
 
     assert "is at revision from_the_future, which this code does not know" in str(caught.value)
@@ -100,9 +101,7 @@ def test_database_that_is_read_only_is_told_in_a_line(empty: Engine) -> None:
         )
     empty.dispose()
 
-    with pytest.raises(
-        ConfigurationError, match="refused: cannot execute CREATE TABLE in a read-only transaction"
-    ):
+    with pytest.raises(UserError, match="refused: cannot execute CREATE TABLE in a read-only transaction"):
         start_database(empty, settings_for(empty.url.render_as_string(hide_password=False)))
 
 
@@ -110,7 +109,7 @@ def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
     with newer.begin() as connection:
         connection.execute(text("INSERT INTO alembic_version VALUES ('another')"))
 
-    with pytest.raises(ConfigurationError, match="is at revision another, from_the_future"):
+    with pytest.raises(UserError, match="is at revision another, from_the_future"):
         start_database(newer, settings_for(newer.url.render_as_string(hide_password=False)))
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from backend.database import SessionLocal
 from backend.models.models import Company, UsageLog
-from backend.tests.conftest import Connect
+from backend.tests.application import Connect
 from backend.utc import UtcDateTime, pin_utc
 
 NEW_YORK = ZoneInfo("America/New_York")

@@ -17,7 +17,7 @@ from psycopg.types.range import Range, TimestamptzRange
 from sqlalchemy import Engine, select, text
 
 from backend.models.models import Company
-from backend.tests.conftest import Connect
+from backend.tests.application import Connect
 from backend.tests.test_utc_values import Moment, Nanoseconds, NoOffset, NotATime, microseconds
 from backend.utc import dumpers, loaders
 

@@ -13,7 +13,7 @@ from httpx2 import Response
 from pydantic import AwareDatetime, BaseModel
 from sqlalchemy import Engine, text
 
-from backend.tests.conftest import make_app
+from backend.tests.application import make_app
 from backend.tests.test_utc_values import REFUSED_TEXTS
 from backend.utc import UtcField
 

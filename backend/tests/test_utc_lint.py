@@ -23,7 +23,7 @@ from sqlalchemy.types import TypeDecorator
 
 from backend import utc
 from backend.models.models import Base
-from backend.tests.conftest import make_app
+from backend.tests.application import make_app
 from backend.utc import UtcDateTime, lint_catalog, lint_metadata
 
 

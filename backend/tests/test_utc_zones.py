@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, Connection, Engine, bindparam, text
 from sqlalchemy.orm import Session
 
 from backend.models.models import JobQueue
-from backend.tests.conftest import Connect
+from backend.tests.application import Connect
 from backend.tests.test_utc_values import INSTANTS, ZONES, microseconds
 from backend.utc import UtcDateTime, UtcField, ensure_utc, format_utc, parse_utc
 

@@ -15,7 +15,7 @@ whatever has no offset is refused where it enters.
   moves a session.
 - `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`, `range_condition`: the DDL by which PostgreSQL itself keeps
   `created_at` as it was, moves `updated_at` forward and bounds each timestamp, for every client alike.
-- `verify`: proves on any database that all of this holds together, and returns a `Report` (see `backend.utc.proof`).
+- `verify`: proves on any database that all of this holds together, and returns a `Report` (see `devtools.utc_check`).
 
 What goes wrong without it, where the defence is, and the tests that fail when it is taken away:
 
@@ -94,8 +94,6 @@ Each defence has one name, which is looked up when it is used, so that a test ca
 This package imports nothing of the project around it.
 """
 
-from typing import TYPE_CHECKING
-
 from backend.utc.column import UtcDateTime
 from backend.utc.field import UtcField
 from backend.utc.guard import guard_models, range_condition
@@ -104,14 +102,9 @@ from backend.utc.lint import Finding, lint_catalog, lint_metadata
 from backend.utc.session import pin_utc, stray_settings
 from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
 
-if TYPE_CHECKING:
-    from backend.utc.proof.report import Report
-    from backend.utc.proof.verify import verify
-
 __all__ = [
     "KEEP_TIMESTAMPS_FUNCTION",
     "Finding",
-    "Report",
     "UtcDateTime",
     "UtcField",
     "ensure_utc",
@@ -124,14 +117,4 @@ __all__ = [
     "pin_utc",
     "range_condition",
     "stray_settings",
-    "verify",
 ]
-
-
-def __getattr__(name: str) -> object:
-    # The proof is as large as all the rest, and an application that only starts has no use for it.
-    if name in {"Report", "verify"}:
-        from backend.utc import proof  # noqa: PLC0415 - see above
-
-        return getattr(proof, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,25 @@
+"""The application as the tests make it: on a given engine, with nothing taken from the machine's `.env`."""
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from backend.config import AppEnv, Settings
+from backend.main import create_app
+
+Connect = Callable[..., Engine]
+
+TOKEN = "a token of more than thirty-two characters".replace(" ", "-")
+
+
+def make_app(engine: Engine, *, api_token: str | None = None) -> FastAPI:
+    """Make an application on this engine; with a token, requests must carry it."""
+    settings = Settings(
+        _env_file=None,
+        app_env=AppEnv.TEST,
+        database_url=SecretStr(engine.url.render_as_string(hide_password=False)),
+        api_token=SecretStr(api_token) if api_token else None,
+    )
+    return create_app(settings, engine=engine)

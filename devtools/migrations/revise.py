@@ -1,0 +1,125 @@
+"""Draft a migration from the models, on a server that comes and goes: `nox -s db_revision -- -m "add x"`.
+
+The settings are not read, and no database of the developer's is looked for.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
+from alembic.util import rev_id
+
+import freshpg
+from backend import migrations
+from backend.config import ROOT
+from backend.database import connect, init_db
+from backend.errors import UserError
+from backend.models.models import Base
+from backend.startup import plain_refusals
+from devtools.migrations.drafting import Draft, draft
+from devtools.terminal import enter
+from freshpg.run import tell
+
+HOW = 'nox -s db_revision -- -m "add x to y"'
+BLANK = Draft("pass", "pass", (), (), ())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    message = checked_message(options.message)
+    refuse_two_heads()
+    choice = freshpg.choose("auto")
+    tell(f"Database: an ephemeral one, brought to head. Nothing of yours is touched. {choice.announcement}.")
+    with choice.start() as server:
+        engine = connect(freshpg.ensure_database(server.url, "drafting"))
+        try:
+            with plain_refusals(engine.url):
+                init_db(engine)
+                with engine.connect() as connection:
+                    drafted = BLANK if options.blank else draft(connection, Base.metadata)
+        finally:
+            engine.dispose()
+    if drafted is None:
+        raise UserError("Nothing was written: the migrations already make what the models say.")
+    path = write(drafted, message)
+    report(path, drafted)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="revise",
+        description="Write a migration that takes the schema, as the migrations make it, to what the models say. "
+        "Renames are not guessed, and what is risky on a live table is said in the file: read it.",
+    )
+    parser.add_argument(
+        "-m",
+        "--message",
+        help="what it does, in the imperative, as the file's first line and name: `add x to y`",
+    )
+    parser.add_argument(
+        "--blank",
+        action="store_true",
+        help="write one that does nothing yet, as for rows that are to be filled",
+    )
+    return parser.parse_args(arguments)
+
+
+def checked_message(message: str | None) -> str:
+    """Return the message as a sentence without its full stop. Raises UserError where it says nothing."""
+    words = " ".join((message or "").split()).rstrip(".")
+    if not words:
+        raise UserError(f"Nothing was written: say what the migration does, {HOW}.")
+    if not re.search(r"[A-Za-z0-9]", words) or "\\" in words or '"' in words:
+        raise UserError(
+            "Nothing was written: the message becomes a file's name and its docstring, so it needs a letter or a "
+            f'digit, and can hold neither \\ nor ": {HOW}.'
+        )
+    return words[0].upper() + words[1:]
+
+
+def refuse_two_heads() -> None:
+    try:
+        migrations.head()
+    except RuntimeError as mistake:
+        raise UserError(f"Nothing was written: {mistake}.") from None
+
+
+def write(drafted: Draft, message: str) -> Path:
+    """Write the file, formatted, and return its path. Raises UserError where one of that name is there."""
+    scripts = ScriptDirectory.from_config(migrations.alembic_config())
+    before = {path.name: path.read_bytes() for path in Path(scripts.versions).glob("*.py")}
+    script = scripts.generate_revision(
+        rev_id(), message, upgrades=indented(drafted.upgrade), downgrades=indented(drafted.downgrade),
+        imports="\n".join(drafted.imports),
+    )  # fmt: skip
+    if script is None:
+        raise UserError("Nothing was written: Alembic made no file.")
+    path = Path(script.path)
+    if path.name in before:
+        path.write_bytes(before[path.name])
+        raise UserError(f"Nothing was written: {path.name} is there already, so say it otherwise.")
+    migrations.forget()
+    for command in (("check", "--fix", "--select", "F401,I"), ("format",)):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(path)], cwd=ROOT, check=True)
+    return path
+
+
+def indented(body: str) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in body.splitlines())
+
+
+def report(path: Path, drafted: Draft) -> None:
+    print(f"Wrote {path.relative_to(ROOT)}.")
+    for sentence in drafted.missing:
+        print(f"  To be completed: {sentence}.")
+    if drafted.remarks:
+        print(f"  {len(drafted.remarks)} of its steps can hurt on a live table: the comments say how not to.")
+    print("Read it, then prove it up, down and up again on rows: `nox -s tests -- -k staircase`.")
+
+
+if __name__ == "__main__":
+    enter(main)

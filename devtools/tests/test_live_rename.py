@@ -1,0 +1,117 @@
+"""The rename of a column on a live table, as CONTRIBUTING.md has it, while code of two releases writes at once."""
+
+import re
+import textwrap
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, MetaData, Table
+from sqlalchemy.exc import ProgrammingError
+
+from backend.config import ROOT
+from backend.migrations.drift import differences
+from devtools.migrations.drafting import draft
+
+from .changing import copied_models, take
+
+FOLLOW, FILL = (
+    textwrap.dedent(block)
+    for block in re.findall(r"```sql\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+)
+OLD, NEW = "password_hash", "password_digest"
+
+
+def first_release() -> MetaData:
+    models = copied_models()
+    users = models.tables["users"]
+    users.append_column(sa.Column(NEW, sa.Text))
+    sa.event.listen(users, "after_create", sa.DDL(FOLLOW))  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
+    return models
+
+
+def third_release() -> MetaData:
+    models = copied_models()
+    old = models.tables["users"]
+    old.c[OLD].name = NEW
+    indexes = [(index.name, index.unique) for index in old.indexes]
+    parts = [
+        *old.columns,
+        *(each for each in old.constraints if not isinstance(each, sa.PrimaryKeyConstraint)),
+    ]
+    models.remove(old)
+    users = Table("users", models, *(part._copy() for part in parts))  # noqa: SLF001  as to_metadata does it
+    [(name, unique)] = indexes
+    sa.Index(name, sa.func.lower(users.c.email), unique=unique)
+    return models
+
+
+def release(engine: Engine, models: MetaData) -> str:
+    """Draft what the release needs, run it as a start would, and return it."""
+    with engine.connect() as connection:
+        drafted = draft(connection, models)
+    assert drafted is not None
+    assert drafted.missing == ()
+    with engine.begin() as connection:
+        take(connection, drafted.upgrade)
+        assert differences(connection, models) == []
+    return drafted.upgrade
+
+
+def insert(connection: Connection, email: str, column: str, value: str | None) -> None:
+    statement = f"INSERT INTO users (company_id, email, {column}) VALUES (1, :email, :value)"  # noqa: S608  two names
+    connection.execute(sa.text(statement), {"email": email, "value": value})
+
+
+def update(connection: Connection, email: str, column: str, value: str | None) -> None:
+    statement = f"UPDATE users SET {column} = :value WHERE email = :email"  # noqa: S608  two names
+    connection.execute(sa.text(statement), {"email": email, "value": value})
+
+
+def passwords(connection: Connection, column: str) -> dict[str, str | None]:
+    found = connection.execute(sa.text(f"SELECT email, {column} FROM users"))  # noqa: S608  two names
+    return {row[0]: row[1] for row in found}
+
+
+@pytest.fixture
+def live(clone: Engine) -> Engine:
+    """A table with rows from before."""
+    with clone.begin() as connection:
+        connection.execute(sa.text("INSERT INTO companies (name) VALUES ('A')"))
+        for name in ("before@x", "touched@x", "none@x"):
+            insert(connection, name, OLD, None if name == "none@x" else f"of {name}")
+    return clone
+
+
+def test_no_write_of_either_release_is_lost_at_any_time(live: Engine) -> None:
+    release(live, first_release())
+
+    with live.begin() as connection:
+        # Not filled yet, and changed in something else.
+        connection.execute(sa.text("UPDATE users SET role = 'admin' WHERE email = 'touched@x'"))
+        insert(connection, "old@x", OLD, "by old code")
+        insert(connection, "new@x", NEW, "by new code")
+        insert(connection, "both@x", OLD, "first")
+        update(connection, "both@x", NEW, "by new code")
+        update(connection, "both@x", OLD, "by old code again")
+        insert(connection, "gone@x", OLD, "to be taken away")
+        update(connection, "gone@x", NEW, None)
+    expected = {
+        "before@x": "of before@x", "touched@x": "of touched@x", "none@x": None, "old@x": "by old code",
+        "new@x": "by new code", "both@x": "by old code again", "gone@x": None,
+    }  # fmt: skip
+    with live.begin() as connection:
+        assert passwords(connection, OLD) == expected
+        assert passwords(connection, NEW) == expected | {"before@x": None}, "one row is not filled yet"
+        assert connection.execute(sa.text(FILL)).rowcount == 1
+        assert connection.execute(sa.text(FILL)).rowcount == 0
+        assert passwords(connection, NEW) == expected
+
+    upgrade = release(live, third_release())
+
+    assert "op.execute('DROP TRIGGER follow_password ON users')" in upgrade
+    assert "op.execute('DROP FUNCTION follow_password()')" in upgrade
+    with live.begin() as connection:
+        assert passwords(connection, NEW) == expected
+        insert(connection, "after@x", NEW, "by new code")
+    with live.begin() as connection, pytest.raises(ProgrammingError, match=OLD):
+        passwords(connection, OLD)

@@ -1,0 +1,176 @@
+"""`docker compose up` in a fresh clone: what a new user gets, and what must survive."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from .checkout import Checkout, answers, request, wait_until
+
+HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
+
+
+@pytest.fixture
+def up(checkout: Checkout) -> Checkout:
+    checkout.compose("up", "--detach", "--wait")
+    return checkout
+
+
+def create_company(checkout: Checkout, name: str) -> int:
+    answer = request(f"{checkout.url}/api/v1/companies", data={"name": name})
+    assert answer.status == 201, answer
+    identifier: int = answer.body["id"]
+    return identifier
+
+
+def test_wait_returns_when_the_api_is_ready_and_data_survives_down_and_up(up: Checkout) -> None:
+    assert request(f"{up.url}/health/ready").status == 200
+    company = create_company(up, "Survivor")
+
+    up.compose("down")
+    assert not answers(f"{up.url}/health/live")
+    up.compose("up", "--detach", "--wait")
+
+    assert request(f"{up.url}/api/v1/companies/{company}").body["name"] == "Survivor"
+
+
+def test_docs_need_no_network_beyond_the_api(up: Checkout) -> None:
+    page = request(f"{up.url}/docs").body
+
+    assert "https://" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        assert f"/docs/assets/{asset}" in page
+    assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").body
+
+
+def test_saved_file_answers_anew(up: Checkout) -> None:
+    health = up.path / "backend" / "routers" / "health.py"
+    health.write_text(health.read_text().replace('prefix="/health"', 'prefix="/well"'))
+
+    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=60, what="the saved file's answer")
+
+
+def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
+    main = up.path / "backend" / "main.py"
+    text = main.read_text()
+
+    main.write_text(text + "\nthis is no Python\n")
+    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=60, what="the mistake taking effect")
+    main.write_text(text)
+
+    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=60, what="the cure taking effect")
+
+
+def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> None:
+    """A lock holds the request until the API has been told to stop."""
+    database = f"postgresql://postgres:postgres@127.0.0.1:{up.db_port}/procore_integrator"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        ThreadPoolExecutor(2) as pool,
+        psycopg.connect(database) as holder,
+        psycopg.connect(database, autocommit=True) as observer,
+    ):
+        holder.execute("LOCK TABLE companies")
+        in_flight = pool.submit(request, f"{up.url}/api/v1/companies", data={"name": "In flight"})
+        wait_until(
+            lambda: observer.execute(waiting).fetchone() == (1,),
+            seconds=20,
+            what="the request waiting for the lock",
+        )
+        stop = pool.submit(up.compose, "stop", "api")
+        wait_until(
+            lambda: "Shutting down" in up.compose("logs", "api"),
+            seconds=20,
+            what="the API being told to stop",
+        )
+
+        assert not in_flight.done()
+        holder.commit()
+
+        assert in_flight.result().status == 201
+        stop.result()
+    assert up.psql("SELECT name FROM companies") == "In flight"
+
+
+def test_idle_services_stop_without_being_killed(up: Checkout) -> None:
+    up.compose("stop")
+
+    states = up.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
+    assert set(filter(None, states)) == {"api 0", "db 0"}, "one that was killed exits with 137"
+
+
+def test_hostile_password_in_env_file_works_for_both_services_and_the_host(checkout: Checkout) -> None:
+    written = HOSTILE.replace("'", "\\'")
+    (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\nPOSTGRES_HOST=''\n")
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert create_company(checkout, "Hostile") > 0
+    assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
+    verb = (sys.executable, "-m", "devtools.database")
+    assert f"Compose's, which answers on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
+    assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Hostile\n")
+
+
+def test_token_from_the_environment_guards_the_api(checkout: Checkout) -> None:
+    checkout.environment["API_TOKEN"] = "t" * 32
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/api/v1/companies").status == 401
+
+
+def test_url_for_the_host_in_env_file_does_not_win_inside(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("DATABASE_URL='postgresql://nobody@127.0.0.1:1/nothing'\n")
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/health/ready").status == 200
+
+
+def test_env_example_as_env_file_changes_nothing(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text((checkout.path / ".env.example").read_text())
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert request(f"{checkout.url}/health/ready").status == 200
+
+
+def test_mistake_in_env_file_is_in_the_log_as_a_line(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("APP_ENV='prod'\n")
+
+    checkout.compose("up", "--detach", "--wait", check=False)
+
+    log = checkout.compose("logs", "api")
+    assert "APP_ENV is 'prod'; it must be development, test or production" in log
+    assert "Traceback" not in log
+
+
+def test_two_checkouts_run_side_by_side(make_checkout: Callable[[], Checkout]) -> None:
+    first, second = make_checkout(), make_checkout()
+    for checkout in (first, second):
+        checkout.compose("up", "--detach", "--wait")
+
+    create_company(first, "Only here")
+
+    assert len(request(f"{first.url}/api/v1/companies").body["items"]) == 1
+    assert request(f"{second.url}/api/v1/companies").body["items"] == []
+
+
+def test_ports_are_open_on_loopback_alone(up: Checkout) -> None:
+    published = up.compose("ps", "--format", "{{.Ports}}")
+
+    assert f"127.0.0.1:{up.api_port}->8000/tcp" in published
+    assert f"127.0.0.1:{up.db_port}->5432/tcp" in published
+    assert "0.0.0.0" not in published  # noqa: S104  that is what must not be there
+
+
+def test_changed_lock_is_not_ignored_by_up(up: Checkout) -> None:
+    lock = up.path / "requirements" / "runtime.txt"
+    lock.write_text(lock.read_text() + "nonsense==1\n")
+
+    said = up.compose("up", "--detach", "--wait", check=False)
+
+    assert "nonsense" in said
