@@ -95,6 +95,24 @@ def empty(postgres_empty: str, postgres_engine: Engine) -> Engine:
 
 
 @pytest.fixture
+def postgres_url(postgres_clone: str) -> str:
+    """Give the URL of a database at head, which is this test's to change in any way."""
+    return postgres_clone
+
+
+@pytest.fixture
+def engine(postgres_clone: str, postgres_engine: Engine) -> Engine:
+    """Give the engine on the database of `postgres_url`."""
+    return postgres_engine
+
+
+@pytest.fixture
+def empty_engine(postgres_empty: str, postgres_engine: Engine) -> Engine:
+    """Give the engine on a database with nothing in it."""
+    return postgres_engine
+
+
+@pytest.fixture
 def connect_pinned(postgres_database: str) -> Iterator[Connect]:
     """Give `pin_utc` on a bare engine, so that nothing else can be what holds the zone."""
     engines: list[Engine] = []
