@@ -1,28 +1,92 @@
-"""The door, which an old Python can read too: `python3 -m devtools.doctor`, or by its path."""
+"""`python -m devtools.doctor`, which `nox -s doctor` runs: look at everything at once, print a page or JSON."""
 
-import os
+import argparse
+import io
+import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
 
-# By os.path throughout: pathlib would be imported before `sys.path` is mended, and by an old Python too.
-HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib would come too early
+from backend.errors import UserError
+from devtools.doctor import check_compose, check_disk, check_docker, check_environment
+from devtools.doctor.docker_cli import Machine, examine
+from devtools.doctor.finding import Finding, State, unknown
 
-# Nothing is written, bytecode included.
-sys.dont_write_bytecode = True
-if not __package__:  # run by its path, in which modules lie that others are named like
-    sys.path[:] = [place for place in sys.path if os.path.abspath(place or ".") != HERE]  # noqa: PTH100  pathlib would come too early
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(HERE))))  # noqa: PTH120  pathlib would come too early
+ROOT = Path(__file__).resolve().parents[2]
+WRONG, USAGE, INTERRUPTED = 1, 2, 130
+SUBJECTS = ("docker", "compose", "settings", "ports", "disk", "environment", "database", "tests")
+CHECKS: dict[str, Callable[[Machine], Iterable[Finding]]] = {
+    "docker": check_docker.check,
+    "compose": check_compose.check,
+    "disk": check_disk.check,
+    "environment": check_environment.check,
+}
+MISSING = ""
+try:
+    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, report
+except ModuleNotFoundError as error:  # this is not the project's environment, or it is not complete
+    MISSING = error.name or "a package"
+else:
+    CHECKS["settings"] = check_env_file.check
+    CHECKS["ports"] = check_ports.check
+    CHECKS["database"] = check_database.check
+    CHECKS["tests"] = check_test_server.check
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="doctor",
+        description="Show what works on this machine and in this checkout, what does not, and what to do about it. "
+        "Nothing is changed. The exit code is 1 if something is wrong; warnings do not count.",
+    )
+    parser.add_argument("--json", action="store_true", help="print a list of {name, state, finding, cure}")
+    parser.add_argument(
+        "--only", metavar="NAME", default="*", help="a subject (docker) or finding (docker/engine)"
+    )
+    options = parser.parse_args(arguments)
+    machine = examine(ROOT)
+    subjects = [each for each in SUBJECTS if fnmatchcase(each, options.only.partition("/")[0])]
+    with ThreadPoolExecutor(len(SUBJECTS)) as pool:
+        every = chain.from_iterable(pool.map(lambda subject: look(subject, machine), subjects))
+        found = [each for each in every if "/" not in options.only or fnmatchcase(each.name, options.only)]
+    if not found:
+        print(f"Nothing is named {options.only!r}; the subjects are {', '.join(SUBJECTS)}.", file=sys.stderr)
+        return USAGE
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the signs gets question marks
+    if options.json:
+        print(json.dumps([asdict(each) for each in found], indent=2))
+    elif MISSING:  # Rich may be what is missing
+        for each in found:
+            print(f"{each.state:8} {each.name}: {each.finding}")
+        print(f"{MISSING} is not installed for this Python. {check_environment.MAKE}")
+    else:
+        report.print_page(found)
+    return WRONG if any(each.state is State.WRONG for each in found) else 0
+
+
+def look(subject: str, machine: Machine) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(CHECKS[subject](machine) if subject in CHECKS else [without_packages()])
+    except UserError:
+        found.append(unknown("check", "The settings have to be corrected first."))
+    except Exception as error:  # noqa: BLE001  one check must not end the others, and its text may hold a secret
+        found.append(unknown("check", f"The check failed with {type(error).__name__}."))
+    return [replace(each, name=f"{subject}/{each.name}") for each in found]
+
+
+def without_packages() -> Finding:
+    return unknown("check", "This Python does not have the project's packages.", check_environment.MAKE)
+
 
 if __name__ == "__main__":
     try:
-        if sys.version_info < (3, 11):  # noqa: UP036  an old one runs this line, and is told
-            from devtools.doctor.too_old import main
-        else:
-            from devtools.doctor.checkup import main
         code = main()
-    except KeyboardInterrupt:  # while it begins, or prints
-        code = 130
-    for output in (sys.stdout, sys.stderr):
-        if output is not None:
-            output.flush()
-    # At once: a thread that still asks would meet an interpreter half gone, and may crash it.
-    os._exit(code)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)

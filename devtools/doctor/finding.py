@@ -1,35 +1,25 @@
 """What a check found."""
 
-from __future__ import annotations
-
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 
 class State(StrEnum):
     OK = "ok"
     WARNING = "warning"
-    """It works, and something is worth to be known."""
     WRONG = "wrong"
-    """Something does not work, or not as it should."""
     UNKNOWN = "unknown"
-    """It could not be told."""
+    """It could not be checked."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; several may bear one name."""
-
     name: str
-    """Its group and its own name, as `docker/engine`."""
+    """`engine`, as the check of Docker gives it; on the page and in JSON with its subject, `docker/engine`."""
     state: State
     finding: str
-    """What is so, as a sentence."""
     cure: str = ""
-    """What to do about it, as a sentence; empty where there is nothing to do."""
-
-    def as_data(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def ok(name: str, finding: str) -> Finding:
@@ -46,3 +36,8 @@ def wrong(name: str, finding: str, cure: str) -> Finding:
 
 def unknown(name: str, finding: str, cure: str = "") -> Finding:
     return Finding(name, State.UNKNOWN, finding, cure)
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

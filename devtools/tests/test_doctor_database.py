@@ -1,299 +1,247 @@
-"""What the doctor finds in a database: a real one, as it should be, and with each thing wrong once."""
+"""What the doctor finds in the database, and which server it says the tests will take."""
 
-import shutil
+import json
+import os
+import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, make_url, text
 
 from backend import migrations
-from backend.config import Settings, load_settings
-from devtools import database
-from devtools.doctor import inside
+from backend.config import ROOT, load_settings
+from backend.database import connect
+from devtools.doctor import check_database
+from devtools.doctor.check_database import check_engine
+from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, State
-from freshpg import Server, ensure_database, start_persistent
-
-from .doctoring import Skeleton
-from .support import ROOT
 
 SECRET = "do-not-print-this"
 
 
-@pytest.fixture(autouse=True)
-def no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(database, "DIRECTORY", tmp_path / ".dev" / "postgres-18")
-    monkeypatch.setattr(inside, "DIRECTORY", tmp_path / ".dev" / "postgres-18")
-    monkeypatch.setattr(inside, "PATIENCE_SECONDS", 0.1)
-    return tmp_path / ".dev" / "postgres-18"
-
-
-def url_of(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=False)
-
-
-def look(settings: Settings) -> dict[str, Finding]:
-    return {each.name.partition("/")[2]: each for each in inside.examine_database(settings)}
-
-
-def look_at(engine: Engine) -> dict[str, Finding]:
-    return look(load_settings(_env_file=None, database_url=url_of(engine)))
+def look(engine: Engine) -> dict[str, Finding]:
+    return {each.name: each for each in check_engine(engine, "as configured", load_settings())}
 
 
 def change(engine: Engine, *statements: str) -> None:
     with engine.begin() as connection:
-        for each in statements:
-            connection.execute(text(each))
+        for statement in statements:
+            connection.execute(text(statement))
 
 
-def test_database_as_it_should_be_is_well(clone: Engine) -> None:
-    change(clone, f"ALTER DATABASE {clone.url.database} SET timezone = 'UTC'")
-    found = look_at(clone)
+def test_database_at_head_is_well_and_stays_as_it_was(engine: Engine) -> None:
+    found = look(engine)
 
-    assert {name: each.state for name, each in found.items()} == dict.fromkeys(
-        ("server", "schema", "drift", "utc", "clock"), State.OK
-    )
-    place = f"{clone.url.host}:{clone.url.port}/{clone.url.database}"
-    assert found["server"].finding.endswith(f" answers at {place}, the one configured.")
-    assert found["schema"].finding == f"The schema is at head, {migrations.head()}."
+    assert {each.state for each in found.values()} == {State.OK}, found
+    assert list(found) == ["server", "schema", "drift", "utc", "clock", "collation"]
+    assert found["server"].finding.endswith(f"/{engine.url.database}, as configured.")
+    with engine.connect() as connection:
+        assert migrations.current(connection) == migrations.head()
 
 
-def test_nothing_in_the_database_is_changed(clone: Engine) -> None:
-    """Its last transaction that wrote anything was before."""
-    statement = text("SELECT string_agg(oid::text || xmin::text, ' ' ORDER BY oid) FROM pg_class")
-    with clone.connect() as connection:
-        before = connection.scalar(statement)
-
-    assert look_at(clone)["drift"].state is State.OK
-
-    with clone.connect() as connection:
-        assert connection.scalar(statement) == before
-
-
-def test_difference_from_the_models_is_named(clone: Engine) -> None:
-    change(clone, "ALTER TABLE users ADD nick text", *(f"CREATE TABLE old_{name} (id int)" for name in "abc"))
-
-    found = look_at(clone)["drift"]
-
-    assert found.state is State.WRONG
-    assert found.finding.startswith("The database differs from the models: ")
-    assert found.finding.endswith(" and 1 more.")
-    assert found.cure.startswith("`nox -s db_check`")
-
-
-def test_schema_that_is_behind_is_told_by_how_much(clone: Engine) -> None:
-    with clone.begin() as connection:
-        migrations.downgrade(connection, "-1")
-
-    found = look_at(clone)["schema"]
-
-    assert (found.state, found.cure) == (State.WRONG, "`nox -s db_init`, or the next start.")
-    assert found.finding.startswith("The schema is 1 migration behind, at ")
-
-
-def test_schema_that_the_code_does_not_know_is_wrong(clone: Engine) -> None:
-    change(clone, "UPDATE alembic_version SET version_num = 'feedc0de'")
-
-    found = look_at(clone)["schema"]
-
-    assert found.state is State.WRONG
-    assert found.finding == "The schema is at revision feedc0de, which this code does not know."
-
-
-def test_database_with_nothing_in_it_wants_its_schema(empty: Engine) -> None:
-    found = look_at(empty)
+def test_database_without_schema_is_a_warning(empty_engine: Engine) -> None:
+    found = look(empty_engine)
 
     assert (found["schema"].state, found["schema"].cure) == (State.WARNING, "`nox -s db_init`.")
     assert found["drift"].state is State.UNKNOWN
 
 
-@pytest.mark.parametrize("whose", ["DATABASE", "ROLE IN DATABASE"])
-def test_zone_that_sessions_begin_in_is_told_with_the_statement_that_moves_them_back(
-    whose: str, clone: Engine
-) -> None:
-    with clone.connect() as connection:
-        user, name = connection.execute(
-            text("SELECT quote_ident(current_user), quote_ident(current_database())")
-        ).one()
-    subject = f"DATABASE {name}" if whose == "DATABASE" else f"ROLE {user} IN DATABASE {name}"
-    change(clone, f"ALTER {subject} SET timezone = 'America/New_York'")
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        ("unheard_of", "is at revision unheard_of, which this code does not know."),
+        (None, "1 migration(s) behind"),
+    ],
+)
+def test_schema_that_is_not_at_head_is_wrong(revision: str | None, says: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        if revision is None:
+            migrations.downgrade(connection, "-1")
+        else:
+            connection.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
 
-    found = look_at(clone)["utc"]
+    found = look(engine)["schema"]
+    assert found.state is State.WRONG
+    assert says in found.finding
+
+
+def test_drift_is_wrong_and_names_the_first_three(engine: Engine) -> None:
+    change(engine, *(f"CREATE TABLE extra_{number} (a int)" for number in range(5)))
+
+    found = look(engine)["drift"]
+    assert found.state is State.WRONG
+    assert "table `extra_0`" in found.finding
+    assert found.finding.endswith(" and 2 more.")
+
+
+def test_sessions_that_start_outside_utc_are_a_warning_whose_cure_works(engine: Engine) -> None:
+    change(engine, f"ALTER DATABASE \"{engine.url.database}\" SET timezone = 'Asia/Tokyo'")
+
+    found = look(engine)["utc"]
+    assert found.state is State.WARNING
+    assert "start in Asia/Tokyo, by database" in found.finding
+    change(engine, found.cure.partition(": ")[2])
+    assert look(engine)["utc"].state is State.OK
+
+
+def test_column_that_keeps_no_instants_is_wrong(engine: Engine) -> None:
+    change(engine, "ALTER TABLE users ADD COLUMN seen timestamp")
+
+    assert look(engine)["utc"].state is State.WRONG
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(-90, "ahead of"), (7200, "behind")])
+def test_clock_that_differs_is_a_warning(
+    seconds: int, side: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    with engine.connect() as connection:
+        monkeypatch.setattr(time, "time", lambda: now() + seconds)
+        (found,) = check_database.check_clock(connection)
 
     assert found.state is State.WARNING
-    assert found.finding.startswith("Sessions begin in America/New_York.")
-    assert found.cure == f"In `nox -s db_shell`: ALTER {subject} SET timezone = 'UTC'"
-    change(clone, found.cure.partition(": ")[2])
-    assert look_at(clone)["utc"].state is State.OK
+    assert f"is {abs(seconds)} s {side} this machine's." in found.finding
 
 
-def test_zone_of_pgtz_is_told_to_be_the_environments(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGTZ", "Asia/Kathmandu")
-
-    found = look_at(clone)["utc"]
-
-    assert found.finding.startswith("Sessions begin in Asia/Kathmandu.")
-    assert found.cure == "Unset PGTZ, or take `options` out of DATABASE_URL."
-
-
-def test_column_that_keeps_no_instants_is_wrong(clone: Engine) -> None:
-    change(
-        clone,
-        "ALTER TABLE usage_logs DROP CONSTRAINT ck_usage_logs_created_at_range",
-        "ALTER TABLE usage_logs ALTER created_at TYPE timestamp",
-    )
-
-    found = look_at(clone)["utc"]
-
-    assert found.state is State.WRONG
-    assert "usage_logs.created_at is timestamp" in found.finding
-
-
-def test_clock_of_this_machine_that_is_an_hour_behind_is_found(clone: Engine) -> None:
-    (found,) = inside.clock(clone, now=lambda: time.time() - 3600)
-
-    assert found.state is State.WRONG
-    assert found.finding == "The database's clock is 60 min ahead of this machine's."
-
-
-@pytest.mark.postgres("clone")
-def test_lock_on_what_is_looked_at_holds_nobody_up(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inside, "LOCK_SECONDS", 0.05)
-    with ThreadPoolExecutor(1) as pool, clone.begin() as connection:
-        connection.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
-
-        found = pool.submit(look_at, clone).result(timeout=15)
-
-    assert found["schema"].state is State.UNKNOWN
-    assert found["schema"].finding == "Another connection holds a lock on what is to be looked at."
-    assert found["clock"].state is State.OK
-
-
-def test_server_that_is_away_is_wrong_and_the_rest_unknown(unused_port: int) -> None:
-    found = look(
-        load_settings(_env_file=None, database_url=f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/d")
-    )
-
-    assert found["server"].state is State.WRONG
-    assert found["server"].finding.startswith(f"The database at 127.0.0.1:{unused_port}/d was not to be had")
-    assert found["server"].cure.startswith("Start it (`docker compose up -d db`)")
-    assert {each.state for name, each in found.items() if name != "server"} == {State.UNKNOWN}
-
-
-def test_password_that_the_server_refuses_is_wrong_and_not_shown(embedded: Server) -> None:
-    url = make_url(embedded.url).set(drivername="postgresql", password=SECRET, database="postgres")
-
-    found = look(load_settings(_env_file=None, database_url=url.render_as_string(hide_password=False)))
-
-    assert found["server"].state is State.WRONG
-    assert "refuses user 'postgres'" in found["server"].finding
-    assert SECRET not in str(found)
-
-
-def test_database_that_is_not_there_is_wrong(embedded: Server) -> None:
-    url = make_url(embedded.url).set(drivername="postgresql", database="nowhere")
-
-    found = look(load_settings(_env_file=None, database_url=url.render_as_string(hide_password=False)))
-
-    assert found["server"].finding.startswith("There is no database 'nowhere' at ")
-    assert found["server"].cure.startswith("Create it")
-
-
-def test_where_no_database_is_there_none_is_started(unused_port: int, no_directory: Path) -> None:
-    found = look(load_settings(_env_file=None, db_port=unused_port))
-
-    assert {each.state for each in found.values()} == {State.UNKNOWN}
-    assert (
-        found["server"].finding
-        == f"No database answers: none is configured, none is on DB_PORT {unused_port}."
-    )
-    assert not no_directory.exists()
-
-
-def test_composes_database_is_that_on_its_port(embedded: Server) -> None:
-    url = make_url(embedded.url)
-
-    found = look(
-        load_settings(
-            _env_file=None, db_port=url.port, postgres_password=url.password, postgres_db="postgres"
+def test_collation_of_another_version_is_a_warning_whose_cure_works(engine: Engine) -> None:
+    """As after a change of image: what the database recorded is not what the server's library has."""
+    with engine.connect() as connection:
+        actual = connection.scalar(
+            text("SELECT pg_database_collation_actual_version(oid) FROM pg_database LIMIT 1")
         )
-    )
+    if actual is None:
+        pytest.fail("the server's databases have no collation version to differ from")
+    recorded = text("UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
+    with engine.begin() as connection:
+        connection.execute(recorded)
 
-    assert found["server"].finding.endswith(f", Compose's, which answers on DB_PORT {url.port}.")
+    found = look(engine)["collation"]
+    assert found.state is State.WARNING
+    assert f"{engine.url.database}: collation version 0.1, the server's is {actual}." in found.finding
+    assert found.cure.startswith("`nox -s db_shell -- -c 'REINDEX DATABASE ")
+    with psycopg.connect(
+        engine.url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+    ) as session:
+        for statement in found.cure.split("'")[1::2]:
+            session.execute(statement.encode())
+    assert look(engine)["collation"].state is State.OK
 
 
-def test_embedded_database_is_looked_at_while_it_runs_and_not_started(
-    unused_port: int, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = kept / ".dev" / "postgres-18"
-    for module in (database, inside):
-        monkeypatch.setattr(module, "DIRECTORY", directory)
-    mine = load_settings(_env_file=None, db_port=unused_port)
-    with start_persistent(directory) as server:
-        ensure_database(server.url, mine.postgres_db)
-        running = look(mine)["server"]
-    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    stopped = look(mine)["server"]
+def test_lock_that_another_connection_holds_is_unknown_within_seconds(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE alembic_version"))
+        found = look(engine)["schema"]
 
-    assert running.state is State.OK
-    assert ", embedded, of " in running.finding
-    assert stopped.state is State.UNKNOWN
-    assert "has one that does not run" in stopped.finding
-    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+    assert found.state is State.UNKNOWN
+    assert "lock timeout" in found.finding
 
 
 @pytest.fixture
-def whole(skeleton: Skeleton) -> Skeleton:
-    """Have all of the backend in the checkout, and the environment that runs this as its own."""
-    shutil.rmtree(skeleton.root / "backend")
-    unwanted = shutil.ignore_patterns("__pycache__", "tests", "e2e", "benchmarks")
-    shutil.copytree(ROOT / "backend", skeleton.root / "backend", ignore=unwanted)
-    (skeleton.root / ".venv").symlink_to(sys.prefix)
-    return skeleton
+def refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Give an engine on a database that does not exist, of a server that Compose could have started."""
+    missing = connect(engine.url.set(database="no such"))
+    yield missing
+    missing.dispose()
 
 
-def test_database_is_asked_through_the_door_in_the_environment_that_is_there(
-    whole: Skeleton, clone: Engine
+def test_missing_database_is_wrong_with_the_command_that_creates_it_from_the_host(
+    refused: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(clone, "ALTER TABLE users ADD nick text")
-    whole.write(".env", f"DATABASE_URL='{url_of(clone)}'\n")
+    """POSTGRES_DB was changed after the volume was created, so Compose's database is there under another name."""
+    for name, value in (
+        ("USER", refused.url.username),
+        ("PASSWORD", refused.url.password),
+        ("DB", "no such"),
+    ):
+        monkeypatch.setenv(f"POSTGRES_{name}", str(value))
+    monkeypatch.setenv("DB_PORT", str(refused.url.port))
+    compose = {each.name: each for each in check_database.check(Machine(ROOT, Docker()))}["server"]
+    monkeypatch.setenv("POSTGRES_HOST", str(refused.url.host))
+    configured = look(refused)["server"]
 
-    found = {each["name"]: each for each in whole.ask("database/*")}
+    user, host, port = refused.url.username, refused.url.host, refused.url.port
+    assert compose.state is configured.state is State.WRONG
+    assert compose.finding.startswith("There is no database 'no such' at 127.0.0.1:")
+    assert compose.cure == f"Create it: `docker compose exec db createdb -U {user} 'no such'`."
+    assert configured.cure == f"Create it: `createdb -h {host} -p {port} -U {user} 'no such'`."
 
-    assert found["database/schema"]["state"] == "ok"
+
+def test_wrong_password_is_reported_with_how_to_change_the_volumes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PORT", str(engine.url.port))
+    monkeypatch.setenv("POSTGRES_USER", str(engine.url.username))
+    monkeypatch.setenv("POSTGRES_PASSWORD", SECRET)
+
+    (found,) = check_database.check(Machine(ROOT, Docker()))
+
+    assert found.state is State.WRONG
+    assert f"refuses user '{engine.url.username}' and its password." in found.finding
+    assert f"`docker compose exec db psql -U {engine.url.username} -d postgres -c '\\password'`" in found.cure
+    assert SECRET not in found.finding + found.cure
+
+
+def test_server_that_is_not_there_is_wrong_if_it_is_configured(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{SECRET}@127.0.0.1:{unused_port}/x")
+
+    (found,) = check_database.check(Machine(ROOT, Docker()))
+
+    assert found.state is State.WRONG
+    assert found.finding.startswith(f"Could not connect to 127.0.0.1:{unused_port}/x: ")
+    assert SECRET not in found.finding
+
+
+def server_for_tests(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """Return what is found of the server for tests, by a process of its own: testcontainers reads its file once."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TEST_DATABASE", "DOCKER"))
+    }
+    said = subprocess.run(
+        [sys.executable, "-B", "-m", "devtools.doctor", "--json", "--only", "tests"],
+        cwd=ROOT, env=kept | {"HOME": str(tmp_path)} | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (found,) = json.loads(said.stdout)
+    assert said.stderr == ""
+    return dict(found)
+
+
+def test_stale_engine_in_the_properties_of_testcontainers_is_a_warning_that_names_the_file(
+    tmp_path: Path,
+) -> None:
+    properties = tmp_path / ".testcontainers.properties"
+    properties.write_text("tc.host=tcp://127.0.0.1:1\n", encoding="utf-8")
+
+    found = server_for_tests(tmp_path)
+
+    assert found["state"] == "warning"
+    assert "embedded" in found["finding"]
     assert (
-        found["database/drift"]["finding"] == "The database differs from the models: column `nick` of users."
+        f"because Docker does not answer at tcp://127.0.0.1:1 (tc.host in {properties})." in found["finding"]
+    )
+    assert found["cure"] == f"Correct or remove tc.host in {properties}."
+
+
+def test_docker_context_that_does_not_exist_is_named_instead_of_the_usual_socket(tmp_path: Path) -> None:
+    found = server_for_tests(tmp_path, DOCKER_CONTEXT="nosuch")
+
+    assert found["finding"].endswith(
+        "because there is no Docker context 'nosuch', which DOCKER_CONTEXT names."
     )
 
 
-def test_mistake_in_a_setting_is_told_as_the_commands_tell_it_and_the_rest_is_unknown(
-    whole: Skeleton,
-) -> None:
-    whole.write(".env", f"APP_ENV='prod'\nAPI_TOKEN='{SECRET}'\n")
+def test_given_server_is_the_one_and_its_password_is_not_shown(tmp_path: Path, postgres_url: str) -> None:
+    url = make_url(postgres_url)
+    given = server_for_tests(tmp_path, TEST_DATABASE_URL=postgres_url)
+    refused = server_for_tests(tmp_path, TEST_DATABASE_URL=f"postgresql://me:{SECRET}@127.0.0.1:1/x")
 
-    found = whole.ask("[sd]*/[csud]*", API_PORT="1")
-
-    told = [(each["finding"], each["cure"]) for each in found if each["name"] == "settings/checked"]
-    assert told == [
-        (
-            "APP_ENV is 'prod'; it must be development, test or production.",
-            "Set it in the environment or in .env.",
-        ),
-        (
-            "API_TOKEN is shorter than 32 characters; make one with `openssl rand -hex 32`.",
-            "Set it in the environment or in .env.",
-        ),
-    ]
-    assert {each["state"] for each in found if each["name"].startswith("database/s")} == {"unknown"}
-
-
-def test_environment_that_cannot_import_the_project_makes_the_database_unknown(whole: Skeleton) -> None:
-    whole.write("backend/config.py", f"raise RuntimeError('{SECRET}')\n")
-
-    found = [each for each in whole.ask("database/*") if each["name"] != "database/directory"]
-
-    assert {(each["state"], each["finding"]) for each in found} == {
-        ("unknown", ".venv could not ask: RuntimeError.")
-    }
+    assert given["state"] == "ok"
+    assert f"given (postgresql://{url.username}@" in given["finding"]
+    assert refused["state"] == "wrong"
+    assert refused["cure"] == "Correct or unset TEST_DATABASE_URL."
+    assert SECRET not in given["finding"] + refused["finding"]

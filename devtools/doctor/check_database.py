@@ -1,0 +1,170 @@
+"""The database that `dev` and the `db_` commands use: whether it answers, its schema, UTC, clock and collation."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from shlex import join
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+import freshpg
+from backend import migrations
+from backend.config import Settings, load_settings
+from backend.database import connect, schema_state, utc_faults
+from backend.migrations.drift import differences
+from backend.startup import asked_for_password, can_connect, describe, reason
+from devtools.database import DIRECTORY, named, without_libpq_variables
+from devtools.doctor.docker_cli import Machine
+from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
+
+_IN_COMPOSE = ("docker", "compose", "exec", "db")
+_LIMITS = text("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '2s'")
+_ZONE = "SELECT setting, source, quote_ident(current_database()) FROM pg_settings WHERE name = 'TimeZone'"
+_COLLATIONS = text("""
+    SELECT quote_ident(datname), datname = current_database(), datcollversion, pg_database_collation_actual_version(oid)
+    FROM pg_database WHERE datcollversion <> pg_database_collation_actual_version(oid)
+    ORDER BY datname <> current_database(), datname
+""")
+
+
+def check(_machine: Machine) -> Iterator[Finding]:
+    settings = load_settings()
+    url, why = settings.url, ""
+    # What libpq reads from the environment is meant for another server than ours.
+    with nullcontext() if settings.is_database_configured else without_libpq_variables():
+        if (found := named(settings)) is not None:
+            why = found
+        elif (server := freshpg.running(DIRECTORY)) is not None:
+            url = make_url(freshpg.sqlalchemy_url(freshpg.database_url(server.url, settings.postgres_db)))
+            why = f"the embedded one in {os.path.relpath(DIRECTORY)}"
+        else:
+            finding = f"None is running: none is configured, and none answers on DB_PORT {settings.db_port}."
+            yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
+            return
+        engine = connect(url)
+        try:
+            yield from check_engine(engine, why, settings)
+        finally:
+            engine.dispose()
+
+
+def check_engine(engine: Engine, why: str, settings: Settings) -> Iterator[Finding]:
+    try:
+        with engine.connect() as connection:
+            version = str(connection.scalar(text("SHOW server_version"))).partition(" ")[0]
+    except OperationalError as error:
+        yield _refused(error, engine.url, settings)
+        return
+    yield ok("server", f"PostgreSQL {version} answers at {describe(engine.url)}, {why}.")
+    checks: dict[str, Callable[[Connection], Iterator[Finding]]] = {
+        "schema": _schema, "drift": _drift, "utc": _utc, "clock": check_clock, "collation": _collation,
+    }  # fmt: skip
+    for name, look in checks.items():
+        try:
+            # Never committed: what the comparison with the models creates is rolled back.
+            with engine.connect() as connection:
+                connection.execute(_LIMITS)
+                yield from look(connection)
+        except DBAPIError as error:
+            yield _failed(name, error)
+
+
+def _refused(error: OperationalError, url: URL, settings: Settings) -> Finding:
+    """Say why a connection failed. libpq gives no SQLSTATE for that, so another connection tells."""
+    where, user, name = describe(url), str(url.username), str(url.database)
+    is_compose = url == settings.url and not settings.is_database_configured
+    if can_connect(url.set(database="postgres")):
+        cure = f"`{join(['createdb', '-h', str(url.host), '-p', str(url.port), '-U', user, name])}`"
+        if is_compose:
+            cure = f"`{join([*_IN_COMPOSE, 'createdb', '-U', user, name])}`"
+        elif url != settings.url:
+            cure = "`nox -s db_init`"
+        return wrong("server", f"There is no database {name!r} at {where}.", f"Create it: {cure}.")
+    if not asked_for_password(error):
+        cure = "Start that server, or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT."
+        return wrong("server", f"Could not connect to {where}: {reason(error)}.", cure)
+    cure = "Correct it in DATABASE_URL or POSTGRES_PASSWORD."
+    if is_compose:
+        change = f"`{join([*_IN_COMPOSE, 'psql', '-U', user, '-d', 'postgres', '-c'])} '\\password'`"
+        cure = (
+            "A volume keeps the user and the password that it was created with. Set POSTGRES_USER and "
+            f"POSTGRES_PASSWORD to those, or change the volume's password: {change}."
+        )
+    return wrong("server", f"The server at {where} refuses user {user!r} and its password.", cure)
+
+
+def _failed(name: str, error: DBAPIError) -> Finding:
+    said = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
+    return unknown(name, f"The database refused: {said or type(error.orig).__name__}.")
+
+
+def _schema(connection: Connection) -> Iterator[Finding]:
+    state = schema_state(connection)
+    if state.current is None:
+        yield warning("schema", "The database has no schema yet.", "`nox -s db_init`.")
+    elif state.is_ahead:
+        finding = f"The schema is at revision {state.current}, which this code does not know."
+        cure = "Check out the code that created it, or `nox -s db_reset`, which deletes every row."
+        yield wrong("schema", finding, cure)
+    elif not state.is_at_head:
+        behind = f"{migrations.behind(state.current)} migration(s) behind, at {state.current}"
+        yield wrong("schema", f"The schema is {behind}.", "`nox -s db_init`, or the next start.")
+    else:
+        yield ok("schema", f"The schema is at head, {state.head}.")
+
+
+def _drift(connection: Connection) -> Iterator[Finding]:
+    if schema_state(connection).current is None:
+        yield unknown("drift", "There is no schema to compare with the models.")
+    elif found := differences(connection):
+        titles = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
+        finding = f"The database differs from the models: {few(titles)}."
+        yield wrong("drift", finding, "`nox -s db_check` says how, and what to do.")
+    else:
+        yield ok("drift", "The database matches the models.")
+
+
+def _utc(connection: Connection) -> Iterator[Finding]:
+    faults = utc_faults(connection)
+    for fault in faults[:3]:
+        yield wrong("utc", fault, "`nox -s utc_check` shows what it does to times.")
+    # A session as any other client opens it; the API sets its own to UTC.
+    arguments, parameters = connection.dialect.create_connect_args(connection.engine.url)
+    with psycopg.connect(*arguments, **parameters) as session:
+        zone, source, database = session.execute(_ZONE).fetchone() or ("UTC", "", "")
+    if zone not in ("UTC", "Etc/UTC", "GMT"):
+        finding = f"Sessions of psql and other clients start in {zone}, by {source}; the API sets UTC."
+        yield warning("utc", finding, f"In `nox -s db_shell`: ALTER DATABASE {database} SET timezone = 'UTC'")
+    elif not faults:
+        yield ok("utc", "Sessions start in UTC, and every column of the models keeps instants.")
+
+
+def check_clock(connection: Connection) -> Iterator[Finding]:
+    asked = time.time()
+    theirs = float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+    answered = time.time()
+    apart = max(theirs - answered, asked - theirs, 0.0)
+    if apart < 2:  # noqa: PLR2004  too little to matter
+        yield ok("clock", "The database's clock agrees with this machine's.")
+    else:
+        side = "ahead of" if theirs > answered else "behind"
+        cure = "Set both by NTP (`timedatectl set-ntp true`); after sleep, restart Docker Desktop or WSL."
+        yield warning("clock", f"The database's clock is {apart:.0f} s {side} this machine's.", cure)
+
+
+def _collation(connection: Connection) -> Iterator[Finding]:
+    """Look for databases whose collation version differs from the server's, as after a change of image."""
+    rows = connection.execute(_COLLATIONS).all()
+    if not rows:
+        yield ok("collation", "The collation has the server's version.")
+        return
+    # Indexes on text are sorted by it, so they are rebuilt first. Each -c is a transaction of its own.
+    statements = [f"REINDEX DATABASE {name}" for name, is_current, _, _ in rows if is_current]
+    statements += [f"ALTER DATABASE {name} REFRESH COLLATION VERSION" for name, _, _, _ in rows]
+    options = [word for statement in statements for word in ("-c", statement)]
+    names, (_, _, recorded, actual) = ", ".join(row[0] for row in rows), rows[0]
+    finding = f"Text may be sorted wrongly in {names}: collation version {recorded}, the server's {actual}."
+    yield warning("collation", finding, f"`{join(['nox', '-s', 'db_shell', '--', *options])}`.")

@@ -1,0 +1,56 @@
+"""The Python that runs this, and its packages compared with the lock."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from devtools.doctor.docker_cli import Machine
+from devtools.doctor.finding import Finding, few, ok, warning, wrong
+
+LOCK = "requirements/development.txt"
+MAKE = "`nox -s tests`, like any session that works in it, makes it."
+_LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\\n]+))?", re.MULTILINE)
+
+
+def check(machine: Machine) -> Iterator[Finding]:
+    yield ok("python", f"Python {sys.version.split()[0]}.")
+    # As noxfile.py has it.
+    place = machine.root / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
+    if not (place / "bin" / "python").exists():
+        yield warning("packages", f"There is no {place.name} yet, or its Python is gone.", MAKE)
+    elif place.resolve() != Path(sys.prefix).resolve():
+        yield warning(
+            "packages", f"This runs in {sys.prefix} instead of {place.name}.", "Use `nox -s doctor`."
+        )
+    else:
+        yield compare((machine.root / LOCK).read_text(encoding="utf-8"), place.name)
+
+
+def compare(lock: str, environment: str) -> Finding:
+    """Compare this environment with the text of a lock."""
+    wanted = {name: number for name, number, marker in _LOCKED.findall(lock) if _applies(marker.strip())}
+    installed = {name: _version(name) for name in (*wanted, "freshpg")}
+    missing = [name for name, number in installed.items() if number is None]
+    other = [f"{name} {installed[name]} instead of {number}" for name, number in wanted.items()
+             if installed[name] not in (None, number)]  # fmt: skip
+    faults = [f"{verb} {few(names)}" for verb, names in (("lacks", missing), ("has", other)) if names]
+    if not faults:
+        return ok("packages", f"{environment} has the {len(wanted)} packages of the lock.")
+    again = f"`rm -f {environment}/.lock-digest`, then any session installs the lock: `nox -s tests`."
+    return wrong("packages", f"{environment} differs from {LOCK}: it {' and '.join(faults)}.", again)
+
+
+def _applies(marker: str) -> bool:
+    from packaging.markers import Marker  # noqa: PLC0415  nox's own Python may not have it, and does not come here
+
+    return not marker or Marker(marker).evaluate()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

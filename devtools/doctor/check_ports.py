@@ -1,0 +1,97 @@
+"""Who holds the ports that the API and Compose's database are to have."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # it has no types
+
+from backend.config import load_settings
+from devtools.doctor.docker_cli import Machine
+from devtools.doctor.finding import Finding, ok, wrong
+
+LOOPBACK = "127.0.0.1"
+_LABELS = "\t".join(
+    f'{{{{.Label "com.docker.compose.{name}"}}}}' for name in ("service", "project.working_dir")
+)
+
+
+@dataclass(frozen=True)
+class Holder:
+    what: str
+    """What a person needs to find it; never a whole command line, which may hold a secret."""
+    stop: str
+    service: str = ""
+    """Which service of this checkout it is, `api` or `db`; empty if it is something else."""
+
+
+def check(machine: Machine) -> Iterator[Finding]:
+    settings = load_settings()
+    yield check_port(machine, "API_PORT", settings.api_port, "api")
+    yield check_port(machine, "DB_PORT", settings.db_port, "db")
+
+
+def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
+    """Check a port that a service of this checkout, `api` or `db`, is to have."""
+    holder = _container(machine, port)
+    if holder is None and not is_held(port):
+        return ok(name, f"{port} is free.")
+    holder = holder or _process(machine, port) or Holder("a process of another user", "Have it stopped")
+    if holder.service == service:
+        return ok(name, f"{port} is held by {holder.what}, of this checkout.")
+    free = next(other for other in range(port + 1, 65536) if not is_held(other))
+    return wrong(name, f"{port} is held by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env.")
+
+
+def is_held(port: int) -> bool:
+    with socket.socket() as client:
+        client.settimeout(1)
+        # Outside Linux one may bind to loopback although a process listens on every address.
+        if client.connect_ex((LOOPBACK, port)) == 0:
+            return True
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+def _container(machine: Machine, port: int) -> Holder | None:
+    """Return the container that publishes a port; the process that holds it is Docker's own."""
+    if not machine.docker.answers:
+        return None
+    form = f"{{{{.Names}}}}\t{_LABELS}"
+    listed = machine.run("docker", "ps", "--filter", f"publish={port}", "--format", form)
+    for line in listed.stdout.splitlines():
+        name, service, place = line.split("\t")
+        if place and machine.is_here(place):
+            return Holder(f"Compose's {service} (container {name})", "`docker compose down`", service)
+        return Holder(f"the container {name}{place and f' of {place}'}", f"`docker stop {name}`")
+    return None
+
+
+def _process(machine: Machine, port: int) -> Holder | None:
+    """Return the process that listens on a port; of several with the same socket, one of this checkout."""
+    holders = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            sockets = process.net_connections("tcp")
+            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets):
+                holders.append(_describe(machine, process))
+    return next((holder for holder in holders if holder.service), holders[0] if holders else None)
+
+
+def _describe(machine: Machine, process: psutil.Process) -> Holder:
+    name, words, module = process.name(), process.cmdline(), ""
+    if name.startswith("python") and "-m" in words[:-1]:
+        module = words[words.index("-m") + 1]
+        name = f"{name} -m {module}"
+    elif name.startswith("python") and words[1:] and not words[1].startswith("-"):
+        name = f"{name} {Path(words[1]).name}"
+    is_here = Path(process.cwd()).is_relative_to(machine.root.resolve())
+    service = "api" if is_here and module.startswith("backend.") else ""
+    return Holder(f"{name} (process {process.pid})", f"Stop it (`kill {process.pid}`)", service)

@@ -1,0 +1,37 @@
+"""Which PostgreSQL server the tests will take: the functions that the tests call, and so the same answer."""
+
+import os
+from collections.abc import Iterator
+
+import freshpg
+from devtools.doctor.docker_cli import Machine, without_user
+from devtools.doctor.finding import Finding, ok, warning, wrong
+from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.server_selection import DEFAULT_IMAGE
+
+VARIABLE = "TEST_DATABASE_URL"
+
+
+def check(machine: Machine) -> Iterator[Finding]:
+    given, named_by = os.environ.get(VARIABLE), ""
+    if not given:
+        try:
+            engine = find_engine()
+        except EngineUnavailable as error:
+            # That the docker command's own engine does not answer is another finding.
+            if without_user(error.address) != (machine.docker.address or ""):
+                named_by = error.named_by
+        else:
+            images = {tag for image in engine.client.images.list() for tag in image.tags}
+            engine.client.close()
+            if DEFAULT_IMAGE not in images:  # choose() would pull it
+                yield ok("server", f"PostgreSQL in Docker; the first run pulls {DEFAULT_IMAGE}.")
+                return
+    try:
+        choice = freshpg.choose(given or "auto", named_by=VARIABLE if given else "--postgres")
+    except freshpg.PostgresUnavailable as error:
+        cure = f"Correct or unset {VARIABLE}." if given else "Start Docker, or install PostgreSQL's server."
+        yield wrong("server", f"{error.reason}.", cure)
+        return
+    chosen = f"{choice.announcement}."
+    yield warning("server", chosen, f"Correct or remove {named_by}.") if named_by else ok("server", chosen)
