@@ -1,9 +1,9 @@
 """The database that `dev` and the `db_` commands use: whether it answers, its schema, UTC, clock and collation."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from enum import StrEnum
 from shlex import join
 
 import psycopg
@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import freshpg
 from backend import migrations
-from backend.config import Settings, load_settings
+from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
 from backend.startup import asked_for_password, can_connect, describe, reason
@@ -20,7 +20,6 @@ from devtools.database import DIRECTORY, named, without_libpq_variables
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
 
-_IN_COMPOSE = ("docker", "compose", "exec", "db")
 _LIMITS = text("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '2s'")
 _ZONE = "SELECT setting, source, quote_ident(current_database()) FROM pg_settings WHERE name = 'TimeZone'"
 _COLLATIONS = text("""
@@ -30,35 +29,42 @@ _COLLATIONS = text("""
 """)
 
 
+class Source(StrEnum):
+    """Which database it is; the value is for people."""
+
+    CONFIGURED = "as configured"
+    COMPOSE = "Compose's"
+    EMBEDDED = "the embedded one of `nox -s dev`"
+
+
 def check(_machine: Machine) -> Iterator[Finding]:
     settings = load_settings()
-    url, why = settings.url, ""
+    url, source = settings.url, Source.CONFIGURED if settings.is_database_configured else Source.COMPOSE
     # What libpq reads from the environment is meant for another server than ours.
-    with nullcontext() if settings.is_database_configured else without_libpq_variables():
-        if (found := named(settings)) is not None:
-            why = found
-        elif (server := freshpg.running(DIRECTORY)) is not None:
+    with nullcontext() if source is Source.CONFIGURED else without_libpq_variables():
+        if named(settings) is None:
+            server = freshpg.running(DIRECTORY)
+            if server is None:
+                finding = f"None is running: none is configured, none answers on DB_PORT {settings.db_port}."
+                yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
+                return
             url = make_url(freshpg.sqlalchemy_url(freshpg.database_url(server.url, settings.postgres_db)))
-            why = f"the embedded one in {os.path.relpath(DIRECTORY)}"
-        else:
-            finding = f"None is running: none is configured, and none answers on DB_PORT {settings.db_port}."
-            yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
-            return
+            source = Source.EMBEDDED
         engine = connect(url)
         try:
-            yield from check_engine(engine, why, settings)
+            yield from check_engine(engine, source)
         finally:
             engine.dispose()
 
 
-def check_engine(engine: Engine, why: str, settings: Settings) -> Iterator[Finding]:
+def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
     try:
         with engine.connect() as connection:
             version = str(connection.scalar(text("SHOW server_version"))).partition(" ")[0]
     except OperationalError as error:
-        yield _refused(error, engine.url, settings)
+        yield _refused(error, engine.url, source)
         return
-    yield ok("server", f"PostgreSQL {version} answers at {describe(engine.url)}, {why}.")
+    yield ok("server", f"PostgreSQL {version} answers at {describe(engine.url)}, {source}.")
     checks: dict[str, Callable[[Connection], Iterator[Finding]]] = {
         "schema": _schema, "drift": _drift, "utc": _utc, "clock": check_clock, "collation": _collation,
     }  # fmt: skip
@@ -72,27 +78,25 @@ def check_engine(engine: Engine, why: str, settings: Settings) -> Iterator[Findi
             yield _failed(name, error)
 
 
-def _refused(error: OperationalError, url: URL, settings: Settings) -> Finding:
+def _refused(error: OperationalError, url: URL, source: Source) -> Finding:
     """Say why a connection failed. libpq gives no SQLSTATE for that, so another connection tells."""
     where, user, name = describe(url), str(url.username), str(url.database)
-    is_compose = url == settings.url and not settings.is_database_configured
+    in_compose = ("docker", "compose", "exec", "db")
     if can_connect(url.set(database="postgres")):
-        cure = f"`{join(['createdb', '-h', str(url.host), '-p', str(url.port), '-U', user, name])}`"
-        if is_compose:
-            cure = f"`{join([*_IN_COMPOSE, 'createdb', '-U', user, name])}`"
-        elif url != settings.url:
-            cure = "`nox -s db_init`"
-        return wrong("server", f"There is no database {name!r} at {where}.", f"Create it: {cure}.")
+        create = {
+            Source.CONFIGURED: ("createdb", "-h", str(url.host), "-p", str(url.port), "-U", user, name),
+            Source.COMPOSE: (*in_compose, "createdb", "-U", user, name),
+            Source.EMBEDDED: ("nox", "-s", "db_init"),
+        }[source]
+        return wrong("server", f"There is no database {name!r} at {where}.", f"Create it: `{join(create)}`.")
     if not asked_for_password(error):
         cure = "Start that server, or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT."
         return wrong("server", f"Could not connect to {where}: {reason(error)}.", cure)
     cure = "Correct it in DATABASE_URL or POSTGRES_PASSWORD."
-    if is_compose:
-        change = f"`{join([*_IN_COMPOSE, 'psql', '-U', user, '-d', 'postgres', '-c'])} '\\password'`"
-        cure = (
-            "A volume keeps the user and the password that it was created with. Set POSTGRES_USER and "
-            f"POSTGRES_PASSWORD to those, or change the volume's password: {change}."
-        )
+    if source is Source.COMPOSE:
+        change = f"`{join([*in_compose, 'psql', '-U', user, '-d', 'postgres', '-c'])} '\\password'`"
+        keeps = "A volume keeps the user and the password that it was created with"
+        cure = f"{keeps}: set POSTGRES_USER and POSTGRES_PASSWORD to those, or change its password: {change}."
     return wrong("server", f"The server at {where} refuses user {user!r} and its password.", cure)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
+CONTAINER = Path("/.dockerenv")
 OLDEST_ENGINE = 25  # the first to have `start_interval` in a health check
 INSTALL = "Install Docker with Compose (https://docs.docker.com/get-started/get-docker/)."
 WITHOUT = "Without it, `nox -s dev` and the tests run an embedded PostgreSQL."
@@ -18,7 +19,7 @@ def check(machine: Machine) -> Iterator[Finding]:
         yield ok("command", f"Docker {docker.info.get('ClientInfo', {}).get('Version', 'is installed')}.")
         yield _engine(docker)
         yield _compose(docker)
-    elif Path("/.dockerenv").exists():
+    elif CONTAINER.exists():
         yield ok("command", "This is a container; Docker and Compose run on its host.")
     else:
         yield warning("command", "The docker command is not on PATH.", f"{INSTALL} {WITHOUT}")
