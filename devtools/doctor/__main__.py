@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backend.errors import UserError
 from devtools.doctor import check_compose, check_disk, check_docker, check_environment
+from devtools.doctor.check_environment import MAKE
 from devtools.doctor.docker_cli import Machine, examine
 from devtools.doctor.finding import Finding, State, unknown
 
@@ -30,6 +31,8 @@ try:
     from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, report
 except ModuleNotFoundError as error:  # this is not the project's environment, or it is not complete
     MISSING = error.name or "a package"
+    for _subject in set(SUBJECTS) - CHECKS.keys():
+        CHECKS[_subject] = lambda _: [unknown("check", "This Python lacks the project's packages.", MAKE)]
 else:
     CHECKS["settings"] = check_env_file.check
     CHECKS["ports"] = check_ports.check
@@ -44,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Nothing is changed. The exit code is 1 if something is wrong; warnings do not count.",
     )
     parser.add_argument("--json", action="store_true", help="print a list of {name, state, finding, cure}")
-    parser.add_argument(
-        "--only", metavar="NAME", default="*", help="a subject (docker) or finding (docker/engine)"
-    )
+    parser.add_argument("--only", metavar="NAME", default="*", help="docker, or one finding: docker/engine")
     options = parser.parse_args(arguments)
     machine = examine(ROOT)
     subjects = [each for each in SUBJECTS if fnmatchcase(each, options.only.partition("/")[0])]
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif MISSING:  # Rich may be what is missing
         for each in found:
             print(f"{each.state:8} {each.name}: {each.finding}")
-        print(f"{MISSING} is not installed for this Python. {check_environment.MAKE}")
+        print(f"{MISSING} is not installed for this Python. {MAKE}")
     else:
         report.print_page(found)
     return WRONG if any(each.state is State.WRONG for each in found) else 0
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def look(subject: str, machine: Machine) -> list[Finding]:
     found: list[Finding] = []
     try:
-        found.extend(CHECKS[subject](machine) if subject in CHECKS else [without_packages()])
+        found.extend(CHECKS[subject](machine))
     except UserError:
         found.append(unknown("check", "The settings have to be corrected first."))
     except Exception as error:  # noqa: BLE001  one check must not end the others, and its text may hold a secret
@@ -80,13 +81,8 @@ def look(subject: str, machine: Machine) -> list[Finding]:
     return [replace(each, name=f"{subject}/{each.name}") for each in found]
 
 
-def without_packages() -> Finding:
-    return unknown("check", "This Python does not have the project's packages.", check_environment.MAKE)
-
-
 if __name__ == "__main__":
     try:
-        code = main()
+        sys.exit(main())
     except KeyboardInterrupt:
-        code = INTERRUPTED
-    sys.exit(code)
+        sys.exit(INTERRUPTED)

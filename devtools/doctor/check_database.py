@@ -32,9 +32,9 @@ _COLLATIONS = text("""
 class Source(StrEnum):
     """Which database it is; the value is for people."""
 
-    CONFIGURED = "as configured"
+    CONFIGURED = "the configured one"
     COMPOSE = "Compose's"
-    EMBEDDED = "the embedded one of `nox -s dev`"
+    EMBEDDED = "that of `nox -s dev`"
 
 
 def check(_machine: Machine) -> Iterator[Finding]:
@@ -64,7 +64,7 @@ def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
     except OperationalError as error:
         yield _refused(error, engine.url, source)
         return
-    yield ok("server", f"PostgreSQL {version} answers at {describe(engine.url)}, {source}.")
+    yield ok("server", f"PostgreSQL {version} answers at {describe(engine.url)} ({source}).")
     checks: dict[str, Callable[[Connection], Iterator[Finding]]] = {
         "schema": _schema, "drift": _drift, "utc": _utc, "clock": check_clock, "collation": _collation,
     }  # fmt: skip
@@ -75,7 +75,8 @@ def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
                 connection.execute(_LIMITS)
                 yield from look(connection)
         except DBAPIError as error:
-            yield _failed(name, error)
+            said = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
+            yield unknown(name, f"The database refused: {said or type(error.orig).__name__}.")
 
 
 def _refused(error: OperationalError, url: URL, source: Source) -> Finding:
@@ -98,11 +99,6 @@ def _refused(error: OperationalError, url: URL, source: Source) -> Finding:
         keeps = "A volume keeps the user and the password that it was created with"
         cure = f"{keeps}: set POSTGRES_USER and POSTGRES_PASSWORD to those, or change its password: {change}."
     return wrong("server", f"The server at {where} refuses user {user!r} and its password.", cure)
-
-
-def _failed(name: str, error: DBAPIError) -> Finding:
-    said = error.orig.diag.message_primary if isinstance(error.orig, psycopg.Error) else None
-    return unknown(name, f"The database refused: {said or type(error.orig).__name__}.")
 
 
 def _schema(connection: Connection) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from devtools.doctor.docker_cli import Machine
@@ -22,9 +22,7 @@ def check(machine: Machine) -> Iterator[Finding]:
     if not (place / "bin" / "python").exists():
         yield warning("packages", f"There is no {place.name} yet, or its Python is gone.", MAKE)
     elif place.resolve() != Path(sys.prefix).resolve():
-        yield warning(
-            "packages", f"This runs in {sys.prefix} instead of {place.name}.", "Use `nox -s doctor`."
-        )
+        yield warning("packages", f"This is {sys.prefix} and not {place.name}.", "Use `nox -s doctor`.")
     else:
         yield compare((machine.root / LOCK).read_text(encoding="utf-8"), place.name)
 
@@ -32,10 +30,10 @@ def check(machine: Machine) -> Iterator[Finding]:
 def compare(lock: str, environment: str) -> Finding:
     """Compare this environment with the text of a lock."""
     wanted = {name: number for name, number, marker in _LOCKED.findall(lock) if _applies(marker.strip())}
-    installed = {name: _version(name) for name in (*wanted, "freshpg")}
-    missing = [name for name, number in installed.items() if number is None]
+    installed = {re.sub(r"[-_.]+", "-", each.name).lower(): each.version for each in distributions()}
+    missing = [name for name in (*wanted, "freshpg") if name not in installed]
     other = [f"{name} {installed[name]} instead of {number}" for name, number in wanted.items()
-             if installed[name] not in (None, number)]  # fmt: skip
+             if installed.get(name, number) != number]  # fmt: skip
     faults = [f"{verb} {few(names)}" for verb, names in (("lacks", missing), ("has", other)) if names]
     if not faults:
         return ok("packages", f"{environment} has the {len(wanted)} packages of the lock.")
@@ -47,10 +45,3 @@ def _applies(marker: str) -> bool:
     from packaging.markers import Marker  # noqa: PLC0415  nox's own Python may not have it, and does not come here
 
     return not marker or Marker(marker).evaluate()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -12,10 +12,7 @@ from backend.config import load_settings
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, ok, wrong
 
-LOOPBACK = "127.0.0.1"
-_LABELS = "\t".join(
-    f'{{{{.Label "com.docker.compose.{name}"}}}}' for name in ("service", "project.working_dir")
-)
+_LABELS = '{{.Label "com.docker.compose.service"}}\t{{.Label "com.docker.compose.project.working_dir"}}'
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     holder = holder or _process(machine, port) or Holder("a process of another user", "Have it stopped")
     if holder.service == service:
         return ok(name, f"{port} is held by {holder.what}, of this checkout.")
-    free = next(other for other in range(port + 1, 65536) if not is_held(other))
+    free = next((each for each in range(port + 1, 65536) if not is_held(each)), port)
     return wrong(name, f"{port} is held by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env.")
 
 
@@ -49,12 +46,12 @@ def is_held(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
         # Outside Linux one may bind to loopback although a process listens on every address.
-        if client.connect_ex((LOOPBACK, port)) == 0:
+        if client.connect_ex(("127.0.0.1", port)) == 0:
             return True
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind((LOOPBACK, port))
+            server.bind(("127.0.0.1", port))
         except OSError:
             return True
     return False
@@ -64,7 +61,7 @@ def _container(machine: Machine, port: int) -> Holder | None:
     """Return the container that publishes a port; the process that holds it is Docker's own."""
     if not machine.docker.answers:
         return None
-    form = f"{{{{.Names}}}}\t{_LABELS}"
+    form = "{{.Names}}\t" + _LABELS
     listed = machine.run("docker", "ps", "--filter", f"publish={port}", "--format", form)
     for line in listed.stdout.splitlines():
         name, service, place = line.split("\t")

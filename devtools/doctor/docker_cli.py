@@ -69,7 +69,7 @@ def _look(root: Path) -> Docker:
         return Docker()
     host = run("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", directory=root)
     info = run("docker", "info", "--format", "{{json .}}", directory=root).stdout
-    address = without_user(host.stdout.strip()) if host.returncode == 0 else None
+    address = without_user(host.stdout.strip()) if host.returncode in (0, LATE) else None
     return Docker(context.stdout.strip(), address, json.loads(info) if info.startswith("{") else {})
 
 

@@ -53,7 +53,7 @@ def test_outside_the_environment_it_says_how_to_make_one_and_changes_nothing(cop
 
     assert code == 0, page
     assert "warning  environment/packages: There is no .venv yet, or its Python is gone." in page
-    assert "unknown  database/check: This Python does not have the project's packages." in page
+    assert "unknown  database/check: This Python lacks the project's packages." in page
     assert page.endswith("`nox -s tests`, like any session that works in it, makes it.\n")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 

@@ -36,7 +36,7 @@ def test_database_at_head_is_well(engine: Engine) -> None:
 
     assert {each.state for each in found.values()} == {State.OK}, found
     assert list(found) == ["server", "schema", "drift", "utc", "clock", "collation"]
-    assert found["server"].finding.endswith(f"/{engine.url.database}, as configured.")
+    assert found["server"].finding.endswith(f"/{engine.url.database} (the configured one).")
 
 
 def test_database_without_schema_is_a_warning(empty_engine: Engine) -> None:
@@ -132,7 +132,7 @@ def test_missing_database_is_created_from_the_host(engine: Engine, monkeypatch: 
     assert configured.cure == f"Create it: `createdb -h 127.0.0.1 -p {port} -U {user} 'no such'`."
 
 
-def test_wrong_password_is_wrong(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_password(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find(engine, monkeypatch, POSTGRES_PASSWORD=SECRET)
 
     assert found.state is State.WRONG
