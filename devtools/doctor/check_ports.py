@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it has no types
 
@@ -72,14 +73,24 @@ def _container(machine: Machine, port: int) -> Holder | None:
 
 
 def _process(machine: Machine, port: int) -> Holder | None:
-    """Return the process that listens on a port; of several with the same socket, one of this checkout."""
-    holders = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            sockets = process.net_connections("tcp")
-            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets):
-                holders.append(_describe(machine, process))
-    return next((holder for holder in holders if holder.service), holders[0] if holders else None)
+    """Return the process that listens on a port, unless it is another user's."""
+    try:
+        pids = [each.pid for each in psutil.net_connections("tcp") if _listens(each, port)]
+    except psutil.AccessDenied:  # macOS lets root alone ask about all processes at once
+        pids = [each.pid for each in psutil.process_iter() if _holds(each, port)]
+    with suppress(psutil.Error):
+        return next((_describe(machine, psutil.Process(pid)) for pid in pids if pid), None)
+    return None
+
+
+def _listens(connection: Any, port: int) -> bool:  # noqa: ANN401  psutil has no types
+    return bool(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port)
+
+
+def _holds(process: psutil.Process, port: int) -> bool:
+    with suppress(psutil.Error):
+        return any(_listens(each, port) for each in process.net_connections("tcp"))
+    return False
 
 
 def _describe(machine: Machine, process: psutil.Process) -> Holder:

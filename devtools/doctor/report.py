@@ -44,6 +44,7 @@ def _entry(console: Console, label: str, finding: Finding, labels: int) -> Itera
     style, room = _STYLES[finding.state], " " * (labels + 6)
     start = Text.assemble("  ", (_SIGNS[finding.state], style), f" {label:{labels}}  ")
     if len(label) > labels:
+        start.rstrip()
         yield start
         start = Text(room)
     yield from _wrapped(console, start, finding.finding)
