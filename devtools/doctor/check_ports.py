@@ -94,12 +94,14 @@ def _holds(process: psutil.Process, port: int) -> bool:
 
 
 def _describe(machine: Machine, process: psutil.Process) -> Holder:
-    name, words, module = process.name(), process.cmdline(), ""
-    if name.startswith("python") and "-m" in words[:-1]:
-        module = words[words.index("-m") + 1]
-        name = f"{name} -m {module}"
-    elif name.startswith("python") and words[1:] and not words[1].startswith("-"):
+    """Name a process; if it is a worker of this checkout's API, the process that started it."""
+    for each in (process, *process.parents()):
+        words = each.cmdline()
+        module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+        is_ours = module == "devtools.dev" or module.startswith("backend.")
+        if is_ours and Path(each.cwd()).is_relative_to(machine.root.resolve()):
+            return Holder(f"python -m {module} (process {each.pid})", f"Stop it (`kill {each.pid}`)", "api")
+    name, words = process.name(), process.cmdline()
+    if name.startswith("python") and words[1:] and not words[1].startswith("-"):
         name = f"{name} {Path(words[1]).name}"
-    is_here = Path(process.cwd()).is_relative_to(machine.root.resolve())
-    service = "api" if is_here and module.startswith("backend.") else ""
-    return Holder(f"{name} (process {process.pid})", f"Stop it (`kill {process.pid}`)", service)
+    return Holder(f"{name} (process {process.pid})", f"Stop it (`kill {process.pid}`)")

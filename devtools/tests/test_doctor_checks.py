@@ -227,11 +227,15 @@ def test_value_that_compose_reads_otherwise(checkout: Path, fake_docker: FakeDoc
     ]
 
 
+# In a child, as uvicorn's workers listen.
 LISTEN = """
-import socket, sys
-server = socket.create_server(("127.0.0.1", 0))
-print(server.getsockname()[1], flush=True)
-sys.stdin.read()
+import socket, subprocess, sys
+if sys.argv[1] == "parent":
+    subprocess.run([sys.executable, "-c", open("backend/listen.py").read(), "child"])
+else:
+    server = socket.create_server(("127.0.0.1", 0))
+    print(server.getsockname()[1], flush=True)
+    sys.stdin.read()
 """
 
 
@@ -246,7 +250,6 @@ def listening(directory: Path, *command: str) -> Iterator[tuple[int, int]]:
     ) as process:
         assert process.stdout is not None
         yield process.pid, int(process.stdout.readline())
-        process.kill()
 
 
 def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(tmp_path: Path) -> None:
@@ -260,11 +263,11 @@ def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(tmp_path: P
 
 
 def test_port_of_this_checkouts_api_is_well_but_not_for_the_database(tmp_path: Path) -> None:
-    with listening(tmp_path, "-m", "backend.listen") as (_, port):
+    with listening(tmp_path, "-m", "backend.listen", "parent") as (pid, port):
         api, database = (check_port(Machine(tmp_path, Docker()), "X", port, each) for each in ("api", "db"))
 
     assert (api.state, database.state) == (OK, WRONG)
-    assert "-m backend.listen (process " in api.finding
+    assert api.finding == f"{port} is held by python -m backend.listen (process {pid}), of this checkout."
 
 
 @pytest.mark.parametrize(
