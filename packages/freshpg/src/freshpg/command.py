@@ -1,4 +1,4 @@
-"""Run a command with DATABASE_URL pointing to a server that lives as long as the command."""
+"""Run a command on a server that lives as long as the command."""
 
 from __future__ import annotations
 
@@ -10,51 +10,67 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .databases import ensure_database
-from .libpq import without_libpq_variables
+import psycopg
+
 from .persistent import start_persistent
+from .server import (
+    PostgresUnavailable,
+    ensure_database,
+    last_line,
+    without_libpq_variables,
+    without_password_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .choose import Choice
     from .server import Server
+    from .server_selection import Choice
 
-_CONTRADICTING = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
+_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
 _NOT_FOUND = 127
 
 
 def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
     """Run the command on the server of a choice or of a persistent directory; return the command's exit code.
 
-    The database is created if it is not there, and announced in one line on stderr. A command that a signal ended gives
-    128 and the signal's number, as in a shell. What libpq reads from the environment (PGSSLMODE and its like) reaches
-    neither the command nor this process's own connections where the server is ours. Raises PostgresUnavailable.
+    DATABASE_URL and libpq's PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE lead to the database, which is created
+    unless it exists. If the server is ours, the command gets no other variable of libpq's. A command that a signal
+    ended gives 128 and the signal's number, as in a shell. Raises PostgresUnavailable.
     """
     ours = isinstance(source, Path) or source.kind != "given"
     with without_libpq_variables() if ours else nullcontext(), serving(source) as server:
-        url = ensure_database(server.url, database)
-        return supervise(command, {"DATABASE_URL": url})
+        try:
+            url = ensure_database(server.url, database)
+        except psycopg.Error as error:
+            reason = without_password_of(server.url, last_line(error))
+            raise PostgresUnavailable(f"Cannot create the database {database}: {reason}.") from None
+        return supervise(command, database_environment(url))
+
+
+def database_environment(url: str) -> dict[str, str]:
+    """Return the variables by which programs find the database of a URL: DATABASE_URL, and libpq's."""
+    known = psycopg.conninfo.conninfo_to_dict(url)
+    return {"DATABASE_URL": url} | {
+        variable: str(known[name]) for name, variable in _LIBPQ.items() if known.get(name) is not None
+    }
 
 
 @contextmanager
 def serving(source: Choice | Path) -> Iterator[Server]:
-    """Lend a server from a choice or a persistent directory, announced, and stop it afterwards."""
-    if isinstance(source, Path):
-        with start_persistent(source) as server:
-            tell(f"PostgreSQL {server.version}, embedded, in {source}")
-            for note in server.notes:
-                tell(note)
-            yield server
-    else:
+    """Lend a server from a choice or a persistent directory, announced on stderr, and stop it afterwards."""
+    if not isinstance(source, Path):
         tell(source.announcement)
-        with source.start() as server:
-            yield server
+    with start_persistent(source) if isinstance(source, Path) else source.start() as server:
+        if isinstance(source, Path):
+            tell(f"PostgreSQL {server.version}, embedded, in {source}")
+        for note in server.notes:
+            tell(note)
+        yield server
 
 
 def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run the command to its end: Ctrl-C is its own to answer, and SIGTERM is passed on to it."""
-    variables = {name: value for name, value in os.environ.items() if name not in _CONTRADICTING}
+    """Run the command to its end: Ctrl-C is the command's to handle, and SIGTERM is passed on to it."""
     process: subprocess.Popen[bytes] | None = None
     asked_to_end = False
 
@@ -69,12 +85,12 @@ def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
     before[signal.SIGTERM] = signal.signal(signal.SIGTERM, pass_on)
     try:
         try:
-            process = subprocess.Popen(command, env=variables | environment)
+            process = subprocess.Popen(command, env=os.environ | environment)
         except OSError as error:
             tell(f"{command[0]}: {error.strerror}")
             return _NOT_FOUND
         if asked_to_end:
-            # It came between the handler and the command.
+            # The signal came before the command was started.
             process.terminate()
         code = process.wait()
     finally:
@@ -84,5 +100,5 @@ def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
 
 
 def tell(line: str) -> None:
-    """Say a line to the person at the terminal, beside what the command prints."""
+    """Print a line for people on stderr, apart from the command's output."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201  for a person
