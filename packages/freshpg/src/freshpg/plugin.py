@@ -6,6 +6,7 @@ the workers and hands them its URL. Nothing is looked for if no test runs (`--co
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 pytest_plugins = [f"{__package__}.fixtures"]
 
 _LEFTOVERS = "postgres_leftovers"
-_NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
+_NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan", "markers", "help", "version")
 _FAILED = pytest.StashKey[bool]()
 _DEATH = pytest.StashKey[str]()
 
@@ -36,16 +37,8 @@ class LeftOpenWarning(UserWarning):
     """A test left a transaction open, and postgres_leftovers is `warn`."""
 
 
-class Environment:
-    """Makes the worker's database for tests that ask for no fixture, because code reads its URL by itself."""
-
-    @pytest.fixture(scope="session", autouse=True)
-    def _postgres_environment(self, postgres_url: str) -> None:
-        del postgres_url
-
-
-def _tests_will_run(config: pytest.Config) -> bool:
-    return not any(config.getoption(name, default=False) for name in _NO_TEST_RUNS)
+def _tests_will_run(options: Namespace) -> bool:
+    return not any(getattr(options, name, False) for name in _NO_TEST_RUNS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -74,34 +67,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(_LEFTOVERS, "a test that leaves a transaction open: error or warn", default="error")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
+    options = early_config.known_args_namespace
+    run = early_config.stash[RUN] = Run(early_config, options)
+    if _tests_will_run(options):
+        try:
+            run.set_environment()
+        except PostgresUnavailable as error:
+            raise pytest.UsageError(str(error)) from None
+    else:
+        run.set_placeholders()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if config.getini(_LEFTOVERS) not in ("error", "warn"):
         raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {config.getini(_LEFTOVERS)!r}.")
-    run = config.stash[RUN] = Run(config)
-    names = config.getini(ENVIRONMENT)
-    if names and _tests_will_run(config):
-        config.pluginmanager.register(Environment(), "freshpg-environment")
-        try:
-            run.set_environment(names)
-        except PostgresUnavailable as error:
-            raise pytest.UsageError(str(error)) from None
+    run = config.stash.setdefault(RUN, Run(config, config.option))
+    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    if handed is not None:
+        run.take(handed)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    names: list[str] = getattr(item, "fixturenames", [])
+    if item.config.getini(ENVIRONMENT) and "postgres_url" not in names:
+        # The code under test has its URL, and the database has to be there.
+        names.insert(0, "postgres_url")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     run = session.config.stash[RUN]
-    if _tests_will_run(session.config) and not run.is_worker:
+    if _tests_will_run(session.config.option) and not run.is_worker:
         # If there is no server, the run ends here with a usage error, before the header.
         _ = run.choice
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    return config.stash[RUN].choice.announcement if _tests_will_run(config) else None
+    run = config.stash[RUN]
+    return run.choice.announcement if _tests_will_run(config.option) and not run.is_worker else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
-    if not _tests_will_run(node.config):
+    if not _tests_will_run(node.config.option):
         return
     try:
         node.workerinput[WORKER_INPUT] = node.config.stash[RUN].for_worker(node.gateway.id)
@@ -132,10 +143,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 
 
 def _may_have_used(item: pytest.Item) -> bool:
-    """Tell whether the test may have used a database: by a fixture, directly or not, or by the environment."""
+    """Tell whether the test may have used a database: by a fixture that it asks for, directly or not."""
     names: list[str] = getattr(item, "fixturenames", [])
     # What has `request` may ask for fixtures by name while it runs.
-    return not FIXTURES.isdisjoint(names) or "request" in names or bool(item.config.getini(ENVIRONMENT))
+    return not FIXTURES.isdisjoint(names) or "request" in names
 
 
 def _reset(item: pytest.Item, run: Run) -> None:

@@ -22,6 +22,7 @@ GRACE_SECONDS = 0.25
 _VACUUM_BYTES = 16 * 8192
 """A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""
 _ATTEMPTS = 5
+_ALL = sql.SQL("true")
 
 # DDL that changes rows of pg_attribute alone is seen there; its many rows are not counted, for no DDL only deletes some.
 _CATALOGS: dict[LiteralString, LiteralString] = {
@@ -56,9 +57,11 @@ _RELATIONS = """
      order by c.oid
 """
 
-_IS_OPEN: LiteralString = """
-    datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
-    and (state like 'idle in transaction%' or backend_xid is not null)
+# The function behind pg_stat_activity, which joins two tables to it.
+_OTHERS: LiteralString = """
+    from pg_stat_get_activity(null)
+   where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
+     and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
 _FUNCTION: LiteralString = """
@@ -66,19 +69,23 @@ create or replace function pg_temp.freshpg_reset(known xid, out outcome text, ou
 language plpgsql as $freshpg$
 declare
     recent int := age(known);  -- rows of this age or younger are not the template's
+    dirty bool[];
     touched oid[] := '{{}}';
     names text;
     is_seeded bool;
 begin
     databases := array(select datname::text from pg_database where oid >= 16384);
-    if exists (select from pg_stat_activity where {is_open})
-       or exists (select from pg_prepared_xacts where database = current_database()) then
+    if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
         outcome := 'open';
         return;
     end if;
     if exists (select from pg_attribute where age(xmin) <= recent){changed} then
         outcome := 'changed';
         return;
+    end if;
+    dirty := array[{dirty}]::bool[];
+    if true = any(dirty) then
+        {empty}
     end if;
     {restore}
     outcome := coalesce(outcome, 'clean');
@@ -124,7 +131,7 @@ class Reset:
             url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="freshpg"
         )
         execute = self._connection.execute
-        execute(sql.SQL("set lock_timeout to '{}s'; set statement_timeout to 0").format(LOCK_SECONDS))
+        execute(sql.SQL("set lock_timeout to '{}s'; set statement_timeout to 0; set plan_cache_mode to force_generic_plan").format(LOCK_SECONDS))
         self._may_delete = True
         try:
             execute("set session_replication_role to replica")
@@ -179,11 +186,8 @@ class Reset:
 
     def _end_open(self, *, with_active: bool = False) -> list[str]:
         """Wait a moment for open transactions to end, then end them; return which they were."""
-        condition = _IS_OPEN + (" or state = 'active' and pid <> pg_backend_pid()" if with_active else "")
-        query: LiteralString = (
-            "select pid, state, left(query, 200) from pg_stat_activity "  # noqa: S608 (made of constants)
-            f"where datname = current_database() and ({condition})"
-        )
+        others = sql.SQL(_OTHERS).format(or_if=sql.SQL("state = 'active'" if with_active else "false"))
+        query = sql.SQL("select pid, state, left(query, 200) {}").format(others)
         deadline = time.monotonic() + (0 if with_active else GRACE_SECONDS)
         while (rows := self._connection.execute(query).fetchall()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -200,38 +204,40 @@ class Reset:
         """Compose the function for the schema and the rows that the database has now."""
         relations = self._connection.execute(_RELATIONS).fetchall()
         names = {oid: sql.Identifier(schema, name) for oid, _, schema, name, _ in relations}
-        rows = self._counts([(oid, names[oid]) for oid, kind, *_ in relations if kind != "S"])
+        rows = {oid: self._count(names[oid]) for oid, kind, *_ in relations if kind != "S"}
+        tables = [oid for oid, kind, *_ in relations if kind == "r" and not rows[oid]]
+        # What comes with an extension may be large (PostGIS), and is left alone.
+        filled = [oid for oid, kind, *_, extension in relations if kind == "m" or rows.get(oid) and not extension]
         changed = [sql.SQL("")] + [
             _differs(sql.SQL(catalog), sql.SQL(condition), self._count(sql.SQL(catalog), sql.SQL(condition)))
             for catalog, condition in _CATALOGS.items()
         ]
-        restore = []
-        for oid, kind, _, _, of_extension in relations:
-            if kind == "S":
-                restore.append(self._restore_sequence(oid, names[oid]))
-            elif kind == "m" or rows[oid]:
-                # What comes with an extension may be large (PostGIS), and is left alone.
-                if not of_extension:
-                    changed.append(_differs(names[oid], sql.SQL("true"), rows[oid]))
-            else:
-                restore.append(self._empty_table(oid, names[oid]))
+        restore = [self._restore_sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
         if not self._may_delete:
-            restore.append(sql.SQL(_TRUNCATE).format(seeded=[oid for oid, count in rows.items() if count]))
+            restore.append(sql.SQL(_TRUNCATE).format(seeded=filled))
         return sql.SQL(_FUNCTION).format(
-            is_open=sql.SQL(_IS_OPEN),
-            changed=sql.SQL("\n       or ").join(changed),
+            others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
+            changed=sql.SQL("\n       or ").join(changed + [_differs(names[oid], _ALL, rows[oid]) for oid in filled]),
+            dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
+            empty=sql.SQL("\n        ").join(
+                self._empty_table(number, oid, names[oid]) for number, oid in enumerate(tables, start=1)
+            ),
             restore=sql.SQL("\n    ").join(restore),
         )
 
-    def _empty_table(self, oid: int, name: sql.Composable) -> sql.Composed:
+    def _is_dirty(self, oid: int, name: sql.Composable) -> sql.Composed:
+        if self._may_delete:
+            return sql.SQL("exists (select from only {})").format(name)
+        # Row security may hide rows from an ordinary role. What it truncates has no size.
+        return sql.SQL("pg_relation_size({}) <> 0").format(oid)
+
+    def _empty_table(self, number: int, oid: int, name: sql.Composable) -> sql.Composed:
         if not self._may_delete:
-            return sql.SQL(
-                "if pg_relation_size({oid}) <> 0 then touched := touched || {oid}::oid; end if;"
-            ).format(oid=oid)
+            return sql.SQL("if dirty[{}] then touched := touched || {}::oid; end if;").format(number, oid)
         return sql.SQL(
-            "if pg_relation_size({oid}) <> 0 then delete from only {name}; "
+            "if dirty[{number}] then delete from only {name}; "
             "if pg_relation_size({oid}) > {limit} then grown := grown || {text}; end if; end if;"
-        ).format(oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection))
+        ).format(number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection))
 
     def _restore_sequence(self, oid: int, name: sql.Composable) -> sql.Composed:
         row = self._connection.execute(sql.SQL("select last_value, is_called from {}").format(name)).fetchone()
@@ -242,10 +248,7 @@ class Reset:
             "perform setval({oid}::regclass, {value}, {is_called}); end if;"
         ).format(oid=oid, expected=value if is_called else None, value=value, is_called=is_called)
 
-    def _counts(self, relations: list[tuple[int, sql.Identifier]]) -> dict[int, int]:
-        return {oid: self._count(name, sql.SQL("true")) for oid, name in relations}
-
-    def _count(self, relation: sql.Composable, condition: sql.Composable) -> int:
+    def _count(self, relation: sql.Composable, condition: sql.Composable = _ALL) -> int:
         query = sql.SQL("select count(*) from {} where {}").format(relation, condition)
         row = self._connection.execute(query).fetchone()
         return int(row[0]) if row is not None else 0

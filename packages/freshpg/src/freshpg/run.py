@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +24,8 @@ from .server_selection import Choice, choose
 
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "freshpg"
+_HANDED = "FRESHPG_HANDED"
+"""For workers that need the URL before xdist hands them theirs, as they load their first conftest.py."""
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"
 _LIBPQ = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
@@ -44,8 +48,9 @@ class Handed:
 class Run:
     """The server is chosen, started and filled at the first look at each."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, options: Namespace) -> None:
         self._config = config
+        self._options = options
         self._choice: Choice | None = None
         self._server: Server | None = None
         self._databases: Databases | None = None
@@ -56,15 +61,20 @@ class Run:
         self._made = 0
         """How many databases single tests asked for, or had kept."""
         self._others: frozenset[str] = frozenset()
+        self._environment_is_set = False
         self.boot_seconds = 0.0
-        self.is_worker = hasattr(config, "workerinput")
+        self.is_worker = False
         self.on_disconnect: list[Callable[[], object]] = []
         """Called after connections to the worker's database were ended."""
-        handed: dict[str, Any] | None = getattr(config, "workerinput", {}).get(WORKER_INPUT)
-        if handed is not None:
-            self._take(Handed(**handed))
+        if "PYTEST_XDIST_WORKER" in os.environ and _HANDED in os.environ:
+            handed = json.loads(os.environ[_HANDED])
+            self.take(handed | {"worker": os.environ["PYTEST_XDIST_WORKER"]})
 
-    def _take(self, handed: Handed) -> None:
+    def take(self, values: dict[str, Any]) -> None:
+        """Be a worker, on the server that was handed over."""
+        handed, self.is_worker = Handed(**values), True
+        if self._server is not None:
+            return
         self._server = Server(handed.url, handed.version, handed.kind)
         self._run_id, self._owner, self.worker = handed.run_id, handed.owner, handed.worker
         self._hide_libpq_variables(handed.kind)
@@ -78,12 +88,12 @@ class Run:
     def choice(self) -> Choice:
         """The choice of a server; pytest.UsageError if there is none."""
         if self._choice is None:
-            request, variable = self._config.getoption("--postgres"), os.environ.get(URL_VARIABLE)
+            request, variable = self._options.postgres, os.environ.get(URL_VARIABLE)
             named_by = "--postgres" if request or not variable else URL_VARIABLE
             try:
                 self._choice = choose(
                     request or variable or "auto",
-                    image=self._config.getoption("--postgres-image"),
+                    image=self._options.postgres_image,
                     settings=self._config.getini(SETTINGS),
                     named_by=named_by,
                     to_create=True,
@@ -140,15 +150,25 @@ class Run:
         self._further.append(name)
         return self.databases.url_of(name)
 
-    def set_environment(self, names: Iterable[str]) -> None:
-        """Set environment variables for this worker's database: libpq's to the parts of its URL, others to the URL."""
-        parts = conninfo.conninfo_to_dict(self.url)
-        for name in names:
-            value = parts.get(_LIBPQ.get(name, "")) if name in _LIBPQ else str(self.url)
-            before = os.environ.get(name)
-            if value is not None:
-                os.environ[name] = str(value)
-                self._environment.callback(_restore_variable, name, before)
+    def set_environment(self) -> None:
+        """Set what `postgres_environment` names, once: libpq's variables to parts of the URL, others to the URL."""
+        names: list[str] = self._config.getini(ENVIRONMENT)
+        if names and not self._environment_is_set:
+            self._environment_is_set = True
+            parts = conninfo.conninfo_to_dict(self.url)
+            for name in names:
+                self._set(name, str(parts.get(_LIBPQ[name]) or "") if name in _LIBPQ else self.url)
+            self._set(_HANDED, json.dumps(self.for_worker("")))
+
+    def set_placeholders(self) -> None:
+        """Set URLs that lead nowhere, if no test will run: code that reads them as it is imported can be collected."""
+        for name in self._config.getini(ENVIRONMENT):
+            if name not in _LIBPQ and name not in os.environ:
+                self._set(name, "postgresql://127.0.0.1:1/not_started")
+
+    def _set(self, name: str, value: str) -> None:
+        self._environment.callback(_restore_variable, name, os.environ.get(name))
+        os.environ[name] = value
 
     def in_use(self, *, kept: bool) -> list[str]:
         """Return the names of the databases of the test that runs, as they are called once they are kept."""
