@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -19,7 +18,7 @@ from .orphans import comment, drop_orphans, mark
 from .server import CONNECT_SECONDS, SecretURL, database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 NAME_PREFIX = "test_"
 _KEPT = "Kept for "
@@ -138,7 +137,9 @@ class Databases:
         deadline = time.monotonic() + _END_SECONDS
         self._administrative().execute(end, [name])
         # pg_terminate_backend could wait by itself, but looks every 100 ms.
-        while self._administrative().execute(count, [name]).fetchone() != (0,) and time.monotonic() < deadline:
+        while (
+            self._administrative().execute(count, [name]).fetchone() != (0,) and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
 
     def close(self) -> None:

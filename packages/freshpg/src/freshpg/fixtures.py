@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .run import RUN, Migrate, Run
+from .run import RUN
 from .server import PostgresUnavailable, Server, sqlalchemy_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sqlalchemy import Engine
+
+    from .run import Migrate, Run
 
 FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
 

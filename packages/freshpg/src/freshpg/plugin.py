@@ -6,8 +6,6 @@ the workers and hands them its URL. Nothing is looked for if no test runs (`--co
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -23,12 +21,24 @@ from .server import PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Generator
+
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
 pytest_plugins = [f"{__package__}.fixtures"]
 
 _LEFTOVERS = "postgres_leftovers"
-_NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan", "markers", "help", "version")
+_NO_TEST_RUNS = (
+    "collectonly",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+    "setupplan",
+    "markers",
+    "help",
+    "version",
+)
 _FAILED = pytest.StashKey[bool]()
 _DEATH = pytest.StashKey[str]()
 
@@ -63,7 +73,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "PGPORT, PGUSER, PGPASSWORD, PGDATABASE",
         type="args",
     )
-    parser.addini(SETTINGS, "settings of servers that are started, as name=value, one a line", type="linelist")
+    parser.addini(
+        SETTINGS, "settings of servers that are started, as name=value, one a line", type="linelist"
+    )
     parser.addini(_LEFTOVERS, "a test that leaves a transaction open: error or warn", default="error")
 
 
@@ -123,7 +135,9 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
     result = yield
     if fixturedef.scope != "function":
         # A database that a wider fixture makes is no single test's.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from psycopg import conninfo, pq
@@ -11,6 +10,8 @@ from psycopg import conninfo, pq
 from .server import Server, database_url, without_password
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .run import Run
 
 _CHAIN = 20
@@ -46,8 +47,9 @@ def death_of(server: Server) -> str | None:
     """Return what became of a server that does not answer any more, on one line; None if it answers."""
     if pq.PGconn.ping(conninfo.make_conninfo(server.url, connect_timeout=5).encode()) != pq.Ping.NO_RESPONSE:
         return None
+    death = server.describe_death() or "it does not answer"
     where = f"at {without_password(server.url)}" if server.kind == "given" else server.kind
-    return f"PostgreSQL {server.version}, {where}, died during the run: {server.describe_death() or 'it does not answer'}"
+    return f"PostgreSQL {server.version}, {where}, died during the run: {death}"
 
 
 def closing_lines(run: Run, server: Server) -> Iterator[str]:

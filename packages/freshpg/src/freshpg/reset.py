@@ -24,7 +24,7 @@ _VACUUM_BYTES = 16 * 8192
 _ATTEMPTS = 5
 _ALL = sql.SQL("true")
 
-# DDL that changes rows of pg_attribute alone is seen there; its many rows are not counted, for no DDL only deletes some.
+# Not pg_attribute: its many rows are looked at for changes and not counted, for no DDL only deletes some.
 _CATALOGS: dict[LiteralString, LiteralString] = {
     "pg_class": "oid >= 16384",
     "pg_constraint": "oid >= 16384",
@@ -131,7 +131,8 @@ class Reset:
             url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="freshpg"
         )
         execute = self._connection.execute
-        execute(sql.SQL("set lock_timeout to '{}s'; set statement_timeout to 0; set plan_cache_mode to force_generic_plan").format(LOCK_SECONDS))
+        execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
+        execute("set statement_timeout to 0; set plan_cache_mode to force_generic_plan")
         self._may_delete = True
         try:
             execute("set session_replication_role to replica")
@@ -178,7 +179,7 @@ class Reset:
             self._remember()
         for name in grown or ():
             with suppress(psycopg.errors.LockNotAvailable):
-                self._connection.execute(sql.SQL("vacuum {}").format(sql.SQL(name)))  # type: ignore[arg-type]
+                self._connection.execute(sql.SQL("vacuum {}").format(sql.SQL(name)))
 
     def _remember(self) -> None:
         row = self._connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::xid::text").fetchone()
@@ -207,7 +208,9 @@ class Reset:
         rows = {oid: self._count(names[oid]) for oid, kind, *_ in relations if kind != "S"}
         tables = [oid for oid, kind, *_ in relations if kind == "r" and not rows[oid]]
         # What comes with an extension may be large (PostGIS), and is left alone.
-        filled = [oid for oid, kind, *_, extension in relations if kind == "m" or rows.get(oid) and not extension]
+        filled = [
+            oid for oid, kind, *_, extension in relations if kind == "m" or (rows.get(oid) and not extension)
+        ]
         changed = [sql.SQL("")] + [
             _differs(sql.SQL(catalog), sql.SQL(condition), self._count(sql.SQL(catalog), sql.SQL(condition)))
             for catalog, condition in _CATALOGS.items()
@@ -217,7 +220,9 @@ class Reset:
             restore.append(sql.SQL(_TRUNCATE).format(seeded=filled))
         return sql.SQL(_FUNCTION).format(
             others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
-            changed=sql.SQL("\n       or ").join(changed + [_differs(names[oid], _ALL, rows[oid]) for oid in filled]),
+            changed=sql.SQL("\n       or ").join(
+                changed + [_differs(names[oid], _ALL, rows[oid]) for oid in filled]
+            ),
             dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
             empty=sql.SQL("\n        ").join(
                 self._empty_table(number, oid, names[oid]) for number, oid in enumerate(tables, start=1)
@@ -237,10 +242,14 @@ class Reset:
         return sql.SQL(
             "if dirty[{number}] then delete from only {name}; "
             "if pg_relation_size({oid}) > {limit} then grown := grown || {text}; end if; end if;"
-        ).format(number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection))
+        ).format(
+            number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection)
+        )
 
     def _restore_sequence(self, oid: int, name: sql.Composable) -> sql.Composed:
-        row = self._connection.execute(sql.SQL("select last_value, is_called from {}").format(name)).fetchone()
+        row = self._connection.execute(
+            sql.SQL("select last_value, is_called from {}").format(name)
+        ).fetchone()
         assert row is not None  # noqa: S101 (a sequence has one row)
         value, is_called = row
         return sql.SQL(

@@ -1,4 +1,4 @@
-"""What one run of pytest knows of its server and its databases, in the process that starts the server or in a worker."""
+"""What one run of pytest knows of its server and databases, in the process that starts the server or in a worker."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import os
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -22,15 +20,25 @@ from .reset import Reset
 from .server import Kind, PostgresUnavailable, SecretURL, Server, without_libpq_variables
 from .server_selection import Choice, choose
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    Migrate = Callable[[str], object]
+
 URL_VARIABLE = "TEST_DATABASE_URL"
 WORKER_INPUT = "freshpg"
 _HANDED = "FRESHPG_HANDED"
 """For workers that need the URL before xdist hands them theirs, as they load their first conftest.py."""
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"
-_LIBPQ = {"PGHOST": "host", "PGPORT": "port", "PGUSER": "user", "PGPASSWORD": "password", "PGDATABASE": "dbname"}
-
-Migrate = Callable[[str], object]
+_LIBPQ = {
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGDATABASE": "dbname",
+}
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,9 @@ class Run:
                 self._disconnected()
         if self._drops_foreign:
             foreign = found - self._others
-            self.databases.drop_foreign(name for name in foreign if not name.startswith(self.databases.prefix))
+            self.databases.drop_foreign(
+                name for name in foreign if not name.startswith(self.databases.prefix)
+            )
         return left_open
 
     def _keep(self, test: str, further: list[str]) -> None:
