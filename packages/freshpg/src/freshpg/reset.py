@@ -241,7 +241,7 @@ class Reset:
             return sql.SQL("if dirty[{}] then touched := touched || {}::oid; end if;").format(number, oid)
         return sql.SQL(
             "if dirty[{number}] then delete from only {name}; "
-            "if pg_relation_size({oid}) > {limit} then grown := grown || {text}; end if; end if;"
+            "if pg_relation_size({oid}) > {limit} then grown := array_append(grown, {text}); end if; end if;"
         ).format(
             number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection)
         )
