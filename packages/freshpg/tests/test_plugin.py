@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def run(pytester: pytest.Pytester, embedded: Server, monkeypatch: pytest.MonkeyP
 
     def run(module: str, *arguments: str, ini: str = "", postgres: str = "", apart: bool = False) -> pytest.RunResult:
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
-        pytester.makepyfile("import os, psycopg, pytest\nfrom conftest import run\n" + module)
+        pytester.makepyfile("import os, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module))
         options = ["-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
         if postgres != "unset":
             options += ["--postgres", postgres or embedded.url]
