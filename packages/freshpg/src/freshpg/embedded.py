@@ -40,7 +40,7 @@ _PORT_ATTEMPTS = 5
 _ROOM_BYTES = 512 * 1024 * 1024
 _LOG_LINES = 20
 _DEATH_LOG_LINES = 3
-_NOTICE_SECONDS = 2.0
+_SOON_SECONDS, _NOTICE_SECONDS = 0.1, 2.0
 """For the supervisor to notice the end of the server, after a client did."""
 
 
@@ -216,7 +216,9 @@ def accepts_tcp(host: str, port: int) -> bool:
 
 
 def _describe_death(supervisor: SupervisorClient, port: int, log: Path) -> str | None:
-    ended = supervisor.ended(0.0 if accepts_tcp("127.0.0.1", port) else _NOTICE_SECONDS)
+    ended = supervisor.ended(_SOON_SECONDS)
+    if ended is None and not accepts_tcp("127.0.0.1", port):
+        ended = supervisor.ended(_NOTICE_SECONDS)
     if ended is None:
         return None
     return death_line(f"The embedded PostgreSQL server ended with {ended}", _text(log))
