@@ -239,16 +239,16 @@ class _Home:
             raise PostgresUnavailable(
                 f"The file `password` is missing from {self.directory}; remove the directory to start again."
             )
+        if not run_as.can_enter(self.data.resolve().parent):
+            raise PostgresUnavailable(
+                f"The account {run_as.name}, as which PostgreSQL runs, cannot reach {self.directory}; move it."
+            )
         owner = self.data.stat().st_uid
         if os.geteuid() == 0:
             run_as.give(self.data.resolve())
         elif owner != os.geteuid():
             raise PostgresUnavailable(
                 f"The data in {self.directory} belong to another user (uid {owner}); use another directory."
-            )
-        if not run_as.can_enter(self.data):
-            raise PostgresUnavailable(
-                f"The account that PostgreSQL runs as cannot reach {self.directory}; move it, or run as its owner."
             )
 
 
