@@ -209,6 +209,10 @@ def _look_at_socket(address: str, named_by: str) -> None:
         probe.settimeout(ANSWER_SECONDS)
         try:
             probe.connect(address.removeprefix("unix://"))
+            # docker-py would leave its socket open if no answer came.
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if not probe.recv(1):
+                raise _no_answer(address, named_by)
         except PermissionError:
             reason = f"this user may not open Docker's socket {address}{_as_named(named_by)}"
             raise EngineUnavailable(reason, "no permission", address, named_by) from None

@@ -94,7 +94,7 @@ def possible_users() -> tuple[RunAs, ...]:
         found += _wrapped(uid)
     elif nobody is not None:
         # macOS numbers nobody -2; getpwnam gives the unsigned value, as the kernel wants it.
-        found.append(RunAs("account", uid=nobody.pw_uid, gid=nobody.pw_gid))
+        found.append(RunAs("nobody", uid=nobody.pw_uid, gid=nobody.pw_gid))
     return tuple(each for each in found if each.works())
 
 
