@@ -8,7 +8,6 @@ import pytest
 from freshpg import Server, start_ephemeral
 
 
-
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Server]:
     """Return a server on which a test may make roles, whatever server the run itself uses."""

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 
-
 from freshpg import start_ephemeral
 
 from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, query, wait_until
@@ -22,7 +21,12 @@ raise SystemExit(7)
 def finished(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {"DOCKER_HOST": NO_DOCKER} | variables
     return subprocess.run(
-        [*RUN, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+        [*RUN, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -46,10 +50,14 @@ def test_on_a_given_server_the_database_is_made_and_the_server_left_running() ->
 
 
 def test_a_directory_keeps_its_data_between_commands() -> None:
-    script = "import os, sys, psycopg; psycopg.connect(autocommit=True).execute(sys.argv[1]).connection.close()"
+    script = (
+        "import os, sys, psycopg; psycopg.connect(autocommit=True).execute(sys.argv[1]).connection.close()"
+    )
     with open_directory() as place:
         for statement in ("create table kept ()", "table kept"):
-            result = finished("--directory", str(place / "kept"), "--", sys.executable, "-c", script, statement)
+            result = finished(
+                "--directory", str(place / "kept"), "--", sys.executable, "-c", script, statement
+            )
             assert result.returncode == 0, result.stderr
 
 
@@ -65,13 +73,17 @@ def test_no_server_is_exit_code_69_and_the_reason() -> None:
     result = finished("--postgres", "docker", "--", "true")
 
     assert result.returncode == 69
-    assert result.stderr.startswith(f"--postgres docker is not available: Docker does not answer at {NO_DOCKER}")
+    assert result.stderr.startswith(
+        f"--postgres docker is not available: Docker does not answer at {NO_DOCKER}"
+    )
 
 
 def test_sigterm_is_passed_on_and_the_server_is_stopped_after_the_command() -> None:
     with open_directory() as place:
         command = [*RUN, "--directory", str(place / "kept"), "--", "sh", "-c", "echo ready; exec sleep 60"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             pid = postmaster(place / "kept" / "data")

@@ -97,7 +97,9 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
 
 def test_a_container_that_ends_at_the_start_is_noticed_at_once_with_its_log() -> None:
     started = time.monotonic()
-    with pytest.raises(PostgresUnavailable, match=r"stopped while it started\. Its log ends:\n.*no_such_setting"):
+    with pytest.raises(
+        PostgresUnavailable, match=r"(?s)stopped while it started\. Its log ends:\n.*no_such_setting"
+    ):
         choose("docker", settings=["no_such_setting=1"]).start()
 
     assert time.monotonic() - started < 20

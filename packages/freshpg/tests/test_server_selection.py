@@ -86,7 +86,10 @@ def test_a_context_that_does_not_exist_is_said_and_not_replaced(
 
     assert refusal.value.problem == "no context"
     assert refusal.value.named_by.endswith(by)
-    assert choose("auto").why == f"because there is no Docker context 'nosuch', which {refusal.value.named_by} names"
+    assert (
+        choose("auto").why
+        == f"because there is no Docker context 'nosuch', which {refusal.value.named_by} names"
+    )
 
 
 def test_too_old_a_testcontainers_is_called_too_old_and_auto_goes_on(
@@ -96,9 +99,8 @@ def test_too_old_a_testcontainers_is_called_too_old_and_auto_goes_on(
     information.mkdir()
     (information / "METADATA").write_text("Name: testcontainers\nVersion: 3.7.1\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with silent_engine() as address:
-        monkeypatch.setenv("DOCKER_HOST", address)
-        choice = choose("auto")
+
+    choice = choose("auto")
 
     assert choice.kind == "embedded"
     assert choice.why.startswith("because testcontainers 3.7.1 is too old, 4.15 or later is needed")
@@ -110,7 +112,9 @@ def test_a_login_in_dockers_address_is_not_shown(monkeypatch: pytest.MonkeyPatch
     assert choose("auto").why == "because Docker does not answer at tcp://127.0.0.1:1 (DOCKER_HOST)"
 
 
-def test_with_neither_docker_nor_programs_everything_that_helps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_neither_docker_nor_programs_everything_that_helps_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setattr("sys.path_importer_cache", {})
     monkeypatch.setattr("freshpg.binaries.SYSTEM_PLACES", ())
@@ -151,7 +155,9 @@ def test_a_password_with_special_characters_works_and_is_never_shown(running: Se
 
 
 @pytest.mark.parametrize("mistake", ["connect_timeout=x", "nonsense=1", "sslmode=bogus", "port=1"])
-def test_a_given_server_that_cannot_be_used_is_one_line_without_the_password(running: Server, mistake: str) -> None:
+def test_a_given_server_that_cannot_be_used_is_one_line_without_the_password(
+    running: Server, mistake: str
+) -> None:
     with pytest.raises(PostgresUnavailable) as refusal:
         choose(f"{running.url}?{mistake}")
 
@@ -180,7 +186,9 @@ def test_an_unknown_request_is_refused_without_showing_it(request_: str) -> None
 
 
 @pytest.mark.parametrize("text", ["soon", "nan", "inf", "-1"])
-def test_a_pull_time_that_is_not_a_number_of_seconds_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_pull_time_that_is_not_a_number_of_seconds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("POSTGRES_PULL_SECONDS", text)
     with pytest.raises(PostgresUnavailable, match="POSTGRES_PULL_SECONDS has to be a number of seconds"):
         choose("auto")

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from .server import Server
     from .server_selection import Choice
 
-_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+_LIBPQ = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+}
 _NOT_FOUND = 127
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg import pq, sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Kind = Literal["given", "docker", "embedded"]
 
@@ -107,16 +109,6 @@ class Server:
         self.stop()
 
 
-class SecretURL(str):
-    """A URL whose `repr` shows no password; pytest prints the `repr` of values in failing tests."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        hidden = re.sub(r"(?<=password=)[^&]*", "***", self)
-        return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
-
-
 def libpq_variables() -> frozenset[str]:
     """Return the names of the environment variables that change how libpq connects."""
     options = (option.envvar for option in pq.Conninfo.parse(b""))
@@ -169,9 +161,9 @@ def database_url(url: str, name: str) -> str:
     return f"{scheme}://{netloc}/{quote(name, safe='')}" + (f"{question}{kept}" if kept else "")
 
 
-def sqlalchemy_url(url: str) -> SecretURL:
+def sqlalchemy_url(url: str) -> str:
     """Return a `postgresql://` URL in the form that makes SQLAlchemy use psycopg 3."""
-    return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
+    return re.sub(r"^postgresql://", "postgresql+psycopg://", url)
 
 
 def administrative_url(url: str) -> str:
@@ -183,7 +175,9 @@ def administrative_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     hint = "write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password percent-encoded"
     if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise PostgresUnavailable(f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}.")
+        raise PostgresUnavailable(
+            f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}."
+        )
     plain = f"postgresql://{rest}"
     try:
         parts = urlsplit(plain)
