@@ -180,7 +180,7 @@ def _describe_death(container: DockerContainer) -> str | None:
 
 @contextmanager
 def _configured() -> Iterator[None]:
-    """Have testcontainers look often, and find its reaper's image under a prefix (TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX).
+    """Have testcontainers look often, and find its reaper's image under TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX.
 
     With a prefix, testcontainers 4.15 does not recognise its own reaper and starts reapers for reapers without end.
     """

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
+    from testcontainers.core.docker_client import DockerClient as Wrapper
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 15.0
@@ -71,7 +72,10 @@ def find_engine() -> Engine:
     if address.startswith("unix://"):
         _look_at_socket(address, named_by)
     try:
-        client = within(ANSWER_SECONDS, _connect, "asking Docker")
+        # Not within the deadline: it takes a second or two on a busy machine.
+        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
+
+        client = within(ANSWER_SECONDS, lambda: _connect(Wrapper), "asking Docker")
     except (ImportError, RuntimeError, ValueError) as error:
         # A variable TC_* or TESTCONTAINERS_* that it cannot read as it is imported, a malformed address, no home.
         reason = (
@@ -164,12 +168,10 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
         raise PostgresUnavailable(f"{reason}.", reason=reason) from None
 
 
-def _connect() -> DockerClient:
-    from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
-
+def _connect(wrapper: type[Wrapper]) -> DockerClient:
     before = os.environ.get("DOCKER_HOST")
     try:
-        client = Wrapper(timeout=ANSWER_SECONDS).client
+        client = wrapper(timeout=ANSWER_SECONDS).client
     finally:
         # It writes there what it found elsewhere, which is not for other programs if the engine does not answer.
         if before is None:

@@ -250,7 +250,7 @@ def with_log(message: str, log: str) -> str:
 
 def text_of(path: Path) -> str:
     try:
-        return path.readtext_of(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -259,7 +259,7 @@ def _temporary_base(run_as: RunAs) -> Path:
     memory = Path("/dev/shm")  # noqa: S108 (the directory made there has mode 0700 and a random name)
     with suppress(OSError):
         room = os.statvfs(memory)
-        mounts = Path("/proc/self/mounts").readtext_of(encoding="utf-8", errors="replace")
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
         in_memory = any(line.split(" ")[1:3] == [str(memory), "tmpfs"] for line in mounts.splitlines())
         if in_memory and room.f_bavail * room.f_frsize >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
