@@ -127,20 +127,6 @@ def test_a_forked_child_neither_stops_the_server_nor_keeps_it_alive() -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_a_server_whose_supervisor_was_killed_is_stopped_all_the_same() -> None:
-    with start_ephemeral() as server:
-        data = data_directory(server.url)
-        pid = postmaster(data)
-        parent = subprocess.run(
-            ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True
-        )
-        os.kill(int(parent.stdout), signal.SIGKILL)
-        assert query(server.url, "select 1") == [(1,)]
-
-    assert not is_alive(pid)
-    assert not data.parent.exists()
-
-
 def test_the_death_of_a_server_is_described_in_one_line() -> None:
     with start_ephemeral() as server:
         data = data_directory(server.url)
