@@ -23,8 +23,11 @@ def test_every_usual_scheme_is_accepted(scheme: str) -> None:
     assert administrative_url(f"{scheme}://u:p@h:1") == "postgresql://u:p@h:1/postgres"
 
 
-def test_sqlalchemys_url_names_the_driver() -> None:
-    assert sqlalchemy_url("postgresql://u@h/d") == "postgresql+psycopg://u@h/d"
+def test_sqlalchemys_url_names_the_driver_and_its_repr_shows_no_password() -> None:
+    url = sqlalchemy_url("postgresql://u:hunter2%40@h/d?password=hunter2")
+
+    assert url == "postgresql+psycopg://u:hunter2%40@h/d?password=hunter2"
+    assert repr(url) == "'postgresql+psycopg://u:***@h/d?password=***'"
 
 
 @pytest.mark.parametrize(

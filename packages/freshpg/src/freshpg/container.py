@@ -9,7 +9,6 @@ import atexit
 import os
 import secrets
 import socket
-import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -221,9 +220,7 @@ def _start_reaper(pull_seconds: float) -> tuple[str, ...]:
         _reaper_connections.append(_connect_to_reaper())
     except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers raise their own; the run goes on)
         _end_reaper()
-        note = f"No reaper for the container, which will stay if this process is killed: {last_line(error)}"
-        print(note, file=sys.stderr, flush=True)  # noqa: T201  for a person
-        return (note,)
+        return (f"No reaper for the container, which will stay if this process is killed: {last_line(error)}",)
     atexit.register(_end_reaper)
     return ()
 

@@ -109,6 +109,16 @@ class Server:
         self.stop()
 
 
+class SecretURL(str):
+    """A URL whose `repr` shows no password; pytest prints the `repr` of values in failing tests."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        hidden = re.sub(r"(?<=password=)[^&]*", "***", self)
+        return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
+
+
 def libpq_variables() -> frozenset[str]:
     """Return the names of the environment variables that change how libpq connects."""
     options = (option.envvar for option in pq.Conninfo.parse(b""))
@@ -161,9 +171,9 @@ def database_url(url: str, name: str) -> str:
     return f"{scheme}://{netloc}/{quote(name, safe='')}" + (f"{question}{kept}" if kept else "")
 
 
-def sqlalchemy_url(url: str) -> str:
+def sqlalchemy_url(url: str) -> SecretURL:
     """Return a `postgresql://` URL in the form that makes SQLAlchemy use psycopg 3."""
-    return re.sub(r"^postgresql://", "postgresql+psycopg://", url)
+    return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
 
 
 def administrative_url(url: str) -> str:
