@@ -120,7 +120,7 @@ def test_a_full_disk_is_told_as_what_it_is(temporary: Path) -> None:
     )
     assert "No space left on device" in told
     assert in_private(SMALL_MEMORY, temporary).startswith(str(temporary))
-    assert list((temporary / "cache").rglob("PG_VERSION"))
+    assert list((temporary / "cache").rglob("data.tar"))
 
     assert "No space left on device" in in_private(full, temporary)
 

@@ -181,7 +181,7 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     assert (used == hidden.bin) == (user.uid is None)
 
 
-@pytest.mark.parametrize("fault", ["damaged", "open to others", "read-only", "a file"])
+@pytest.mark.parametrize("fault", ["truncated", "empty", "open to others", "read-only", "a file"])
 def test_a_cache_that_cannot_be_used_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
 ) -> None:
@@ -193,13 +193,15 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
         # A symbolic link to nowhere can be neither read nor replaced by a directory, by root either.
         (place / "cache").symlink_to("/proc/nonexistent")
     else:
-        start_ephemeral().stop()
-        (entry / "data" / "global" / "pg_control").write_bytes(b"nonsense")
-        if fault == "open to others":
-            entry.chmod(0o755)
+        entry.mkdir(parents=True, mode=0o755 if fault == "open to others" else 0o700)
+        # Two blocks of zeros are an empty archive: it can be extracted, and no server starts from it.
+        (entry / "data.tar").write_bytes(b"trunc" if fault == "truncated" else bytes(1024))
+        (entry / "password").write_text("known", encoding="utf-8")
 
     with start_ephemeral() as server:
         assert query(server.url, "select 1") == [(1,)]
+    if entry.exists():
+        assert (entry / "data.tar").stat().st_size > 1024 or fault == "open to others"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

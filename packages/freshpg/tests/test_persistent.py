@@ -3,7 +3,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -130,25 +129,6 @@ def test_a_killed_owner_takes_its_server_along_and_the_data_stay(directory: Path
     assert not is_alive(pid)
 
 
-def test_a_server_whose_supervisor_was_killed_is_found_running(directory: Path) -> None:
-    with owner(OWNER, str(directory)) as (process, url):
-        pid = postmaster(directory / "data")
-        parent = subprocess.run(
-            ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True
-        )
-        os.kill(int(parent.stdout), signal.SIGKILL)
-        process.kill()
-        process.wait(10)
-    try:
-        with start_persistent(directory) as server:
-            assert server.url == url
-        assert is_alive(pid)
-    finally:
-        os.kill(pid, signal.SIGINT)
-        while is_alive(pid):
-            time.sleep(0.05)
-
-
 def test_a_server_that_was_killed_recovers(directory: Path) -> None:
     with start_persistent(directory) as server:
         query(server.url, "create table kept as select 42 as answer")
@@ -179,17 +159,6 @@ def test_a_copy_of_a_directory_whose_server_runs_has_a_server_of_its_own(directo
         assert running(copy) is None
         with start_persistent(copy) as other:
             assert other.url != server.url
-
-
-def test_data_that_a_killed_run_left_half_made_are_made_again(directory: Path) -> None:
-    making = directory / "data.making"
-    making.mkdir(parents=True)
-    (making / "PG_VERSION").write_text("18\n", encoding="utf-8")
-    (directory / "password").write_text("of the killed run\n", encoding="utf-8")
-
-    with start_persistent(directory) as server:
-        assert query(server.url, "select 1") == [(1,)]
-    assert not making.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can reach the data of another user")

@@ -175,16 +175,6 @@ def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(running: 
     query(running.url, 'drop role "no Rights"')
 
 
-@pytest.mark.parametrize("request_", ["dokcer", "host=h password=hunter2", ""])
-def test_an_unknown_request_is_refused_without_showing_it(request_: str) -> None:
-    with pytest.raises(PostgresUnavailable) as refusal:
-        choose(request_, named_by="TEST_DATABASE_URL")
-
-    assert str(refusal.value) == (
-        "TEST_DATABASE_URL has to be auto, docker, embedded or a URL that begins with postgresql://."
-    )
-
-
 @pytest.mark.parametrize("text", ["soon", "nan", "inf", "-1"])
 def test_a_pull_time_that_is_not_a_number_of_seconds_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str

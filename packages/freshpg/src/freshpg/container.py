@@ -220,7 +220,9 @@ def _start_reaper(pull_seconds: float) -> tuple[str, ...]:
         _reaper_connections.append(_connect_to_reaper())
     except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers raise their own; the run goes on)
         _end_reaper()
-        return (f"No reaper for the container, which will stay if this process is killed: {last_line(error)}",)
+        return (
+            f"No reaper for the container, which will stay if this process is killed: {last_line(error)}",
+        )
     atexit.register(_end_reaper)
     return ()
 
