@@ -33,7 +33,6 @@ class Postmaster(NamedTuple):
     """What a server writes about itself into `postmaster.pid` in its data directory."""
 
     pid: int
-    port: int
     is_ready: bool
 
 
@@ -41,7 +40,7 @@ def read_postmaster(data: Path) -> Postmaster | None:
     """Read `postmaster.pid`; None if it is not there or not complete. A crash may have left it."""
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        return Postmaster(int(lines[0]), int(lines[3]), lines[7].strip() == "ready")
+        return Postmaster(int(lines[0]), lines[7].strip() == "ready")
     except (OSError, ValueError, IndexError):
         return None
 
