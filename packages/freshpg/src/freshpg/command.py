@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,18 @@ from .server import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .server import Server
     from .server_selection import Choice
 
-_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+_LIBPQ = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+}
 _NOT_FOUND = 127
 
 
@@ -39,7 +45,9 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
     ended gives 128 and the signal's number, as in a shell. Raises PostgresUnavailable.
     """
     ours = isinstance(source, Path) or source.kind != "given"
-    with without_libpq_variables() if ours else nullcontext(), serving(source) as server:
+    with without_libpq_variables() if ours else nullcontext(), _start(source) as server:
+        for note in server.notes:
+            tell(note)
         try:
             url = ensure_database(server.url, database)
         except psycopg.Error as error:
@@ -48,25 +56,22 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
         return supervise(command, database_environment(url))
 
 
+def _start(source: Choice | Path) -> Server:
+    """Start a server, announced on stderr."""
+    if isinstance(source, Path):
+        server = start_persistent(source)
+        tell(f"PostgreSQL {server.version}, embedded, in {source}")
+        return server
+    tell(source.announcement)
+    return source.start()
+
+
 def database_environment(url: str) -> dict[str, str]:
     """Return the variables by which programs find the database of a URL: DATABASE_URL, and libpq's."""
     known = psycopg.conninfo.conninfo_to_dict(url)
     return {"DATABASE_URL": url} | {
         variable: str(known[name]) for name, variable in _LIBPQ.items() if known.get(name) is not None
     }
-
-
-@contextmanager
-def serving(source: Choice | Path) -> Iterator[Server]:
-    """Lend a server from a choice or a persistent directory, announced on stderr, and stop it afterwards."""
-    if not isinstance(source, Path):
-        tell(source.announcement)
-    with start_persistent(source) if isinstance(source, Path) else source.start() as server:
-        if isinstance(source, Path):
-            tell(f"PostgreSQL {server.version}, embedded, in {source}")
-        for note in server.notes:
-            tell(note)
-        yield server
 
 
 def supervise(command: Sequence[str], environment: dict[str, str]) -> int:

@@ -6,9 +6,9 @@ Importing this module imports docker and testcontainers: it is imported when a c
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
 import socket
-import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.labels import LABEL_SESSION_ID, SESSION_ID
 
 from .binaries import temporary_initdb_arguments
-from .docker_client import find_engine, have_image
-from .embedded import accepts_tcp, death_line
+from .docker_client import engine_address, find_engine, have_image
+from .embedded import accepts_tcp, death_line, with_log
 from .server import (
     ADMINISTRATIVE_DATABASE,
     SUPERUSER,
@@ -86,7 +86,13 @@ def start_container(image: str, version: str, settings: Sequence[str], pull_seco
             remove()
             raise
     return Server(
-        url, version, "docker", on_stop=remove, on_leave=leave, on_death=lambda: _describe_death(container), notes=notes
+        url,
+        version,
+        "docker",
+        on_stop=remove,
+        on_leave=leave,
+        on_death=lambda: _describe_death(container),
+        notes=notes,
     )
 
 
@@ -122,15 +128,16 @@ def _wait_until_ready(container: DockerContainer, image: str, password: str) -> 
             next_look = time.monotonic() + _LOOK_SECONDS
         try:
             # The port may not be mapped yet although the container runs.
-            url = url or local_url(container.get_exposed_port(PORT), password, host=container.get_container_host_ip())
+            url = url or local_url(
+                container.get_exposed_port(PORT), password, host=container.get_container_host_ip()
+            )
             with connect_to_own(url, seconds=2) as connection:
                 return url, connected_version(connection)
         except (psycopg.OperationalError, ConnectionError, TimeoutError, StopIteration) as error:
             refusal = last_line(error)
         time.sleep(_POLL_SECONDS)
-    raise PostgresUnavailable(
-        f"The container of {image} accepted no connection within {START_SECONDS:.0f} s ({refusal}).{_log(container)}"
-    )
+    message = f"The container of {image} accepted no connection within {START_SECONDS:.0f} s ({refusal})."
+    raise PostgresUnavailable(with_log(message, _log(container)))
 
 
 def _look_whether_it_ended(container: DockerContainer, image: str) -> None:
@@ -139,30 +146,31 @@ def _look_whether_it_ended(container: DockerContainer, image: str) -> None:
     except NotFound:
         raise PostgresUnavailable(f"The container of {image} was removed while it started.") from None
     if container.status in ("exited", "dead"):
-        raise PostgresUnavailable(f"The container of {image} stopped while it started.{_log(container)}")
+        raise PostgresUnavailable(
+            with_log(f"The container of {image} stopped while it started.", _log(container))
+        )
 
 
 def _log(container: DockerContainer) -> str:
-    text = container.get_wrapped_container().logs(tail=_LOG_LINES).decode(errors="replace").strip()
-    tail = "\n".join(f"  {line}" for line in text.splitlines())
-    return f" Its log ends:\n{tail}" if tail else ""
+    log: bytes = container.get_wrapped_container().logs(tail=_LOG_LINES)
+    return log.decode(errors="replace")
 
 
 def _describe_death(container: DockerContainer) -> str | None:
     deadline = time.monotonic() + _NOTICE_SECONDS
     try:
+        container.reload()
         # A client notices the end sooner than the engine does.
-        while container.reload() is None and container.status == "running" and time.monotonic() < deadline:
-            if accepts_tcp(container.get_container_host_ip(), container.get_exposed_port(PORT)):
+        while container.status == "running":
+            place = (container.get_container_host_ip(), container.get_exposed_port(PORT))
+            if accepts_tcp(*place) or time.monotonic() > deadline:
                 return None
             time.sleep(_POLL_SECONDS)
-        if container.status == "running":
-            return None
-        wrapped = container.get_wrapped_container()
-        state = wrapped.attrs["State"]
+            container.reload()
+        state = container.get_wrapped_container().attrs["State"]
         memory = ", out of memory" if state.get("OOMKilled") else ""
-        log = wrapped.logs(tail=_LOG_LINES).decode(errors="replace")
-        return death_line(f"The PostgreSQL container ended with exit status {state.get('ExitCode')}{memory}", log)
+        what = f"The PostgreSQL container ended with exit status {state.get('ExitCode')}{memory}"
+        return death_line(what, _log(container))
     except NotFound:
         return "The PostgreSQL container was removed."
     except (DockerException, OSError, StopIteration):
@@ -171,18 +179,30 @@ def _describe_death(container: DockerContainer) -> str | None:
 
 @contextmanager
 def _configured() -> Iterator[None]:
-    """Have testcontainers look often, and find its reaper's image under a prefix (TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX).
+    """Have testcontainers look often, and find its reaper's image under TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX.
 
     With a prefix, testcontainers 4.15 does not recognise its own reaper and starts reapers for reapers without end.
     """
     config = testcontainers_config
-    before = (config.ryuk_image, config.hub_image_name_prefix, config.sleep_time, config.max_tries, config.ryuk_disabled)
+    before = (
+        config.ryuk_image,
+        config.hub_image_name_prefix,
+        config.sleep_time,
+        config.max_tries,
+        config.ryuk_disabled,
+    )
     config.ryuk_image, config.hub_image_name_prefix = config.hub_image_name_prefix + config.ryuk_image, ""
     config.sleep_time, config.max_tries = 0.05, round(START_SECONDS / 0.05)
+    address, _ = engine_address()
+    if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
+        # testcontainers would find it with a client that it does not close.
+        config.ryuk_docker_socket = address.removeprefix("unix://")
     try:
         yield
     finally:
-        config.ryuk_image, config.hub_image_name_prefix, config.sleep_time, config.max_tries, disabled = before
+        config.ryuk_image, config.hub_image_name_prefix, config.sleep_time, config.max_tries, disabled = (
+            before
+        )
         config.ryuk_disabled = disabled
 
 
@@ -200,9 +220,9 @@ def _start_reaper(pull_seconds: float) -> tuple[str, ...]:
         _reaper_connections.append(_connect_to_reaper())
     except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers raise their own; the run goes on)
         _end_reaper()
-        note = f"No reaper for the container, which will stay if this process is killed: {last_line(error)}"
-        print(note, file=sys.stderr, flush=True)  # noqa: T201  for a person
-        return (note,)
+        return (
+            f"No reaper for the container, which will stay if this process is killed: {last_line(error)}",
+        )
     atexit.register(_end_reaper)
     return ()
 

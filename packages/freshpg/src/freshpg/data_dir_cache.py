@@ -47,7 +47,9 @@ def copy(entry: Path, data: Path) -> str | None:
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             return None
         password = (entry / "password").read_text(encoding="utf-8")
-        _copy(entry / "data", data)
+        data.mkdir(mode=0o700)
+        # -o: as files of whoever extracts them.
+        _tar("-x", "-o", "-f", str(entry / "data.tar"), "-C", str(data))
         os.utime(entry)
     except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         shutil.rmtree(data, ignore_errors=True)
@@ -63,7 +65,7 @@ def keep(entry: Path, data: Path, password: str) -> None:
         _remove_old(entry.parent)
         try:
             making.mkdir(mode=0o700)
-            _copy(data, making / "data")
+            _tar("-c", "-f", str(making / "data.tar"), "-C", str(data), ".")
             (making / "password").write_text(password, encoding="utf-8")
             discard(entry)
             making.rename(entry)
@@ -75,9 +77,9 @@ def discard(entry: Path) -> None:
     shutil.rmtree(entry, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    # Twice as fast as shutil.copytree.
-    subprocess.run(["cp", "-R", source, target], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+def _tar(*arguments: str) -> None:
+    # From one file, by a program: four times as fast as shutil.copytree, and twice as fast as cp.
+    subprocess.run(["tar", *arguments], check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 def _remove_old(directory: Path) -> None:

@@ -13,7 +13,6 @@ import re
 import socket
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
+    from testcontainers.core.docker_client import DockerClient as Wrapper
 
 ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 15.0
@@ -33,7 +33,7 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 OLDEST_TESTCONTAINERS = (4, 15)
 _INSTALL = "pip install --upgrade 'freshpg[docker]'"
 
-Problem = Literal["no answer", "no permission", "bad address", "no context", "not installed", "too old", "bad settings"]
+Problem = Literal["no answer", "no permission", "no context", "not installed", "too old", "bad settings"]
 
 _T = TypeVar("_T")
 
@@ -65,22 +65,23 @@ def find_engine() -> Engine:
     It is looked for as testcontainers does: `tc.host` in ~/.testcontainers.properties, DOCKER_HOST, the docker
     command's context, the usual socket.
     """
+    _check_testcontainers()
     address, named_by = engine_address()
     # As the docker command does, and docker-py does not: a proxy never leads to this machine.
     _go_direct_to_loopback(address)
     if address.startswith("unix://"):
         _look_at_socket(address, named_by)
-    _check_testcontainers()
     try:
-        client = within(ANSWER_SECONDS, _connect, "asking Docker")
-    except (ImportError, RuntimeError) as error:
-        raise EngineUnavailable(f"testcontainers cannot be imported ({error})", "not installed") from None
-    except _SettingsError as error:
-        reason = f"testcontainers cannot read its settings (TC_* and TESTCONTAINERS_* variables): {error}"
-        raise EngineUnavailable(reason, "bad settings") from None
-    except ValueError:
-        reason = f"Docker's address {without_user(address)}{_as_named(named_by)} is malformed"
-        raise EngineUnavailable(reason, "bad address", address, named_by) from None
+        # Not within the deadline: it takes a second or two on a busy machine.
+        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
+
+        client = within(ANSWER_SECONDS, lambda: _connect(Wrapper), "asking Docker")
+    except (ImportError, RuntimeError, ValueError) as error:
+        # A variable TC_* or TESTCONTAINERS_* that it cannot read as it is imported, a malformed address, no home.
+        reason = (
+            f"testcontainers cannot use its settings or Docker's address {_shown(address, named_by)}: {error}"
+        )
+        raise EngineUnavailable(reason, "bad settings", address, named_by) from None
     except Exception:  # noqa: BLE001 (docker, requests and urllib3 each raise their own)
         raise _no_answer(address, named_by) from None
     return Engine(client, address, named_by)
@@ -96,7 +97,6 @@ def engine_address() -> tuple[str, str]:
     context, named_by = _context()
     if context in ("", "default"):
         return DEFAULT_SOCKET, ""
-    _check_testcontainers()
     from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow, and rarely needed)
 
     found = ContextAPI.get_context(context)
@@ -104,11 +104,6 @@ def engine_address() -> tuple[str, str]:
         reason = f"there is no Docker context {context!r}, which {named_by} names"
         raise EngineUnavailable(reason, "no context", named_by=named_by)
     return str(found.Host or DEFAULT_SOCKET), f"the Docker context {context}"
-
-
-def without_user(address: str) -> str:
-    """Return an engine's address without the user and password of a login."""
-    return re.sub(r"//[^/\s]*@", "//", address)
 
 
 def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
@@ -140,7 +135,10 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
 
     A pull is announced on stderr. Raises PostgresUnavailable if it fails or takes longer than this.
     """
-    from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415 (the client exists, so it is loaded)
+    from docker.errors import (  # type: ignore[import-untyped] # noqa: PLC0415 (the client exists, so it is loaded)
+        DockerException,
+        ImageNotFound,
+    )
 
     # Each read has this deadline.
     client.api.timeout = max(seconds, LOOK_SECONDS)
@@ -151,8 +149,7 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
     def pull() -> None:
-        repository, tag = _split(image)
-        for event in client.api.pull(repository, tag=tag, stream=True, decode=True):
+        for event in client.api.pull(image, stream=True, decode=True):
             if "error" in event:
                 raise DockerException(str(event["error"]))
 
@@ -161,9 +158,7 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
             return within(LOOK_SECONDS, look, f"looking for the image {image}")
         except ImageNotFound:
             print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
-        started = time.monotonic()
         within(seconds, pull, f"pulling {image}")
-        print(f"Pulled {image} in {time.monotonic() - started:.0f} s.", file=sys.stderr, flush=True)  # noqa: T201  for a person
         return within(LOOK_SECONDS, look, f"looking for the image {image}")
     except TimeoutError as error:
         raise PostgresUnavailable(f"{error}.", reason=str(error)) from None
@@ -173,18 +168,10 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
         raise PostgresUnavailable(f"{reason}.", reason=reason) from None
 
 
-class _SettingsError(Exception):
-    """testcontainers read a setting as it was imported, and refused it."""
-
-
-def _connect() -> DockerClient:
-    try:
-        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
-    except ValueError as error:
-        raise _SettingsError(str(error)) from None
+def _connect(wrapper: type[Wrapper]) -> DockerClient:
     before = os.environ.get("DOCKER_HOST")
     try:
-        client = Wrapper(timeout=ANSWER_SECONDS).client
+        client = wrapper(timeout=ANSWER_SECONDS).client
     finally:
         # It writes there what it found elsewhere, which is not for other programs if the engine does not answer.
         if before is None:
@@ -196,12 +183,13 @@ def _connect() -> DockerClient:
 
 
 def _no_answer(address: str, named_by: str) -> EngineUnavailable:
-    reason = f"Docker does not answer at {without_user(address)}{_as_named(named_by)}"
+    reason = f"Docker does not answer at {_shown(address, named_by)}"
     return EngineUnavailable(reason, "no answer", address, named_by)
 
 
-def _as_named(named_by: str) -> str:
-    return f" ({named_by})" if named_by else ""
+def _shown(address: str, named_by: str) -> str:
+    """Return an engine's address without the user and password of a login, and what names it."""
+    return re.sub(r"//[^/\s]*@", "//", address) + (f" ({named_by})" if named_by else "")
 
 
 def _look_at_socket(address: str, named_by: str) -> None:
@@ -209,8 +197,12 @@ def _look_at_socket(address: str, named_by: str) -> None:
         probe.settimeout(ANSWER_SECONDS)
         try:
             probe.connect(address.removeprefix("unix://"))
+            # docker-py would leave its socket open if no answer came.
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            if not probe.recv(1):
+                raise _no_answer(address, named_by)
         except PermissionError:
-            reason = f"this user may not open Docker's socket {address}{_as_named(named_by)}"
+            reason = f"this user may not open Docker's socket {_shown(address, named_by)}"
             raise EngineUnavailable(reason, "no permission", address, named_by) from None
         except OSError:
             raise _no_answer(address, named_by) from None
@@ -258,13 +250,3 @@ def _go_direct_to_loopback(address: str) -> None:
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if host in ("127.0.0.1", "::1", "localhost") and host not in known.split(","):
         os.environ["no_proxy"] = f"{known},{host}" if known else host
-
-
-def _split(image: str) -> tuple[str, str | None]:
-    """Split a reference into repository and tag, minding ports and digests."""
-    if "@" in image:
-        return image, None
-    repository, colon, tag = image.rpartition(":")
-    if not colon or "/" in tag:
-        return image, "latest"
-    return repository, tag

@@ -40,7 +40,7 @@ _PORT_ATTEMPTS = 5
 _ROOM_BYTES = 512 * 1024 * 1024
 _LOG_LINES = 20
 _DEATH_LOG_LINES = 3
-_NOTICE_SECONDS = 2.0
+_SOON_SECONDS, _NOTICE_SECONDS = 0.1, 2.0
 """For the supervisor to notice the end of the server, after a client did."""
 
 
@@ -123,7 +123,9 @@ def start(supervisor: SupervisorClient, cluster: Cluster, *, new_password: str |
                 connection.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password)))
                 url = local_url(port, new_password)
     except psycopg.Error as error:
-        raise PostgresUnavailable(f"The embedded PostgreSQL refuses connections: {last_line(error)}.") from None
+        raise PostgresUnavailable(
+            f"The embedded PostgreSQL refuses connections: {last_line(error)}."
+        ) from None
     return Server(
         url,
         version,
@@ -147,7 +149,9 @@ def _serve(supervisor: SupervisorClient, cluster: Cluster) -> int:
             if postmaster is not None and postmaster.pid == pid and postmaster.is_ready:
                 return port
             if time.monotonic() > deadline:
-                raise PostgresUnavailable(_failure(f"it was not ready within {START_SECONDS:.0f} s", cluster.log))
+                raise PostgresUnavailable(
+                    _failure(f"it was not ready within {START_SECONDS:.0f} s", cluster.log)
+                )
             time.sleep(_POLL_SECONDS)
         if free_port(port) == port:
             break
@@ -174,15 +178,19 @@ def initialise(
     if answer.returncode != 0:
         said = (answer.stdout + answer.stderr).decode(errors="replace")
         reason = f"initdb ended with exit status {answer.returncode}"
-        raise PostgresUnavailable(_with_log(f"The embedded PostgreSQL did not start: {reason}.", said))
+        raise PostgresUnavailable(with_log(f"The embedded PostgreSQL did not start: {reason}.", said))
 
 
 def runnable(binaries: Binaries, run_as: RunAs, programs: Path) -> Binaries:
     """Return the programs, or a copy of them in the directory `programs` if the user cannot run them where they are."""
-    if (run_as.uid is None and not run_as.prefix) or run_as.works((binaries.program("postgres"), "--version")):
+    if (run_as.uid is None and not run_as.prefix) or run_as.works(
+        (binaries.program("postgres"), "--version")
+    ):
         return binaries
     if not binaries.may_be_copied:
-        raise PostgresUnavailable(f"The account that PostgreSQL runs as cannot run {binaries.program('postgres')}.")
+        raise PostgresUnavailable(
+            f"The account that PostgreSQL runs as cannot run {binaries.program('postgres')}."
+        )
     installation = binaries.bin.parent
     root = installation.parent.parent
     target = programs / binaries.version
@@ -216,10 +224,12 @@ def accepts_tcp(host: str, port: int) -> bool:
 
 
 def _describe_death(supervisor: SupervisorClient, port: int, log: Path) -> str | None:
-    ended = supervisor.ended(0.0 if accepts_tcp("127.0.0.1", port) else _NOTICE_SECONDS)
+    ended = supervisor.ended(_SOON_SECONDS)
+    if ended is None and not accepts_tcp("127.0.0.1", port):
+        ended = supervisor.ended(_NOTICE_SECONDS)
     if ended is None:
         return None
-    return death_line(f"The embedded PostgreSQL server ended with {ended}", _text(log))
+    return death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
 
 def death_line(what: str, log: str) -> str:
@@ -229,15 +239,16 @@ def death_line(what: str, log: str) -> str:
 
 
 def _failure(reason: str, log: Path) -> str:
-    return _with_log(f"The embedded PostgreSQL did not start: {reason}.", _text(log))
+    return with_log(f"The embedded PostgreSQL did not start: {reason}.", text_of(log))
 
 
-def _with_log(message: str, log: str) -> str:
+def with_log(message: str, log: str) -> str:
+    """Return the message followed by the last lines of a log."""
     tail = "\n".join(f"  {line}" for line in log.strip().splitlines()[-_LOG_LINES:])
     return f"{message} Its log ends:\n{tail}" if tail else message
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

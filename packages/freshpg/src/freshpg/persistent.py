@@ -8,14 +8,13 @@ but its owner ever stops it.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -35,11 +34,11 @@ ANSWER_SECONDS = 10.0
 """For a server that runs already: it may be slow, or on its way out after its owner was killed."""
 _RETRY_SECONDS = 0.1
 _SETTINGS = ("max_connections=200",)
-_ELSEWHERE = Path("/var/lib/embedded-postgres")
-"""For the data of root, if the server's account cannot reach the directory."""
 
 
-def start_persistent(directory: Path, binaries: Binaries | None = None, run_as: RunAs | None = None) -> Server:
+def start_persistent(
+    directory: Path, binaries: Binaries | None = None, run_as: RunAs | None = None
+) -> Server:
     """Start the server whose data are in `directory`, or connect to it if another process runs it.
 
     On first use the directory is initialised: a superuser `postgres`, whose password is in the file `password` of
@@ -57,7 +56,7 @@ def start_persistent(directory: Path, binaries: Binaries | None = None, run_as: 
                 return found
             lock = found
         try:
-            return _start(home, binaries or find_binaries(), run_as or home.owner() or preferred_user(), lock)
+            return _start(home, binaries or find_binaries(), run_as or preferred_user(), lock)
         finally:
             # The supervisor and the server have inherited it.
             os.close(lock)
@@ -73,7 +72,7 @@ def running(directory: Path) -> Server | None:
 
 
 def _start(home: _Home, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
-    notes = home.prepare(binaries, run_as)
+    home.prepare(binaries, run_as)
     data = home.data.resolve()
     supervisor = SupervisorClient(lock=lock)
     try:
@@ -85,8 +84,9 @@ def _start(home: _Home, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
             initialise(programs, run_as, making, initdb_arguments(binaries.major), home.password())
             making.rename(data)
         home.log.unlink(missing_ok=True)
-        server = start(supervisor, Cluster(programs, run_as, data, home.log, _SETTINGS, home.password(), home.port()))
-        server.notes = notes
+        server = start(
+            supervisor, Cluster(programs, run_as, data, home.log, _SETTINGS, home.password(), home.port())
+        )
         home.remember(server)
     except OSError as error:
         supervisor.stop()
@@ -126,7 +126,9 @@ class _Home:
         try:
             lock = self._lock.open("w", encoding="utf-8")
         except PermissionError:
-            raise PostgresUnavailable(f"{self.directory} belongs to another user; use another directory.") from None
+            raise PostgresUnavailable(
+                f"{self.directory} belongs to another user; use another directory."
+            ) from None
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -153,7 +155,9 @@ class _Home:
 
     def server(self) -> Server:
         """Return the server that runs, without asking it anything."""
-        return Server(local_url(self.port(), self.password()), str(self._remembered().get("version", "")), "embedded")
+        return Server(
+            local_url(self.port(), self.password()), str(self._remembered().get("version", "")), "embedded"
+        )
 
     def connect_or_take(self) -> Server | int:
         """Return the server that runs once it accepts connections, or the lock once the server has ended."""
@@ -190,45 +194,29 @@ class _Home:
         return known if isinstance(known, dict) else {}
 
     def remember(self, server: Server) -> None:
-        """Write down what other processes have to know, and leave the files that root made to the directory's owner."""
-        port = urlsplit(server.url).port
-        _write(self._known, json.dumps({"port": port, "version": server.version}))
-        if os.geteuid() == 0:
-            owner = self.directory.stat()
-            for file in (self.log, self._password, self._known, self._lock, self._running):
-                os.chown(file, owner.st_uid, owner.st_gid)
+        """Write down what other processes have to know."""
+        _write(self._known, json.dumps({"port": urlsplit(server.url).port, "version": server.version}))
 
-    def owner(self) -> RunAs | None:
-        """Return the ordinary user whose data these are, if root is to serve them: they stay that user's."""
-        if os.geteuid() != 0 or not self.data.exists():
-            return None
-        found = self.data.stat()
-        if found.st_uid in (user.owner[0] for user in possible_users()):
-            return None
-        return RunAs("owner", uid=found.st_uid, gid=found.st_gid)
-
-    def prepare(self, binaries: Binaries, run_as: RunAs) -> tuple[str, ...]:
-        """Make sure that the data can be used, or made where the server's user reaches them; return notes."""
-        notes = []
-        if self.data.is_symlink() and not self.data.exists():
-            notes.append(f"{self.data} pointed to {self.data.readlink()}, which is gone; the data are created again.")
-            self.data.unlink()
-        if self.data.exists():
-            self._check(binaries, run_as)
-            return tuple(notes)
+    def prepare(self, binaries: Binaries, run_as: RunAs) -> None:
+        """Make sure that the data can be used or made; raise PostgresUnavailable."""
         if not run_as.can_enter(self.directory):
-            digest = hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:12]
-            elsewhere = _ELSEWHERE / f"{self.directory.name}-{digest}"
-            shutil.rmtree(elsewhere, ignore_errors=True)
-            elsewhere.mkdir(parents=True)
-            for path in (_ELSEWHERE, elsewhere):
-                path.chmod(0o755)
-            self.data.symlink_to(elsewhere / "data")
-            notes.append(f"The account {run_as.name} cannot reach {self.directory}: the data are in {elsewhere}.")
-        _write(self._password, secrets.token_urlsafe(24))
-        return tuple(notes)
+            raise PostgresUnavailable(
+                f"The account {run_as.name}, which PostgreSQL runs as for root, cannot reach {self.directory}; "
+                "use a directory that it can reach, or run as an ordinary user."
+            )
+        if self.data.exists():
+            self._check(binaries)
+            run_as.give(self.data)
+        else:
+            _write(self._password, secrets.token_urlsafe(24))
 
-    def _check(self, binaries: Binaries, run_as: RunAs) -> None:
+    def _check(self, binaries: Binaries) -> None:
+        owner = self.data.stat().st_uid
+        if owner not in (user.owner[0] for user in possible_users()):
+            raise PostgresUnavailable(
+                f"The data in {self.directory} belong to another user (uid {owner}); run as that user, or use another "
+                "directory."
+            )
         major = _text(self.data / "PG_VERSION").strip()
         if major and major != str(binaries.major):
             raise PostgresUnavailable(
@@ -238,17 +226,6 @@ class _Home:
         if not self.password():
             raise PostgresUnavailable(
                 f"The file `password` is missing from {self.directory}; remove the directory to start again."
-            )
-        owner = self.data.stat().st_uid
-        if os.geteuid() == 0:
-            run_as.give(self.data.resolve())
-        elif owner != os.geteuid():
-            raise PostgresUnavailable(
-                f"The data in {self.directory} belong to another user (uid {owner}); use another directory."
-            )
-        if not run_as.can_enter(self.data):
-            raise PostgresUnavailable(
-                f"The account that PostgreSQL runs as cannot reach {self.directory}; move it, or run as its owner."
             )
 
 

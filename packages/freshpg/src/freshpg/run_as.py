@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import pwd
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _SUCCEED = ("/bin/sh", "-c", "exit 0")
-_NSS_WRAPPER = ("/usr/lib*/libnss_wrapper.so*", "/usr/lib/*/libnss_wrapper.so*", "/usr/local/lib/libnss_wrapper.so*")
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class RunAs:
     uid: int | None = None
     gid: int | None = None
     """The account to change to, if any."""
-    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def owner(self) -> tuple[int, int]:
@@ -44,9 +41,14 @@ class RunAs:
         """Run a program to its end; the options are those of `subprocess.run`."""
         if self.uid is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
-        environment = server_environment() | self.environment
-        command = [*self.prefix, *command]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, cwd="/", env=environment, check=False, **options)
+        return subprocess.run(
+            [*self.prefix, *command],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env=server_environment(),
+            check=False,
+            **options,
+        )
 
     def works(self, command: Sequence[str] = _SUCCEED) -> bool:
         """Tell whether the command runs as this user and succeeds."""
@@ -79,8 +81,7 @@ def possible_users() -> tuple[RunAs, ...]:
     """Return the users that a server can run as here, the preferred one first.
 
     For root, a user namespace is preferred: the files stay root's. If the kernel or a container's profile refuses it,
-    the account nobody serves. A user without an entry in /etc/passwd is mapped to nobody in a namespace, or gets an
-    entry by nss_wrapper.
+    the account nobody serves. A user without an entry in /etc/passwd is mapped to nobody in a namespace.
     """
     uid = os.geteuid()
     if uid != 0 and _has_entry(uid):
@@ -90,11 +91,9 @@ def possible_users() -> tuple[RunAs, ...]:
     if sys.platform == "linux" and nobody is not None:
         mapping = (f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
         found.append(RunAs("namespace", ("unshare", "--user", *mapping, "--")))
-    if uid != 0:
-        found += _wrapped(uid)
-    elif nobody is not None:
+    if uid == 0 and nobody is not None:
         # macOS numbers nobody -2; getpwnam gives the unsigned value, as the kernel wants it.
-        found.append(RunAs("account", uid=nobody.pw_uid, gid=nobody.pw_gid))
+        found.append(RunAs("nobody", uid=nobody.pw_uid, gid=nobody.pw_gid))
     return tuple(each for each in found if each.works())
 
 
@@ -108,8 +107,8 @@ def preferred_user() -> RunAs:
             "run this as an ordinary user."
         )
     raise PostgresUnavailable(
-        f"User id {uid} has no entry in /etc/passwd, which initdb needs; add one "
-        f"(echo 'app:x:{uid}:{os.getegid()}::/tmp:/bin/sh' >> /etc/passwd), or install libnss-wrapper."
+        f"User id {uid} has no entry in /etc/passwd, which initdb needs, and user namespaces are not allowed here; "
+        f"add one: echo 'app:x:{uid}:{os.getegid()}::/tmp:/bin/sh' >> /etc/passwd"
     )
 
 
@@ -126,18 +125,3 @@ def _nobody() -> pwd.struct_passwd | None:
         return pwd.getpwnam("nobody")
     except KeyError:
         return None
-
-
-def _wrapped(uid: int) -> list[RunAs]:
-    """Return this user with a passwd entry made by nss_wrapper, if its library is installed."""
-    library = next((path for pattern in _NSS_WRAPPER for path in glob.glob(pattern)), None)  # noqa: PTH207 (absolute)
-    if library is None:
-        return []
-    # nss_wrapper reads a file; this one holds nothing but the user's number and stays for later runs.
-    passwd = Path(f"/tmp/freshpg-passwd-{uid}")  # noqa: S108 (read only if it is this user's own, checked below)
-    if not passwd.exists():
-        passwd.write_text(f"postgres:x:{uid}:{os.getegid()}::/tmp:/bin/sh\n", encoding="utf-8")
-    if passwd.lstat().st_uid != uid:
-        return []
-    variables = {"LD_PRELOAD": library, "NSS_WRAPPER_PASSWD": str(passwd), "NSS_WRAPPER_GROUP": "/etc/group"}
-    return [RunAs("nss_wrapper", environment=variables)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg import pq, sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Kind = Literal["given", "docker", "embedded"]
 
@@ -183,7 +185,9 @@ def administrative_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     hint = "write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password percent-encoded"
     if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise PostgresUnavailable(f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}.")
+        raise PostgresUnavailable(
+            f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}."
+        )
     plain = f"postgresql://{rest}"
     try:
         parts = urlsplit(plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from dataclasses import dataclass, field
@@ -75,7 +74,9 @@ def choose(
     as `name=value`, the same for Docker and embedded.
     """
     seconds = _pull_seconds(pull_seconds)
-    if wrong := next((text for text in settings if not text.partition("=")[0].strip() or "=" not in text), None):
+    if wrong := next(
+        (text for text in settings if not text.partition("=")[0].strip() or "=" not in text), None
+    ):
         raise PostgresUnavailable(f"A server setting has to be name=value: {wrong!r}.")
     if request == "docker":
         return _pinned("docker", named_by, lambda why: _docker(image, seconds, settings, why))
@@ -103,15 +104,14 @@ def choose(
 
 
 def _pull_seconds(asked: float | None) -> float:
-    name, text = "pull_seconds", str(asked)
-    if asked is None:
-        name, text = PULL_VARIABLE, os.environ.get(PULL_VARIABLE) or str(PULL_SECONDS)
+    text = os.environ.get(PULL_VARIABLE) or str(PULL_SECONDS) if asked is None else str(asked)
     try:
         seconds = float(text)
     except ValueError:
-        seconds = math.nan
+        seconds = -1.0
+    # A deadline that threads can wait for, and no NaN.
     if not 0 <= seconds <= threading.TIMEOUT_MAX:
-        raise PostgresUnavailable(f"{name} has to be a number of seconds, not {text!r}.")
+        raise PostgresUnavailable(f"{PULL_VARIABLE} has to be a number of seconds, not {text!r}.")
     return max(seconds, 0.001)
 
 
@@ -150,7 +150,11 @@ def _embedded(settings: Sequence[str], why: str) -> Choice:
     binaries, run_as = find_binaries(), preferred_user()
     source = f"embedded ({binaries.origin})"
     return Choice(
-        "embedded", binaries.version, source, why, lambda: start_ephemeral(binaries, run_as, settings=settings)
+        "embedded",
+        binaries.version,
+        source,
+        why,
+        lambda: start_ephemeral(binaries, run_as, settings=settings),
     )
 
 
@@ -158,11 +162,11 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
     url = administrative_url(url)
     where = without_password(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
-    # What the URL itself says about it counts.
-    conninfo = psycopg.conninfo.conninfo_to_dict(url)
+    # A timeout in the URL itself counts.
+    timeout = psycopg.conninfo.conninfo_to_dict(url).get("connect_timeout", CONNECT_SECONDS)
     try:
-        timeout = {} if "connect_timeout" in conninfo else {"connect_timeout": CONNECT_SECONDS}
-        with psycopg.connect(url, autocommit=True, **timeout) as connection:
+        conninfo = psycopg.conninfo.make_conninfo(url, connect_timeout=timeout)
+        with psycopg.connect(conninfo, autocommit=True) as connection:
             version = connected_version(connection)
             row = connection.execute(query).fetchone() if to_create else None
     except psycopg.Error as error:
@@ -173,4 +177,6 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
             f"On the PostgreSQL server at {where}, the role {row[1]} may not create databases. "
             f"A superuser can allow it: ALTER ROLE {row[1]} CREATEDB."
         )
-    return Choice("given", version, f"given ({where})", f"as {named_by} says", lambda: Server(url, version, "given"))
+    return Choice(
+        "given", version, f"given ({where})", f"as {named_by} says", lambda: Server(url, version, "given")
+    )

@@ -120,9 +120,9 @@ class Supervisor:
 def remove(directory: str) -> None:
     """Remove a directory, again and again while the last processes of a server still write into it."""
     deadline = time.monotonic() + REMOVE_SECONDS
-    while os.path.lexists(directory) and time.monotonic() < deadline:  # noqa: PTH110 (see above)
+    while os.path.lexists(directory) and time.monotonic() < deadline:
         shutil.rmtree(directory, ignore_errors=True)
-        if os.path.lexists(directory):  # noqa: PTH110 (see above)
+        if os.path.lexists(directory):
             time.sleep(0.02)
 
 

@@ -12,7 +12,6 @@ import sys
 import time
 import weakref
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import supervisor
@@ -20,6 +19,7 @@ from .run_as import server_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from .run_as import RunAs
 
@@ -33,7 +33,6 @@ class Postmaster(NamedTuple):
     """What a server writes about itself into `postmaster.pid` in its data directory."""
 
     pid: int
-    port: int
     is_ready: bool
 
 
@@ -41,7 +40,7 @@ def read_postmaster(data: Path) -> Postmaster | None:
     """Read `postmaster.pid`; None if it is not there or not complete. A crash may have left it."""
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        return Postmaster(int(lines[0]), int(lines[3]), lines[7].strip() == "ready")
+        return Postmaster(int(lines[0]), lines[7].strip() == "ready")
     except (OSError, ValueError, IndexError):
         return None
 
@@ -54,9 +53,7 @@ class SupervisorClient:
         self._lock = lock
         self._forked = False
         self._unread = b""
-        self._server: int | None = None
         self._status: int | None = None
-        self._data = Path()
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__],
@@ -76,11 +73,11 @@ class SupervisorClient:
 
     def start(self, command: Sequence[str], data: Path, log: Path, run_as: RunAs) -> int:
         """Start a server; return its process id. It may end at once, as `ended` tells."""
-        self._status, self._data = None, data
+        self._status = None
         order = {
             "command": [*run_as.prefix, *command, "-D", str(data)],
             "log": str(log),
-            "environment": server_environment() | run_as.environment,
+            "environment": server_environment(),
             "user": run_as.uid,
             "group": run_as.gid,
             "lock": self._lock,
@@ -90,8 +87,7 @@ class SupervisorClient:
         if word == "ended":
             self._status = int(number)
             return 0
-        self._server = int(number)
-        return self._server
+        return int(number)
 
     def ended(self, seconds: float = 0.0) -> str | None:
         """Return how the server ended, as `exit status 1` or `SIGKILL`; None if it still runs after these seconds."""
@@ -118,7 +114,7 @@ class SupervisorClient:
             code = self._process.wait()
         self._output.close()
         if code != 0:
-            self._stop_server()
+            # PostgreSQL ends by itself, within a minute, when its data directory is gone.
             for directory in self._remove:
                 supervisor.remove(str(directory))
 
@@ -152,23 +148,11 @@ class SupervisorClient:
                 return None
             received = os.read(self._output.fileno(), 4096)
             if not received:
-                # The supervisor was killed; its server may go on, and is stopped by `stop`.
+                # The supervisor was killed; its server may go on.
                 return None
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
-
-    def _stop_server(self) -> None:
-        """Stop the server of a supervisor that was killed."""
-        for number, seconds in supervisor.STOP_SIGNALS:
-            deadline = time.monotonic() + seconds
-            postmaster = read_postmaster(self._data)
-            if postmaster is None or postmaster.pid != self._server:
-                return
-            with suppress(ProcessLookupError):
-                os.kill(postmaster.pid, number)
-            while read_postmaster(self._data) == postmaster and time.monotonic() < deadline:
-                time.sleep(0.02)
 
 
 @functools.cache
