@@ -164,7 +164,9 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Eng
         assert migrations.current(connection) == revision
 
 
-def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(empty_engine: Engine, broken: Path) -> None:
+def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
+    empty_engine: Engine, broken: Path
+) -> None:
     one_more(broken, 'op.execute("SELECT 1 / 0")')
 
     with pytest.raises(DBAPIError, match="division by zero"):

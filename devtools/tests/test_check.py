@@ -48,7 +48,9 @@ def told_at_start(engine: Engine) -> list[str]:
 
 
 def test_start_in_development_says_it_in_two_lines(engine: Engine) -> None:
-    change(engine, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text")
+    change(
+        engine, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text"
+    )
 
     assert told_at_start(engine) == [
         (
@@ -66,7 +68,9 @@ def test_start_with_nothing_to_tell_tells_nothing(engine: Engine) -> None:
     assert told_at_start(engine) == []
 
 
-def test_start_of_the_application_says_it_in_the_log(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_start_of_the_application_says_it_in_the_log(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     change(engine, "ALTER TABLE users ADD nick text")
 
     with TestClient(create_app(settings_for(engine), engine=engine)):

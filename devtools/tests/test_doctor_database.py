@@ -73,7 +73,9 @@ def test_nothing_in_the_database_is_changed(engine: Engine) -> None:
 
 
 def test_difference_from_the_models_is_named(engine: Engine) -> None:
-    change(engine, "ALTER TABLE users ADD nick text", *(f"CREATE TABLE old_{name} (id int)" for name in "abc"))
+    change(
+        engine, "ALTER TABLE users ADD nick text", *(f"CREATE TABLE old_{name} (id int)" for name in "abc")
+    )
 
     found = look_at(engine)["drift"]
 

@@ -48,9 +48,13 @@ def run(pytester: pytest.Pytester, embedded: Server, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("COLUMNS", "200")
     pytester.makeconftest(CONFTEST)
 
-    def run(module: str, *arguments: str, ini: str = "", postgres: str = "", apart: bool = False) -> pytest.RunResult:
+    def run(
+        module: str, *arguments: str, ini: str = "", postgres: str = "", apart: bool = False
+    ) -> pytest.RunResult:
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
-        pytester.makepyfile("import os, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module))
+        pytester.makepyfile(
+            "import os, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module)
+        )
         options = ["-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
         if postgres != "unset":
             options += ["--postgres", postgres or embedded.url]
@@ -226,7 +230,9 @@ def test_server_of_ours_has_the_settings_loses_databases_and_is_gone_afterwards(
     result.assert_outcomes(passed=2, failed=1)
     assert not Path((pytester.path / "data").read_text(encoding="utf-8")).exists()
     result.stdout.fnmatch_lines(["If a CREATE EXTENSION failed: *--postgres docker has them."])
-    assert re.search(r"^PostgreSQL [\d.]+, embedded, started in \d\.\d\d s$", result.stdout.str(), re.MULTILINE)
+    assert re.search(
+        r"^PostgreSQL [\d.]+, embedded, started in \d\.\d\d s$", result.stdout.str(), re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
@@ -323,13 +329,24 @@ def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
     run: Run, pytester: pytest.Pytester, embedded: Server
 ) -> None:
     foreign = ensure_database(embedded.url, "test_0123456789_main")
-    pytester.makepyfile(test_wait="""
+    pytester.makepyfile(
+        test_wait="""
         import time
         def test_wait(postgres_url):
             open("waits", "w").close()
             time.sleep(60)
-    """)
-    command = [sys.executable, "-m", "pytest", "test_wait.py", "--postgres", embedded.url, "-p", "no:cacheprovider"]
+    """
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "test_wait.py",
+        "--postgres",
+        embedded.url,
+        "-p",
+        "no:cacheprovider",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         wait_until((pytester.path / "waits").exists, "the test waits", 60)
         process.kill()
@@ -346,7 +363,9 @@ def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
 def test_role_that_may_not_create_databases_is_refused(run: Run, embedded: Server) -> None:
     query(embedded.url, "create role guest login password 'hunter2'")
     where = embedded.url.partition("@")[2]
-    result = run("def test_it(postgres_url): pass\n", postgres=f"postgresql://guest:hunter2@{where}", apart=True)
+    result = run(
+        "def test_it(postgres_url): pass\n", postgres=f"postgresql://guest:hunter2@{where}", apart=True
+    )
     query(embedded.url, "drop role guest")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR

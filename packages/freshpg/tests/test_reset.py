@@ -157,9 +157,8 @@ def test_open_transaction_is_named_and_ended_at_once(url: str, reset: Reset) -> 
     outcome = reset()
 
     pid = connection.info.backend_pid
-    assert outcome.left_open == [
-        f"pid {pid} (idle in transaction), last statement: insert into parent (name) values ('a')"
-    ]
+    statement = "insert into parent (name) values ('a')"
+    assert outcome.left_open == [f"pid {pid} (idle in transaction), last statement: {statement}"]
     assert time.monotonic() - started < GRACE_SECONDS + 0.75
     assert query(url, CONTENTS) == UNTOUCHED
     with pytest.raises(psycopg.OperationalError):
@@ -214,7 +213,10 @@ def test_end_of_the_resets_own_connection_spoils_the_database(url: str, reset: R
 
 def test_row_security_hides_no_rows_from_the_reset(role_url: str) -> None:
     url = ensure_database(role_url, "hidden")
-    query(url, "create table t (id int); alter table t enable row level security; alter table t force row level security")
+    query(
+        url,
+        "create table t (id int); alter table t enable row level security; alter table t force row level security",
+    )
     query(url, "create policy write on t for insert with check (true)")
     reset = Reset(url)
     query(url, "insert into t values (1)")
