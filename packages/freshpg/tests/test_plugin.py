@@ -145,11 +145,12 @@ def test_engine_is_one_and_recovers_when_the_database_was_replaced(run: Run) -> 
 def test_asynchronous_engine_is_refused_in_a_sentence(run: Run) -> None:
     result = run(
         """
-        from sqlalchemy.ext.asyncio import create_async_engine
+        class AsyncEngine:
+            def __init__(self, url): pass
 
         @pytest.fixture(scope="session")
         def postgres_create_engine():
-            return create_async_engine
+            return AsyncEngine
 
         def test_it(postgres_engine): pass
         """

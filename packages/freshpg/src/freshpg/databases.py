@@ -59,8 +59,9 @@ class Databases:
 
     def keep(self, name: str, kept_name: str, test: str) -> None:
         """Rename a database, which ends the connections to it, and have it outlive the run for the sake of a test."""
-        self.end_connections(name)
-        self._on(name, "alter database {} rename to {}", sql.Identifier(kept_name))
+        if kept_name != name:
+            self.end_connections(name)
+            self._on(name, "alter database {} rename to {}", sql.Identifier(kept_name))
         comment(self._administrative(), kept_name, _KEPT + test)
 
     def drop(self, names: Iterable[str]) -> None:

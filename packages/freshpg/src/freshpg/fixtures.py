@@ -94,7 +94,7 @@ def _refuse_asynchronous(engine: object) -> None:
 
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         pytest.fail(
-            f"postgres_create_engine returned {type(engine).__name__} for an asynchronous driver. An asynchronous "
-            f"engine belongs to one event loop: make it in a fixture of your own, of postgres_url.",
+            f"postgres_create_engine returned {type(engine).__name__}, which is not a synchronous Engine. An "
+            f"asynchronous engine belongs to one event loop: make it in a fixture of your own, of postgres_url.",
             pytrace=False,
         )
