@@ -53,7 +53,7 @@ def run(pytester: pytest.Pytester, embedded: Server, monkeypatch: pytest.MonkeyP
     ) -> pytest.RunResult:
         pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
         pytester.makepyfile(
-            "import os, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module)
+            "import os, pathlib, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module)
         )
         options = ["-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
         if postgres != "unset":
@@ -156,7 +156,7 @@ def test_asynchronous_engine_is_refused_in_a_sentence(run: Run) -> None:
         """
     )
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["postgres_create_engine returned AsyncEngine *of postgres_url."])
+    result.stdout.fnmatch_lines(["*postgres_create_engine returned AsyncEngine, *of postgres_url."])
 
 
 def test_further_databases_are_dropped_after_the_test(run: Run, databases: list[object]) -> None:
@@ -220,7 +220,7 @@ def test_server_of_ours_has_the_settings_loses_databases_and_is_gone_afterwards(
             run(postgres_url, "create database made")
             assert run(postgres_url, "show work_mem") == [("7MB",)]
             assert run(postgres_url, "select count(*) from pg_database where datname = 'wide'") == [(1,)]
-            open("data", "w").write(run(postgres_url, "show data_directory")[0][0])
+            pathlib.Path("data").write_text(run(postgres_url, "show data_directory")[0][0])
 
         def test_extension(postgres_url):
             run(postgres_url, 'create extension "uuid-ossp"')
@@ -305,7 +305,7 @@ def test_server_with_a_kept_database_runs_until_it_is_ended(run: Run) -> None:
 def test_death_of_the_server_ends_the_run_with_one_line(run: Run, workers: tuple[str, ...]) -> None:
     result = run(
         """
-        import pathlib, signal, time
+        import signal, time
 
         def test_kills(postgres_url):
             data = pathlib.Path(run(postgres_url, "show data_directory")[0][0])
@@ -332,9 +332,9 @@ def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
     foreign = ensure_database(embedded.url, "test_0123456789_main")
     pytester.makepyfile(
         test_wait="""
-        import time
+        import pathlib, time
         def test_wait(postgres_url):
-            open("waits", "w").close()
+            pathlib.Path("waits").touch()
             time.sleep(60)
     """
     )
