@@ -13,6 +13,7 @@ import pytest
 from testcontainers.core.labels import SESSION_ID
 
 from freshpg import PostgresUnavailable, choose
+from freshpg.container import START_SECONDS
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "postgres:18"
@@ -66,7 +67,9 @@ def dying_image(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("image", ["postgres:15", "postgres:17", "postgres:18"])
-def test_a_container_serves_with_its_data_in_memory(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_serves_with_its_data_in_memory_and_is_gone_with_its_reaper(
+    image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The environment names another database, as the application's does, and must not be followed."""
     for name in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
         monkeypatch.setenv(name, "theirs")
@@ -83,6 +86,8 @@ def test_a_container_serves_with_its_data_in_memory(image: str, monkeypatch: pyt
                 "fsync",
                 "data_directory",
                 "timezone",
+                "track_commit_timestamp",
+                "log_line_prefix",
             )
         ]
         user = connection.execute("select current_user").fetchone()
@@ -92,12 +97,25 @@ def test_a_container_serves_with_its_data_in_memory(image: str, monkeypatch: pyt
         ]
 
     assert settings[0][:2] == image.partition(":")[2]
-    assert settings[1:] == ["off", "/pgtmp/data", "UTC"]
+    assert settings[1:] == ["off", "/pgtmp/data", "UTC", "on", "%m [%p] %q[%d] "]
     assert user == ("postgres",)
     assert len(made) == 2
     assert any("tmpfs" in filesystem for filesystem in filesystems)
-    # The reaper goes at the end of this process.
-    assert len(containers(SESSION_ID)) == 1
+    assert containers(SESSION_ID) == set()
+
+
+def test_a_container_that_dies_is_reported_at_once_with_its_log(dying_image: str) -> None:
+    choice = choose("docker", image=dying_image)
+    started = time.monotonic()
+
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choice.start()
+
+    assert str(refusal.value) == (
+        f"The container of {dying_image} stopped while it started. Its log ends:\n  disk on fire"
+    )
+    assert time.monotonic() - started < START_SECONDS / 2
+    assert containers(SESSION_ID) == set()
 
 
 def test_an_image_that_cannot_be_had_is_refused_when_docker_is_pinned(
@@ -106,8 +124,18 @@ def test_an_image_that_cannot_be_had_is_refused_when_docker_is_pinned(
     with pytest.raises(PostgresUnavailable) as refusal:
         choose("docker", image="postgres.invalid/none:1", pull_seconds=20)
 
+    assert "cannot be had: " in str(refusal.value)
     assert "postgres.invalid/none:1" in str(refusal.value)
     assert capfd.readouterr().err.startswith("Pulling postgres.invalid/none:1 (at most 20 s) ...\n")
+
+
+def test_a_pull_that_takes_too_long_is_given_up_and_binaries_serve() -> None:
+    started = time.monotonic()
+    choice = choose("auto", image="postgres.invalid/none:1", pull_seconds=0.001)
+
+    assert choice.kind == "embedded"
+    assert "postgres.invalid/none:1" in choice.why
+    assert time.monotonic() - started < 30
 
 
 def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the_same() -> None:
@@ -129,8 +157,8 @@ def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the
 
     assert result.returncode == 3, result.stderr
     session, _, note = result.stdout.partition(" ")
-    assert note.startswith("No reaper for the container, which will stay if this process is killed: ")
-    assert note.strip() in result.stderr
+    assert note.startswith("No reaper for containers (")
+    assert "a run that is killed leaves its container" in result.stderr
     assert containers(session) == set()
 
 
@@ -138,7 +166,7 @@ def test_without_a_reaper_to_be_had_it_is_said_and_the_container_removed_all_the
     ("variables", "notes"),
     [
         ({"TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX": "docker.io/", "TC_MAX_TRIES": "0"}, []),
-        ({"TESTCONTAINERS_RYUK_DISABLED": "true"}, []),
+        ({"TESTCONTAINERS_RYUK_DISABLED": "true"}, ["No reaper for containers (it is disabled): "]),
     ],
     ids=["prefix", "disabled"],
 )
@@ -171,8 +199,63 @@ def test_a_mistake_in_testcontainers_settings_is_one_plain_line(name: str) -> No
 
     assert result.returncode == 69
     assert "Traceback" not in result.stderr
-    assert "testcontainers cannot use its settings" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("testcontainers cannot read its settings (")
     assert "bogus" in result.stderr
+
+
+def test_the_reaper_stays_until_the_last_container_is_gone() -> None:
+    with choose("docker").start():
+        choose("docker").start().stop()
+        assert len(containers(SESSION_ID)) == 2
+
+    assert containers(SESSION_ID) == set()
+
+
+def test_a_killed_owner_leaves_no_container() -> None:
+    script = (
+        "import sys\n"
+        "from freshpg import choose\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
+        "server = choose('docker').start()\n"
+        "print(SESSION_ID, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        session = owner.stdout.readline().strip()
+        assert len(containers(session)) == 2
+        owner.kill()
+
+    wait_until_gone(session, 60)
+
+
+def test_a_container_that_is_handed_over_outlives_its_reaper_and_later_runs_until_it_is_told() -> None:
+    """Whatever else its process starts afterwards, and without the mark of a process that is gone being heeded."""
+    script = (
+        "from freshpg import choose\n"
+        "from testcontainers.core.labels import SESSION_ID\n"
+        "server = choose('docker').start()\n"
+        "print(SESSION_ID, server.url, server.leave_running(), flush=True)\n"
+        "choose('docker').start()\n"
+    )
+    owner = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    session, url, end = owner.stdout.strip().split(" ", 2)
+    left = containers(session)
+    try:
+        choose("docker").start().stop()
+        # Longer than a reaper waits for a process that has ended.
+        time.sleep(15)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        assert len(left) == 1
+        assert containers(session) == left
+    finally:
+        subprocess.run(end.split(), check=True, stdout=subprocess.DEVNULL)
+    assert containers(session) == set()
 
 
 def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:
@@ -188,7 +271,9 @@ def test_without_a_reaper_the_end_of_a_run_says_so(tmp_path: Path) -> None:
     )
 
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"^No reaper for the container, .*postgres.invalid/ryuk:1", result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^No reaper for containers \(the image postgres.invalid/ryuk:1", result.stdout, re.MULTILINE
+    )
     assert containers(noted_session(tmp_path)) == set()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from freshpg.docker_client import engine_address
+from freshpg.engine import engine_address
 
 from .test_containers import PLUGIN, ROOT, containers, note_session, noted_session, wait_until_gone
 
@@ -57,7 +57,7 @@ def run_inside(
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     note_session(place)
-    suite = suite.replace("DEATH", death).replace("STATEMENT", statement).replace("ENGINE", engine_address()[0])
+    suite = suite.replace("DEATH", death).replace("STATEMENT", statement).replace("ENGINE", engine_address())
     (place / "test_suite.py").write_text(suite, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:randomly", "--postgres", "docker", *arguments],
@@ -126,7 +126,7 @@ def relay(socket_path: Path) -> Iterator[None]:
                 while True:
                     client = opened.enter_context(listener.accept()[0])
                     engine = opened.enter_context(socket.socket(socket.AF_UNIX))
-                    engine.connect(engine_address()[0].removeprefix("unix://"))
+                    engine.connect(engine_address().removeprefix("unix://"))
                     for pair in ((client, engine), (engine, client)):
                         threading.Thread(target=copy, args=pair, daemon=True).start()
 
@@ -148,7 +148,7 @@ def test_an_engine_that_was_stopped_is_told(tmp_path: Path) -> None:
             tmp_path,
             death=death,
             DOCKER_HOST=f"unix://{address}",
-            TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=engine_address()[0].removeprefix("unix://"),
+            TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=engine_address().removeprefix("unix://"),
         )
 
     assert "Docker does not answer at unix://" in last_word(result)

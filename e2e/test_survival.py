@@ -1,7 +1,10 @@
 """What takes long to show: starts by the hundred, disks that are full, engines and reapers that fail, two checkouts."""
 
 import gc
+import json
 import os
+import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,10 +16,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from freshpg import start_ephemeral
+from freshpg import choose, start_ephemeral
+from freshpg.owner import this_process
+from freshpg.reaper import OWNER_LABEL, REAPER_PREFIX
 
 from .checkout import Checkout, wait_until
-from .test_containers import PLUGIN, ROOT, containers, note_session, noted_session, wait_until_gone
+from .test_containers import IMAGE, PLUGIN, ROOT, containers, note_session, noted_session, wait_until_gone
 
 STARTS = 200
 
@@ -38,13 +43,22 @@ except PostgresUnavailable as error:
     print(error)
 """
 
+STARTED_IN_DOCKER = """
+import sys
+from freshpg import choose
+from testcontainers.core.labels import SESSION_ID
+server = choose("docker").start()
+print(SESSION_ID, *server.notes, flush=True)
+sys.stdin.read()
+"""
+
 
 def servers() -> set[int]:
     """Return the processes that are PostgreSQL's or a keeper of one, whoever's they are."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
-    words = ("/postgres -c ", "freshpg/supervisor.py", "postgres: ")
+    words = ("/postgres -c ", "keeper.keeper", "postgres: ")
     return {int(line.split()[0]) for line in listed.splitlines() if any(word in line for word in words)}
 
 
@@ -72,7 +86,7 @@ def test_many_starts_in_a_row_leak_nothing() -> None:
     children = subprocess.run(
         ["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
     ).stdout
-    assert "supervisor.py" not in children
+    assert "keeper" not in children
 
 
 def in_private(mounts: str, temporary: Path) -> str:
@@ -108,7 +122,7 @@ def test_without_room_in_memory_the_data_are_on_disk(temporary: Path) -> None:
 
 @mounts
 def test_a_full_disk_is_told_as_what_it_is(temporary: Path) -> None:
-    """Once when the data are initialised, and once when they are copied from the cache."""
+    """Once when the data are initialised, and once when they grow from a seed."""
     (temporary / "cache").mkdir()
     (temporary / "full").mkdir()
     mount = f"mount -t tmpfs -o size=8m,mode=755 tmpfs {temporary}/full"
@@ -116,13 +130,15 @@ def test_a_full_disk_is_told_as_what_it_is(temporary: Path) -> None:
 
     told = in_private(full, temporary)
     assert told.startswith(
-        "The embedded PostgreSQL did not start: initdb ended with exit status 1. Its log ends:"
+        "The embedded PostgreSQL did not start: initdb failed with status 1. Its log ends:"
     )
     assert "No space left on device" in told
     assert in_private(SMALL_MEMORY, temporary).startswith(str(temporary))
-    assert list((temporary / "cache").rglob("data.tar"))
+    assert list((temporary / "cache").rglob("*.seed"))
 
-    assert "No space left on device" in in_private(full, temporary)
+    told = in_private(full, temporary)
+    assert told.startswith("The embedded PostgreSQL did not start: No space left on device in ")
+    assert len(told.splitlines()) == 1
 
 
 @mounts
@@ -134,6 +150,104 @@ def test_a_cache_that_is_full_or_read_only_is_no_hindrance(temporary: Path, opti
     told = in_private(f"{mount} && {SMALL_MEMORY}", temporary)
 
     assert Path(told).is_relative_to(temporary), told
+
+
+MUTE = "import socket; s = socket.create_server(('', 8080)); held = [s.accept() for _ in iter(int, 1)]"
+
+
+@pytest.fixture
+def mute_reaper(tmp_path: Path) -> Iterator[str]:
+    """Return an image that listens in the reaper's place, and answers nothing."""
+    name = "procore-e2e-mute:1"
+    entry = json.dumps(["python", "-c", MUTE])
+    (tmp_path / "Dockerfile").write_text(f"FROM python:3.14-slim\nENTRYPOINT {entry}\n", encoding="utf-8")
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", name, tmp_path], check=True, stdout=subprocess.DEVNULL
+    )
+    yield name
+    subprocess.run(["docker", "rmi", "--force", name], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reaper_that_does_not_answer_is_told_and_the_next_start_does_its_work(mute_reaper: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTED_IN_DOCKER],
+        cwd=ROOT,
+        env=os.environ | {"RYUK_CONTAINER_IMAGE": mute_reaper},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout is not None
+        session, _, note = owner.stdout.readline().strip().partition(" ")
+        assert note == (
+            "No reaper for containers (it did not answer within 20 s): a run that is killed leaves its container until "
+            "the next one that uses Docker here removes it."
+        )
+        assert len(containers(session)) == 1
+        # Beside a living owner it stays.
+        choose("docker").start().stop()
+        assert len(containers(session)) == 1
+        owner.kill()
+        owner.wait()
+        assert owner.stderr is not None
+        assert owner.stderr.read().endswith(f"{note}\n")
+
+    assert len(containers(session)) == 1
+    choose("docker").start().stop()
+    assert containers(session) == set()
+
+
+def test_a_container_of_somebody_else_is_never_removed() -> None:
+    """One without our mark, one of another machine, and one whose mark says nothing."""
+    marks = [
+        "another=label",
+        f"{OWNER_LABEL}=another-boot/1 1 1",
+        f"{OWNER_LABEL}=",
+        f"{OWNER_LABEL}=nonsense",
+    ]
+    made = [
+        subprocess.run(
+            ["docker", "create", "--label", mark, IMAGE], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for mark in marks
+    ]
+    try:
+        choose("docker").start().stop()
+        listed = subprocess.run(
+            ["docker", "ps", "-aq", "--no-trunc"], capture_output=True, text=True, check=True
+        )
+        assert set(made) <= set(listed.stdout.split())
+    finally:
+        subprocess.run(["docker", "rm", "--volumes", *made], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reaper_that_never_ran_is_removed_and_one_that_runs_is_not() -> None:
+    """A run may be killed between the making of its reaper and the start; a reaper that runs outlives its run."""
+    gone = f"{OWNER_LABEL}={this_process().machine} {os.getpid()} before-this-process"
+    names = [f"{REAPER_PREFIX}{secrets.token_hex(4)}" for _ in range(2)]
+    for name in names:
+        subprocess.run(
+            ["docker", "create", "--name", name, "--label", gone, IMAGE, "sleep", "60"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    subprocess.run(["docker", "start", names[1]], check=True, stdout=subprocess.DEVNULL)
+    try:
+        with choose("docker").start():
+            listed = subprocess.run(
+                ["docker", "ps", "-a", "--format", f'{{{{.Names}}}} {{{{.Label "{OWNER_LABEL}"}}}}'],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()  # fmt: skip
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", *names], check=False, capture_output=True)
+
+    assert [line for line in listed if line.startswith(tuple(names))] == [
+        f"{names[1]} {gone.partition('=')[2]}"
+    ]
+    assert [
+        line for line in listed if re.match(rf"{REAPER_PREFIX}\S+ {re.escape(str(this_process()))}$", line)
+    ]
 
 
 WAITING = """
@@ -218,4 +332,8 @@ def test_two_checkouts_test_at_once_and_share_what_is_cached(
     told = [run.communicate(timeout=200)[0] for run in runs]
 
     assert [run.returncode for run in runs] == [0, 0], told
-    assert len(list((temporary / "cache" / "freshpg").iterdir())) == 1
+    assert not [text for text in told if "The cached" in text]
+    kinds = sorted(
+        path.name.partition("-")[0] for path in (temporary / "cache" / "postgres-for-tests").iterdir()
+    )
+    assert kinds == ["bare", "template"]

@@ -26,7 +26,7 @@ from benchmarks.isolation.suites import PEERS, ROOT, SUITES, Ground
 from devtools.children import sigterm_as_ctrl_c
 from devtools.environments import EnvironmentUnavailable, environment
 from freshpg import PostgresUnavailable, choose, find_binaries
-from freshpg.run_as import preferred_user
+from freshpg.identity import preferred_identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _main(console: Console, runs: int, tests: int, json_file: Path | None, plot:
         python = environment(PLACE, files)
     without_docker = docker_is_missing()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=in_memory()) as place:
-        identity = preferred_user()
+        identity = preferred_identity()
         ground = Ground(python, Path(place), tests, identity.prefix, find_binaries().program("pg_ctl"))
         measurement = Measurement(ground, docker=without_docker is None, prefixed=identity.uid is None)
         with Progress(

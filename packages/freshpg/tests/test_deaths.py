@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from freshpg.death import may_be_cut_off, ran_out_of_space
-from freshpg.probe import refusal_of_the_dead
 
 from freshpg import start_ephemeral
+from freshpg.death import may_be_cut_off, ran_out_of_space
+from freshpg.probe import refusal_of_the_dead
 
 from .inner import ALONE_OR_NOT, run_inside
 from .support import data_directory, postmaster

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from freshpg.log import lines_since
 
 from freshpg import Server
+from freshpg.log import lines_since
 
 from .inner import ALONE_OR_NOT, WORKERS, run_inside, section_of
 from .support import data_directory, is_alive, postmaster, query, wait_until
