@@ -21,7 +21,7 @@ from backend.config import ROOT, Settings, load_settings
 from backend.database import connect
 from backend.startup import asked_for_password, can_connect, describe
 from devtools.terminal import enter
-from freshpg.command import supervise, tell
+from freshpg.run import supervise, tell
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 

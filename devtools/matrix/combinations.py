@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freshpg import PostgresUnavailable, choose, find_binaries
-from freshpg.docker_client import find_engine
+from freshpg.engine import connect_to_engine
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 IMAGES = ("postgres:15", "postgres:17", "postgres:18")
@@ -85,7 +85,7 @@ def missing(combination: Combination, *, look_only: bool = False) -> str | None:
 
 def _missing_image(image: str) -> str | None:
     try:
-        client = find_engine().client
+        client = connect_to_engine()
     except PostgresUnavailable as error:
         return _in_a_few_words(error)
     from docker.errors import ImageNotFound  # type: ignore[import-untyped] # noqa: PLC0415 (a client exists, so it is loaded)
@@ -100,7 +100,7 @@ def _missing_image(image: str) -> str | None:
 
 
 def _in_a_few_words(error: PostgresUnavailable) -> str:
-    return error.reason
+    return str(error).splitlines()[0].rpartition("cannot be had: ")[2].rstrip(".")
 
 
 def find_python(version: str) -> str | None:

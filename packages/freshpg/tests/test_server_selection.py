@@ -1,5 +1,8 @@
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +12,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from freshpg import PostgresUnavailable, Server, choose, find_binaries, start_ephemeral
+from freshpg.data_dir_cache import cache_directory
 from freshpg.docker_client import EngineUnavailable, find_engine
 
 from .processes import NO_DOCKER, query
 
 
 @pytest.fixture(autouse=True)
-def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+def no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NO_DOCKER)
 
 
@@ -65,9 +68,19 @@ def test_a_stale_tc_host_is_the_engine_that_is_asked_and_its_file_is_named(tmp_p
     file = tmp_path / ".testcontainers.properties"
     file.write_text("tc.host = tcp://127.0.0.1:1\n", encoding="utf-8")
 
-    why = choose("auto").why
+    # In a process of its own: testcontainers reads the file once, when it is imported.
+    result = subprocess.run(
+        [sys.executable, "-m", "freshpg", "run", "--", "true"],
+        env=os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache_directory().parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    assert why == f"because Docker does not answer at tcp://127.0.0.1:1 (tc.host in {file})"
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.strip().endswith(
+        f"because Docker does not answer at tcp://127.0.0.1:1 (tc.host in {file})"
+    )
 
 
 @pytest.mark.parametrize("by", ["DOCKER_CONTEXT", "config.json"])
