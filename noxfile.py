@@ -182,7 +182,20 @@ def types(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
-    run(session, "pytest", "--postgres", "docker", "-p", "no:randomly", "-n", "2", "e2e", *session.posargs)
+    run(
+        session,
+        "pytest",
+        "--postgres",
+        "docker",
+        "-p",
+        "no:randomly",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "e2e",
+        *session.posargs,
+    )
 
 
 @nox.session
