@@ -23,6 +23,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -161,7 +162,9 @@ class Settings(BaseSettings):
     """Where Compose publishes its database on 127.0.0.1."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
     """How many connections each worker process keeps for requests."""
-    database_url: Annotated[URL, PlainValidator(_read_url)] = Field(default_factory=_url_of_parts, repr=False)
+    database_url: Annotated[URL, NoDecode, PlainValidator(_read_url)] = Field(
+        default_factory=_url_of_parts, repr=False
+    )
     """The database to use. Without one it is made of its parts, whose defaults are Compose's database on DB_PORT."""
     api_port: Port = 8000
     api_token: SecretStr | None = None
