@@ -84,6 +84,7 @@ def url_of(parameters: dict[str, str]) -> URL:
         raise ValueError("has several ports, but not one for each host")
     host, port = hosts[0] or None, int(ports[0]) if ports[0] else None
     if len(hosts) > 1:
+        ports = ports * len(hosts) if len(ports) == 1 else ports
         query |= {"host": ",".join(hosts), "port": ",".join(each or "5432" for each in ports)}
         host = port = None
     elif host is not None and host.startswith(("/", "@")):
