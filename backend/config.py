@@ -63,7 +63,7 @@ def parse_url(text: str) -> URL:
     if "@" in rest[credentials.end() if credentials else 0 :].partition("?")[0]:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
     try:
-        parameters = conninfo_to_dict(f"postgresql://{rest}")
+        parameters = conninfo_to_dict(f"postgresql://{rest.replace(' ', '%20')}")
     except (ProgrammingError, ValueError) as error:
         if unknown := re.search(r'query parameter: "(\w+)"', str(error)):
             raise ValueError(f"has a parameter that libpq does not know ({unknown[1]})") from None

@@ -32,6 +32,7 @@ STATEMENT_POOLING = (
 # What a server says that has no connection left now. libpq gives no code with it, only the server's words.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
 SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
+PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
 NAMED = 3  # differences that a start names before it counts the rest
 
 
@@ -176,6 +177,8 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
     """
     if is_statement_pooling(error):
         return f"The database at {describe(url)} reported an error: {first_line(error)}.\n{STATEMENT_POOLING}"
+    if TOO_MANY.search(str(error.orig)):
+        return None
     if asked_for_password(error):
         return missing_database(url) or (
             f"The database at {describe(url)} refused user {url.username!r}: {reason(error)}.\n"
@@ -183,10 +186,8 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
             f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
         )
     answer = ping(url)
-    # The server may have come up after the attempt that failed, or have no connection left for the moment.
-    is_passing = answer == Ping.OK and (TOO_MANY.search(str(error.orig)) or can_connect(url))
-    is_final = answer in {Ping.OK, Ping.NO_ATTEMPT} or lacks_ssl(url)
-    if is_passing or not is_final:
+    has_come_up = answer == Ping.OK and can_connect(url)  # after the attempt that failed
+    if has_come_up or not (answer in {Ping.OK, Ping.NO_ATTEMPT} or lacks_ssl(url)):
         return None
     return missing_database(url) or (
         f"Could not connect to {describe(url)}: {reason(error)}.\n"
@@ -254,7 +255,7 @@ def reason(error: OperationalError) -> str:
     lines = [
         line for line in str(error.orig).splitlines() if line.strip() and not line.startswith(("\t", " "))
     ]
-    words = lines[-1].rpartition("failed: ")[2] if lines else "no reason given"
+    words = PREAMBLE.sub("", lines[-1], count=1) if lines else "no reason given"
     return " ".join(words.split()).removesuffix(".")
 
 

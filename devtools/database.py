@@ -180,7 +180,7 @@ def run(command: Sequence[str], variables: dict[str, str]) -> int:
     # A handler and not SIG_IGN, which the command would inherit.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        with subprocess.Popen([sys.executable, "-m", *command], env=environment) as process:
+        with subprocess.Popen([sys.executable, "-P", "-m", *command], env=environment) as process:
             previous = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
             code = process.wait()
             signal.signal(signal.SIGTERM, previous)

@@ -27,6 +27,7 @@ def use_ladder(verb: str) -> None:
     An image has the script alone, which works on the configured database.
     """
     if find_spec("devtools") and find_spec("freshpg"):
-        command = [sys.executable, "-m", "devtools.database", verb, *sys.argv[1:]]
+        command = [sys.executable, "-P", "-m", "devtools.database", verb, *sys.argv[1:]]
+        # This checkout, and not what the current directory holds (-P).
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(paths)})  # noqa: S606  likewise
