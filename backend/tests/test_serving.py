@@ -109,30 +109,13 @@ def test_saved_file_is_served_and_ctrl_c_stops_everything(serve: Callable[..., S
     assert serving.status("/well/live") == 0
 
 
-def test_mistake_after_a_save_is_plain_lines_and_the_next_save_is_served(
-    serve: Callable[..., Serving], tree: Path
-) -> None:
-    serving = serve("--reload")
-    serving.wait_for("/health/ready")
-
-    (tree / ".env").write_text("ROOT_PATH=nonsense\n")
-    routes = tree / "backend" / "routers" / "health.py"
-    routes.touch()
-    while "ROOT_PATH must be a path" not in serving.log.read_text():
-        time.sleep(0.02)
-    (tree / ".env").unlink()
-    routes.touch()
-
-    serving.wait_for("/health/ready")
-    assert "Traceback" not in serving.end(signal.SIGTERM)
-
-
 @pytest.mark.parametrize("by", ["option", "setting"])
-def test_workers_share_a_database_that_is_migrated_once(serve: Callable[..., Serving], by: str) -> None:
+def test_workers_serve_a_database_that_their_parent_migrated(serve: Callable[..., Serving], by: str) -> None:
     serving = serve("--workers", "2") if by == "option" else serve(WEB_CONCURRENCY="2")
     serving.wait_for("/health/ready")
+    deadline = time.monotonic() + 60
     while serving.log.read_text().count("Application startup complete.") < 2:
-        assert serving.process.poll() is None
+        assert time.monotonic() < deadline, serving.log.read_text()
         time.sleep(0.02)
 
     said = serving.end(signal.SIGTERM)
