@@ -58,12 +58,16 @@ def parse_url(text: str) -> URL:
     scheme, _, rest = text.strip().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"is not a PostgreSQL URL for psycopg; it must look like {URL_SHAPE}")
-    # An unencoded @ or / in the password moves part of it into the host or the name, where messages would show it.
     credentials = re.match("[^@/]*@", rest)
-    if "@" in rest[credentials.end() if credentials else 0 :].partition("?")[0]:
+    end = credentials.end() if credentials else 0
+    place, mark, query = rest[end:].partition("?")
+    # An unencoded @ or / in the password moves part of it into the host or the name, where messages would show it.
+    if "@" in place:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    # SQLAlchemy writes a space as + in a parameter, and as it is elsewhere.
+    plain = f"postgresql://{rest[:end]}{place}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
     try:
-        parameters = conninfo_to_dict(f"postgresql://{rest.replace(' ', '%20')}")
+        parameters = conninfo_to_dict(plain)
     except (ProgrammingError, ValueError) as error:
         if unknown := re.search(r'query parameter: "(\w+)"', str(error)):
             raise ValueError(f"has a parameter that libpq does not know ({unknown[1]})") from None

@@ -144,6 +144,7 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
         ("postgresql:///?host=h&port=1&user=u&password=p&dbname=d", "h:1/d"),
         ("postgresql:///d?hostaddr=10.0.0.1", "10.0.0.1:5432/d"),
         ("postgresql://u:p?x=1@h/d", "h:5432/d"),
+        ("postgresql://u:p@h/d?options=-c%20a%3D1%20-c%20b%3D2&application_name=a%2Bb", "h:5432/d"),
     ],
 )
 def test_url_means_what_it_means_to_libpq(url: str, announced: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from backend.config import Settings, load_settings
 from backend.database import connect, init_db
@@ -122,9 +123,9 @@ def test_server_without_a_free_connection_is_waited_for(own_server: Server) -> N
     with administrator.connect() as connection:
         connection.execute(text("CREATE ROLE crowded LOGIN PASSWORD 'p' CONNECTION LIMIT 1"))
     url = administrator.url.set(username="crowded", password="p")
-    holder, late = connect(url), connect(url)
-    occupied = holder.connect()
-    threading.Timer(0.3, lambda: (occupied.close(), holder.dispose())).start()
+    late = connect(url)
+    occupied = connect(url, poolclass=NullPool).connect()
+    threading.Timer(0.3, occupied.close).start()
 
     wait_for_database(late, 30)
 
