@@ -209,9 +209,12 @@ def missing_database(url: URL) -> str | None:
         engine.dispose()
     given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
     options = [word for option, value in given.items() if value for word in (option, value)]
+    command = ["createdb", *options, url.database]
+    if url.host == "db":  # a name that is known only to Compose's containers
+        command = ["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), url.database]
     return (
         f"Database {url.database!r} does not exist at {describe(url)}.\n"
-        f"Create it (`{shlex.join(['createdb', *options, url.database])}`), "
+        f"Create it (`{shlex.join(command)}`), "
         "or set DATABASE_URL or POSTGRES_DB to one that exists."
     )
 
