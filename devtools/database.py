@@ -144,8 +144,6 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
         "init": [[*init, *rest], reset],
         "reset": [init, [*reset, *rest]],
         "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
-        # The database is gone with the server, so its settings may be put to the test.
-        "utc": [init, [*VERBS["utc"], "--own-database", *rest]],
         "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
         # A file that is named is tried: whether it can be restored, and holds what it should.
         "restore": [init, [*restore, *rest]]

@@ -1,101 +1,82 @@
-"""What was proved and what was not."""
+"""The outcome of a proof."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-# Of one path so many failures are kept; the others are counted. A defence that is gone fails thousands of values.
 EXAMPLES = 3
+"""Failures kept for each path. The others are only counted, since a broken defence fails thousands of values."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A wrong time: on which path, of which value, and what came of it."""
+    """A wrong time."""
 
     path: str
-    """What `only` takes to try it again: `copy/orm` for rows written by COPY and read by the ORM."""
+    """What `--only` takes to repeat it: `copy/orm` for rows written by COPY and read by the ORM."""
     subject: str
-    """The column, or the thing that was tried."""
     value: str
-    stored: str
-    """What PostgreSQL holds, in microseconds from the epoch, where a row came of it."""
     seen: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.subject} of {self.value}: stored {self.stored or 'nothing'}, seen {self.seen}"
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is so on this server, without being a failure: the proof held all the same."""
-
-    name: str
-    text: str
-    is_remarkable: bool = False
-    """Whether somebody should look at it: other clients of this database may be wrong."""
+    stored: str
+    """What PostgreSQL has, in microseconds from 1970, if there is a row."""
 
 
 @dataclass
 class Report:
-    """The outcome of a proof."""
+    """How many values or attempts were checked and how many failed, by path."""
 
     seed: int
     zones: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    server: dict[str, str] = field(default_factory=dict)
+    """Its server_version, and the TimeZone and DateStyle in which it starts sessions."""
     checks: Counter[str] = field(default_factory=Counter)
-    """How many values or attempts were checked, by path."""
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    """Of each path the first few."""
-    observations: list[Observation] = field(default_factory=list)
     seconds: float = 0.0
-    only: str | None = None
 
     @property
     def is_proved(self) -> bool:
-        return not self.failed and self.total > 0
+        return not self.failed and self.checks.total() > 0
 
-    @property
-    def total(self) -> int:
-        return self.checks.total()
+    def wants(self, *paths: str) -> bool:
+        """Whether to try one of these: each of `only` is a path, the first part of paths, or a pattern with `*`."""
+        return not self.only or any(
+            path == only or path.startswith(f"{only}/") or fnmatchcase(path, only)
+            for path in paths
+            for only in self.only
+        )
 
-    def wants(self, path: str) -> bool:
-        """Whether this path is to be tried: `only` is a path, the first part of some, or a pattern with `*`."""
-        only = self.only
-        return only is None or path == only or path.startswith(f"{only}/") or fnmatchcase(path, only)
-
-    def count(self, path: str, checks: int = 1) -> None:
+    def check(
+        self, path: str, subject: object, value: object, *, ok: bool, seen: object, stored: str = ""
+    ) -> None:
+        """Count a check, and record a failure unless it is ok. A path that `only` excludes is ignored."""
         if self.wants(path):
-            self.checks[path] += checks
+            self.checks[path] += 1
+            if not ok:
+                self.fail(path, subject, value, seen=seen, stored=stored)
 
-    def fail(self, path: str, subject: str, value: object, *, stored: object = "", seen: object) -> None:
-        """Enter a failed check, which `count` has counted or will count; what `only` leaves out is not entered."""
-        if not self.wants(path):
-            return
+    def fail(self, path: str, subject: object, value: object, *, seen: object, stored: str = "") -> None:
+        """Record a failure, whatever `only` says."""
         self.failed[path] += 1
         if self.failed[path] <= EXAMPLES:
-            self.failures.append(Failure(path, subject, str(value), str(stored), str(seen)))
-
-    def check(self, path: str, subject: str, value: object, *, holds: bool, seen: object) -> None:
-        """Count a check, and enter it as failed where it does not hold."""
-        self.count(path)
-        if not holds:
-            self.fail(path, subject, value, seen=seen)
+            shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
+            self.failures.append(Failure(path, str(subject), str(value), shown, stored))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything, in what JSON can hold."""
+        """Return the report as JSON can represent it."""
+        paths = sorted(self.checks | self.failed)
         return {
             "proved": self.is_proved,
             "seed": self.seed,
             "zones": list(self.zones),
-            "only": self.only,
+            "only": list(self.only),
+            "server": self.server,
             "seconds": round(self.seconds, 3),
-            "checks": self.total,
+            "checks": self.checks.total(),
             "failed": self.failed.total(),
-            "paths": {
-                path: {"checks": self.checks[path], "failed": self.failed[path]}
-                for path in sorted(self.checks | self.failed)
-            },
+            "paths": {path: {"checks": self.checks[path], "failed": self.failed[path]} for path in paths},
             "failures": [asdict(failure) for failure in self.failures],
-            "observations": [asdict(observation) for observation in self.observations],
         }

@@ -1,123 +1,109 @@
-"""The proof itself, from the first schema to the report."""
+"""The proof itself."""
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
+from unittest.mock import patch
 
-from psycopg import sql
-from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import DeclarativeBase
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import URL, Engine, create_engine, text
 
-from devtools.utc_check.application import Application, Client
-from devtools.utc_check.ground import Ground, break_ground, environment
-from devtools.utc_check.kept import check_kept, check_ranges
-from devtools.utc_check.matrix import cross, finding
-from devtools.utc_check.refusals import check_refusals
-from devtools.utc_check.report import Report
-from devtools.utc_check.server import observe
-from devtools.utc_check.sessions import check_sessions
-from devtools.utc_check.shapes import check_columns, check_grammar, check_openapi
-from devtools.utc_check.subjects import Round, Subject
-from devtools.utc_check.values import catalogue
+from backend.database import connect
+from backend.models.models import Base
+from devtools.utc_check.cases import ZONES, sample_values
+from devtools.utc_check.constraints import check_ranges, check_trigger
+from devtools.utc_check.crossing import FAULTS, cross, describe_error
+from devtools.utc_check.proof_report import Report
+from devtools.utc_check.refusals import check_attributes, check_refusals
+from devtools.utc_check.sandbox_schema import confined, plain_connection, sandbox_schema
+from devtools.utc_check.schema_checks import check_columns, check_grammar, check_openapi, check_sessions
+from devtools.utc_check.subjects import Subject, Target, make_subjects
 
-ZONES = ("America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia")
-# None of them is what psycopg reads.
-_STYLES = ("SQL, DMY", "German", "Postgres, MDY")
-_LEVERS = ("environment", "database", "role in database")
+_STYLES = ("SQL, DMY", "German", "Postgres, MDY")  # psycopg can read none of them
 
 
 def verify(
-    engine: Engine,
-    models: type[DeclarativeBase],
-    create_app: Callable[[Engine], Application],
-    subjects: Callable[[Connection], Sequence[Subject]],
+    url: URL,
+    make_app: Callable[[Engine], FastAPI],
     *,
     zones: Sequence[str] = ZONES,
     seed: int | None = None,
-    only: str | None = None,
-    owns_database: bool = False,
+    only: Sequence[str] = (),
+    tables: Collection[str] = Base.metadata.tables.keys(),
+    alter: str | None = None,
 ) -> Report:
-    """Prove on this database that no layer stores or shows a wrong time. What is broken is reported, not raised.
+    """Prove on this database that no layer stores or shows a wrong time. Failures are reported, not raised.
 
-    The tables are those that the application makes when it starts (`create_app` is handed an engine like the given one,
-    on a schema that is removed in the end), and `subjects`, called once in that schema, says how rows of them are made.
-    `zones` are those that sessions are moved to, by libpq's environment; where the database was made for this
-    (`owns_database`), by its own settings too. `seed` repeats the random instants of an earlier report, `only` a path.
+    The application that `make_app` returns creates its tables in a schema that is dropped at the end; nothing else in
+    the database is written to or set. New sessions start in each of `zones` in turn, by libpq's environment. A `seed`
+    repeats the random values of an earlier report; `only` limits the proof to paths, `tables` to tables of these
+    names; `alter` is SQL by which tests break the schema.
 
-    Nothing else in the database is written to, and nothing is set. It needs the right to create a schema; psycopg's and
-    SQLAlchemy's errors are raised where that is missing, and what the application raises where it does not start.
+    Raises psycopg's and SQLAlchemy's errors without the right to create a schema, and the error of an application
+    that does not start.
     """
     began = time.perf_counter()
-    seed = Random().randrange(2**32) if seed is None else seed  # noqa: S311 - what can be repeated is what is wanted
-    report = Report(seed, tuple(zones), only=only)
-    with break_ground(engine) as ground:
-        known: list[Subject] = []
-        for number, zone in enumerate(zones):
-            lever = _LEVERS[number % len(_LEVERS)] if owns_database else _LEVERS[0]
-            with _moved(ground, zone, _STYLES[number % len(_STYLES)], lever), ExitStack() as stack:
-                round_ = _begin(ground, zone, seed, create_app, stack)
-                if not known:
-                    with round_.engine.begin() as connection:
-                        known.extend(subjects(connection))
-                    _check_once(round_, models, known, report)
-                with finding(report, "session/new"):
-                    check_sessions(round_, report)
-                for subject in known if number == 0 else filter(_in_every_zone, known):
-                    with finding(report, f"stored/{subject.table.name}"):
-                        cross(round_, subject, report)
-        with engine.connect() as connection:
-            observe(ground.oracle, connection, ground.schema, report)
+    seed = Random().randrange(2**32) if seed is None else seed  # noqa: S311 - it has to be repeatable
+    report = Report(seed, tuple(zones), tuple(only), _server(url))
+    subjects: list[Subject] = []
+    with sandbox_schema(url) as schema:
+        for zone, style in zip(zones, _STYLES * len(zones), strict=False):
+            with patch.dict(os.environ, {"PGTZ": zone, "PGDATESTYLE": style}), ExitStack() as stack:
+                app = make_app(stack.enter_context(confined(connect(url), schema)))
+                target = _enter(stack, url, schema, zone, app)
+                is_first = not subjects
+                if is_first:
+                    with target.engine.begin() as connection:
+                        connection.execute(text(alter or "SELECT"))
+                        subjects += [each for each in make_subjects(connection) if each.table.name in tables]
+                    _check_once(target, app, subjects, report)
+                with _reported(report, "session/new"), confined(connect(url), schema) as new:
+                    check_sessions(target, new, report)
+                for subject in subjects:
+                    if is_first or subject.in_every_zone:
+                        with _reported(report, f"stored/{subject.table.name}"):
+                            cross(target, subject, sample_values(zone, seed), report)
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _in_every_zone(subject: Subject) -> bool:
-    return subject.in_every_zone
+def _enter(stack: ExitStack, url: URL, schema: str, zone: str, app: FastAPI) -> Target:
+    # psycopg reads timestamps in the ISO style only.
+    unpinned = stack.enter_context(confined(create_engine(url), schema, style="ISO"))
+    plain = stack.enter_context(plain_connection(url))
+    client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+    return Target(schema, zone, app.state.engine, unpinned, plain, client)
 
 
-def _begin(
-    ground: Ground, zone: str, seed: int, create_app: Callable[[Engine], Application], stack: ExitStack
-) -> Round:
-    engine = stack.enter_context(ground.twin())
-    stranger = stack.enter_context(ground.stranger())
-    client = stack.enter_context(Client(create_app(engine)))
-    return Round(ground, zone, catalogue(zone, seed), engine, stranger, client)
-
-
-def _check_once(
-    round_: Round, models: type[DeclarativeBase], subjects: Sequence[Subject], report: Report
-) -> None:
-    """Check what no session's zone has a part in."""
+def _check_once(target: Target, app: FastAPI, subjects: Sequence[Subject], report: Report) -> None:
+    """Check what does not depend on the session's zone."""
     check_grammar(report)
-    check_openapi(round_.client, report)
-    with round_.engine.begin() as connection:
-        check_columns(connection, models.metadata, round_.ground.schema, report)
+    check_openapi(app, report)
+    with target.engine.begin() as connection:
+        check_columns(connection, target.schema, report)
     for subject in subjects:
-        for path, check in (("refused", check_refusals), ("range", check_ranges), ("trigger", check_kept)):
-            with finding(report, f"{path}/{subject.table.name}"):
-                check(round_, subject, report)
+        with _reported(report, f"refused/{subject.table.name}"):
+            check_refusals(target, subject, report)
+            check_attributes(subject, sample_values(target.zone, report.seed), report)
+        with _reported(report, f"range/{subject.table.name}"):
+            check_ranges(target, subject, report)
+            check_trigger(target, subject, report)
 
 
 @contextmanager
-def _moved(ground: Ground, zone: str, style: str, lever: str) -> Iterator[None]:
-    """Have new sessions begin in this zone and style."""
-    if lever == "environment":
-        with environment(PGTZ=zone, PGDATESTYLE=style):
-            yield
-        return
-    database = sql.Identifier(ground.oracle.info.dbname)
-    target = sql.SQL("DATABASE {}").format(database)
-    if lever == "role in database":
-        target = sql.SQL("ROLE {} IN DATABASE {}").format(sql.Identifier(ground.oracle.info.user), database)
-    settings = {"timezone": zone, "datestyle": style}
-    with environment(PGTZ=None, PGDATESTYLE=None):
-        try:
-            for name, value in settings.items():
-                ground.oracle.execute(
-                    sql.SQL("ALTER {} SET {} = {}").format(target, sql.Identifier(name), value)
-                )
-            yield
-        finally:
-            for name in settings:
-                ground.oracle.execute(sql.SQL("ALTER {} RESET {}").format(target, sql.Identifier(name)))
+def _reported(report: Report, path: str) -> Iterator[None]:
+    """Record an error as a failure of this path, and continue with the next checks."""
+    try:
+        yield
+    except FAULTS as error:
+        report.fail(path, "the proof", "it stopped here", seen=describe_error(error))
+
+
+def _server(url: URL) -> dict[str, str]:
+    """Return the server's version, and the zone and style in which it starts sessions."""
+    with plain_connection(url) as connection:
+        names = ("server_version", "TimeZone", "DateStyle")
+        return {name: connection.info.parameter_status(name) or "" for name in names}
