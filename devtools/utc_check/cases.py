@@ -123,7 +123,7 @@ def sample_values(zone: str, seed: int) -> list[Value]:
     for at, shift in CHANGES[zone]:
         around = (-abs(shift) * SECOND // 2, -1, 0, 1, abs(shift) * SECOND // 2)
         pairs += [(at * SECOND + distance, ZoneInfo(zone)) for distance in around]
-    for _ in range(24):
+    for _ in range(8):
         offset = timezone(timedelta(seconds=source.randrange(-86_399, 86_400)))
         pairs.append((source.randrange(LOWEST, HIGHEST), source.choice([UTC, ZoneInfo(zone), offset])))
     return [Value(instant(number, tz), number) for number, tz in pairs] + list(ODD)

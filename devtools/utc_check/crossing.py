@@ -61,9 +61,11 @@ def _write(target: Target, subject: Subject, values: list[Value], name: str, rep
     for (key, *numbers), value in zip(found, values, strict=False):  # keys are in the order of the values
         written[key] = (name, str(value), tuple(numbers))
         for column, number in zip(subject.names, numbers, strict=True):
-            ok = number == value.microseconds or (name, column) == (UPDATE, "updated_at")
-            expected = f"instead of {_show(value.microseconds)}"
-            report.check(path, f"{table}.{column}", value, ok=ok, seen=expected, stored=_show(number))
+            if number == value.microseconds or (name, column) == (UPDATE, "updated_at"):
+                report.check(path, column, value, ok=True, seen="")
+            else:
+                expected = f"instead of {_show(value.microseconds)}"
+                report.check(path, f"{table}.{column}", value, ok=False, seen=expected, stored=_show(number))
     return written
 
 
@@ -102,9 +104,11 @@ def _read(target: Target, subject: Subject, name: str, report: Report, missing: 
                 if key in missing:
                     write, value, numbers = missing.pop(key)
                     for column, seen, number in zip(subject.names, parts, numbers, strict=True):
-                        ok = seen is None if number is None else READS[name].shows(seen, number)
-                        where, now = f"{subject.table.name}.{column}", "" if ok else _show(number)
-                        report.check(f"{write}/{name}", where, value, ok=ok, seen=seen, stored=now)
+                        if seen is None if number is None else READS[name].shows(seen, number):
+                            report.checks[f"{write}/{name}"] += 1
+                        else:
+                            where, now = f"{subject.table.name}.{column}", _show(number)
+                            report.check(f"{write}/{name}", where, value, ok=False, seen=seen, stored=now)
     except FAULTS as error:
         reason = describe_error(error)
     # An error stopped the read of all rows that were still to come.
