@@ -11,10 +11,11 @@ from devtools.utc_check.subjects import Subject, Target
 
 # What code with a broken defence may raise: a failure of the path, which does not end the proof.
 FAULTS = (
-    SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError,
+    SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError,
 )  # fmt: skip
-HTTP, STORED, UNPINNED = "http", "stored", "unpinned"
+HTTP, STORED, UNPINNED, CLOCK = "http", "stored", "unpinned", "clock/new-row"
 REQUESTS = 3
+NOW = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"
 
 Written = dict[int, tuple[str, str, tuple[int | None, ...]]]
 """By key: the write path, the value, and what PostgreSQL has stored for each column."""
@@ -24,11 +25,11 @@ def cross(target: Target, subject: Subject, values: list[Value], report: Report)
     """Write in every way, compare what is stored, and read it in every way. The rows are deleted afterwards."""
     before, written = _last_key(target, subject), Written()
     for name in (HTTP, *WRITES):
-        if report.wants(*(f"{name}/{read}" for read in (STORED, *READS))):
-            if name == HTTP:
-                written |= _create(target, subject, report) if subject.creates else {}
-            elif subject.changeable or name != UPDATE:
-                written |= _write(target, subject, values, name, report)
+        is_wanted = report.wants(*(f"{name}/{read}" for read in (STORED, *READS)))
+        if name == HTTP and subject.creates and (is_wanted or report.wants(CLOCK)):
+            written |= _create(target, subject, report)
+        elif name != HTTP and is_wanted and (subject.changeable or name != UPDATE):
+            written |= _write(target, subject, values, name, report)
     for name in READS:
         wanted = {key: row for key, row in written.items() if report.wants(f"{row[0]}/{name}")}
         if wanted and (subject.listing or name != HTTP):
@@ -73,18 +74,18 @@ def _create(target: Target, subject: Subject, report: Report) -> Written:
     """Have the API create rows, with timestamps by the database's clock."""
     path, written = f"{HTTP}/{STORED}", Written()
     for _ in range(REQUESTS):
-        before, began = _last_key(target, subject), _number(target, CLOCK)
+        before, began = _last_key(target, subject), _number(target, NOW)
         with target.engine.begin() as connection:
             body = {name: make(connection) for name, make in subject.unique.items()}
         response = target.client.post(subject.listing, json=body)
-        ended, found = _number(target, CLOCK), stored(target, subject, before)
+        ended, found = _number(target, NOW), stored(target, subject, before)
         if len(found) != 1:
             seen = f"{response.status_code} {response.text[:200]}"
             report.check(path, subject.table.name, "POST", ok=False, seen=seen)
             continue
         ((key, *numbers),) = found
         written[key] = (HTTP, "POST", tuple(numbers))
-        report.check("clock/new-row", subject.table.name, "POST", ok=len({*numbers}) == 1, seen=numbers)
+        report.check(CLOCK, subject.table.name, "POST", ok=len({*numbers}) == 1, seen=numbers)
         for column, number in zip(subject.names, numbers, strict=True):
             seen = response.json().get(column)
             ok = began <= number <= ended and is_canonical(seen, number)
@@ -122,9 +123,6 @@ def _show(microseconds: int | None) -> str:
         return "null" if microseconds is None else f"{microseconds} ({canonical(microseconds)})"
     except OverflowError:
         return str(microseconds)
-
-
-CLOCK = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"
 
 
 def _last_key(target: Target, subject: Subject) -> int:
