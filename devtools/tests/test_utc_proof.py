@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
 from backend.config import ROOT
+from backend.database import connect
 from backend.tests.application import TOKEN, make_app
 from devtools.utc_check import __main__ as utc_check
 from devtools.utc_check.cases import sample_values
@@ -93,12 +94,12 @@ def test_schema_of_a_killed_run_is_dropped_and_that_of_a_running_one_is_not(live
 
 
 def test_engine_of_the_proof_reaches_its_schema_only_and_only_in_transactions(live: Engine) -> None:
-    with sandbox_schema(live.url) as schema, confined(live, schema):
-        with live.connect() as connection:
-            connection.rollback()
+    with sandbox_schema(live.url) as schema, confined(connect(live.url), schema) as engine:
+        with engine.connect() as connection:
+            connection.begin().rollback()
             assert connection.scalar(text("SELECT to_regclass('companies') IS NULL"))
         with (
-            live.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
             pytest.raises(RuntimeError, match="in autocommit"),
         ):
             connection.execute(text("SELECT 1"))

@@ -11,7 +11,8 @@ from devtools.utc_check.subjects import Subject, Target
 
 # What code with a broken defence may raise: a failure of the path, which does not end the proof.
 FAULTS = (
-    SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, NotImplementedError,
+    SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
+    NotImplementedError,
 )  # fmt: skip
 HTTP, STORED, UNPINNED, CLOCK = "http", "stored", "unpinned", "clock/new-row"
 REQUESTS = 3

@@ -55,6 +55,7 @@ def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterat
     try:
         yield engine
     finally:
+        event.remove(engine, "begin", set_search_path)
         engine.dispose()
 
 

@@ -15,6 +15,7 @@ from devtools.utc_check.proof_report import Report
 from devtools.utc_check.subjects import Target
 
 PINNED = ("UTC", "ISO, MDY")
+Seen = frozenset[str]
 # SQL that follows the session's zone. In UTC all of it is true.
 FOLLOWS_THE_ZONE = text("""
 SELECT (extract(epoch FROM timestamptz '2024-07-01 00:00:00') * 1000000)::int8 = 1719792000000000
@@ -92,10 +93,8 @@ def check_openapi(app: FastAPI, report: Report) -> None:
                     report.check("openapi/time", name, path, ok=found.get("pattern") == pattern, seen=seen)
 
 
-def _times(
-    schema: Any, node: Any, name: str, seen: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
-    """Yield every date, time and date-time below this node, with its name, and follow references."""
+def _times(schema: Any, node: Any, name: str, seen: Seen = frozenset()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Yield every date, time and date-time below this node of JSON, with its name, and follow references."""
     if isinstance(node, dict):
         reference = node.get("$ref", "").rpartition("/")[2]
         if reference and reference not in seen:
