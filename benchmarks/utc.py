@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 import freshpg
 from backend.utc import UtcDateTime, UtcField, guard_models, pin_utc
 
-ROWS, ITEMS, CHECKOUTS = 100_000, 1_000, 5_000
+ROWS, ITEMS, CHECKOUTS = 20_000, 1_000, 1_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
 VALUES = [
     {"one": START + timedelta(minutes=number), "other": START + timedelta(microseconds=number)}

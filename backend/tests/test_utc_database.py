@@ -213,8 +213,8 @@ def test_psycopgs_c_code_loads_values_and_sends_those_in_utc(engine: Engine) -> 
     with engine.connect() as connection:
         raw = driver(connection)
         oid, transformer = types["timestamptz"].oid, Transformer(raw)
-        used = [raw.adapters.get_loader(oid, form)(oid, None) for form in Format]  # type: ignore[misc]  # it is registered
-        used.append(transformer.get_dumper(FOLD.astimezone(UTC), PyFormat.AUTO))  # type: ignore[arg-type]  # a dumper
+        used = [raw.adapters.get_loader(oid, form)(oid, None) for form in Format]  # type: ignore[misc]  # registered
+        used.append(transformer.get_dumper(FOLD.astimezone(UTC), PyFormat.AUTO))
         other = transformer.get_dumper(FOLD, PyFormat.AUTO)
 
     assert [type(each).__module__.endswith("._psycopg") for each in used] == [has_c] * 3
@@ -247,6 +247,7 @@ def test_arithmetic_with_an_interval_returns_utc(engine: Engine) -> None:
         connection.execute(insert(Company).values(name="x", created_at=at))
         day_before = connection.scalar(select(Company.created_at - timedelta(days=1)))
 
+    assert day_before is not None
     assert (day_before, day_before.tzinfo) == (at - timedelta(days=1), UTC)
 
 

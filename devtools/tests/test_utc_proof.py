@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -35,10 +36,13 @@ SELECT (SELECT array_agg((c.xmin, c.ctid, c)::text) FROM companies AS c),
 """)
 
 
-def prove(engine: Engine, **options: Any) -> Report:  # noqa: ANN401 - verify's
-    return verify(
-        engine.url, **{"make_app": make_app, "zones": ["Asia/Kathmandu"], "tables": ["companies"]} | options
-    )
+def prove(
+    engine: Engine,
+    *,
+    make_app: Callable[[Engine], FastAPI] = make_app,
+    only: Sequence[str] = (),
+) -> Report:
+    return verify(engine.url, make_app, zones=["Asia/Kathmandu"], only=only, tables=["companies"])
 
 
 def state(engine: Engine) -> tuple[Any, ...]:

@@ -1,10 +1,9 @@
 """Without each defence in turn, the proof must fail and name what broke."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -95,16 +94,19 @@ DEFENCES = {
 EVERYTHING = {path for defence in DEFENCES.values() for path in defence.paths}
 
 
-def prove(engine: Engine, **options: Any) -> Report:  # noqa: ANN401 - verify's
-    tables = ("companies", "job_queue")
-    return verify(
-        engine.url,
-        **{"make_app": make_app, "zones": ["America/New_York"], "seed": 7, "tables": tables} | options,
-    )
+def prove(
+    engine: Engine,
+    only: Collection[str],
+    *,
+    make_app: Callable[[Engine], FastAPI] = make_app,
+    alter: str | None = None,
+) -> Report:
+    tables, zones = ("companies", "job_queue"), ["America/New_York"]
+    return verify(engine.url, make_app, zones=zones, seed=7, only=tuple(only), tables=tables, alter=alter)
 
 
 def test_paths_that_the_defences_name_hold_with_all_of_them(engine: Engine) -> None:
-    report = prove(engine, only=sorted(EVERYTHING))
+    report = prove(engine, EVERYTHING)
 
     assert report.failures == []
     assert report.checks.keys() == EVERYTHING
@@ -115,7 +117,7 @@ def test_proof_fails_without_a_defence(
     engine: Engine, defence: Defence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defence.remove(monkeypatch)
-    report = prove(engine, alter=defence.sql, only=defence.paths)
+    report = prove(engine, defence.paths, alter=defence.sql)
 
     assert set(defence.paths) - set(report.failed) == set()
     assert not report.is_proved
@@ -131,6 +133,6 @@ def test_bare_datetime_in_the_api_is_found(engine: Engine) -> None:
 
         return app
 
-    report = prove(engine, make_app=with_bare_datetime, only=["openapi"])
+    report = prove(engine, ["openapi"], make_app=with_bare_datetime)
 
     assert [failure.seen for failure in report.failures] == ["GET /now shows a bare date-time"]

@@ -58,14 +58,14 @@ def _update(target: Target, subject: Subject, values: Row) -> str:
     names = ", ".join(column.name for column in subject.table.c)
     changes = ", ".join(f"{name} = %s" for name in values)
     statement = (
-        f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {table} ORDER BY {key} DESC LIMIT 1 "
-        f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
+        f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE "
+        f"SELECT {names} FROM {table} ORDER BY {key} DESC LIMIT 1 ON CONFLICT ({key}) DO UPDATE SET {changes}"
     )
     return _execute(target, statement, values)
 
 
 def _execute(target: Target, statement: str, values: Row) -> str:
-    """Return the name of the CHECK that refused the statement, the error if it is another one, or that it was accepted."""
+    """Return the name of the CHECK that refused the statement, another error, or that it was accepted."""
     try:
         with target.plain.transaction():
             target.plain.execute(statement.encode(), list(values.values()))
