@@ -158,8 +158,6 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
         "init": [[*init, *rest], reset],
         "reset": [init, [*reset, *rest]],
         "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
-        # The database is removed with the server, so its settings may be changed for the proof.
-        "utc": [init, [*VERBS["utc"], "--own-database", *rest]],
         "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
         # A file that is named is restored, which tells whether it can be.
         "restore": [init, [*restore, *rest]]

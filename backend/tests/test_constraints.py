@@ -1,4 +1,4 @@
-"""Every constraint of the six tables, by its name and SQLSTATE, against statements no ORM has seen."""
+"""Every constraint of the six tables, by its name and SQLSTATE, in plain SQL; the ranges are in `test_utc_paths`."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +11,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
+from backend.tests.test_utc_paths import COLUMNS
+
 CHECK, UNIQUE, FOREIGN_KEY, NOT_NULL = "23514", "23505", "23503", "23502"
-# PostgreSQL 18 tells RESTRICT apart from the other violations of a foreign key.
+# PostgreSQL 18 has a SQLSTATE of its own for RESTRICT.
 RESTRICT = {"23001", FOREIGN_KEY}
 
 NOBODY = 999_999
@@ -22,7 +24,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class World:
-    """Two companies with a user each, and a valid row of every table to begin from."""
+    """Two companies with a user each, and a valid row for every table."""
 
     connection: psycopg.Connection[tuple[Any, ...]]
     company: int
@@ -50,8 +52,7 @@ class World:
 
 @pytest.fixture
 def world(engine: Engine) -> Iterator[World]:
-    # Nothing is committed: what a test leaves is gone when the connection is given back. It is psycopg's, and so are
-    # the errors and what they say.
+    # Nothing is committed. The connection is psycopg's, and so are the errors.
     with closing(engine.raw_connection()) as pooled:
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
@@ -82,13 +83,10 @@ RUNNING = {"status": "running", "locked_by": "worker", "lease_expires_at": NOW}
 
 CHECKS: list[tuple[str, str, Row]] = [
     ("ck_companies_name_length", "companies", {"name": ""}),
-    ("ck_companies_name_length", "companies", {"name": "x" * 201}),
     ("ck_companies_name_trimmed", "companies", {"name": " Acme"}),
     ("ck_users_role", "users", {"role": "Owner"}),
     ("ck_users_email_length", "users", {"email": "x" * 319 + "@x"}),
     ("ck_users_email_trimmed", "users", {"email": "a@example.com "}),
-    ("ck_users_email_form", "users", {"email": "@example.com"}),
-    ("ck_users_email_form", "users", {"email": "somebody@"}),
     ("ck_users_email_form", "users", {"email": "somebody"}),
     ("ck_procore_connections_environment", "procore_connections", {"environment": "staging"}),
     ("ck_procore_connections_grant_type", "procore_connections", {"grant_type": "password"}),
@@ -112,15 +110,11 @@ CHECKS: list[tuple[str, str, Row]] = [
     ("ck_job_queue_dedupe_key_length", "job_queue", {"dedupe_key": "x" * 201}),
     ("ck_job_queue_idempotency_key_length", "job_queue", {"idempotency_key": ""}),
     ("ck_job_queue_payload_is_object", "job_queue", {"payload": Jsonb([])}),
-    ("ck_job_queue_payload_is_object", "job_queue", {"payload": Jsonb(None)}),
-    ("ck_job_queue_attempts_within_max", "job_queue", {"attempts": -1}),
     ("ck_job_queue_attempts_within_max", "job_queue", {"attempts": 6, "max_attempts": 5}),
     ("ck_job_queue_max_attempts_positive", "job_queue", {"max_attempts": 0}),
     ("ck_job_queue_running_has_lease", "job_queue", {**RUNNING, "locked_by": None}),
     ("ck_job_queue_running_has_lease", "job_queue", {**RUNNING, "lease_expires_at": None}),
     ("ck_job_queue_terminal_has_finished_at", "job_queue", {"status": "succeeded"}),
-    ("ck_job_queue_terminal_has_finished_at", "job_queue", {"status": "failed"}),
-    ("ck_job_queue_terminal_has_finished_at", "job_queue", {"status": "cancelled"}),
     ("ck_job_queue_terminal_has_finished_at", "job_queue", {"status": "queued", "finished_at": NOW}),
     ("ck_usage_logs_action_length", "usage_logs", {"action": ""}),
     ("ck_usage_logs_idempotency_key_length", "usage_logs", {"idempotency_key": ""}),
@@ -129,39 +123,6 @@ CHECKS: list[tuple[str, str, Row]] = [
     ("ck_user_settings_timezone_length", "user_settings", {"timezone": ""}),
     ("ck_user_settings_preferences_is_object", "user_settings", {"preferences": Jsonb([1])}),
 ]
-
-TIMESTAMPS = {
-    "companies": ("created_at", "updated_at"),
-    "users": ("created_at", "updated_at"),
-    "procore_connections": (
-        "token_issued_at",
-        "expires_at",
-        "last_refreshed_at",
-        "rate_limit_reset_at",
-        "revoked_at",
-        "created_at",
-        "updated_at",
-    ),
-    "job_queue": ("run_at", "lease_expires_at", "started_at", "finished_at", "created_at"),
-    "usage_logs": ("created_at",),
-    "user_settings": ("created_at", "updated_at"),
-}
-COLUMNS = [(table, column) for table, columns in TIMESTAMPS.items() for column in columns]
-BEYOND = (
-    "infinity",
-    "-infinity",
-    "0044-03-15 12:00:00Z BC",
-    "0001-01-01 23:59:59.999999Z",
-    "9999-12-31 00:00:00Z",
-    "294276-01-01 00:00:00Z",
-)
-FIRST, LAST = "0001-01-02 00:00:00Z", "9999-12-30 23:59:59.999999Z"
-
-
-def at(column: str, value: object) -> Row:
-    """Return the changes that give this column the value, and break no other rule."""
-    return {column: value, **({"status": "succeeded"} if column == "finished_at" else {})}
-
 
 FOREIGN_KEYS: list[tuple[str, str, Row]] = [
     ("fk_users_company_id_companies", "users", {"company_id": NOBODY}),
@@ -178,7 +139,7 @@ FOREIGN_KEYS: list[tuple[str, str, Row]] = [
     ("fk_usage_logs_company_id_user_id_users", "usage_logs", {"user_id": "stranger"}),
 ]
 
-# The first row is valid, the second clashes with it.
+# The first row is valid, the second conflicts with it.
 UNIQUES: list[tuple[str, str, Row, Row]] = [
     ("uq_users_email_lower", "users", {"email": "One@Example.com"}, {"email": "oNE@eXAMPLE.COM"}),
     (
@@ -193,7 +154,6 @@ UNIQUES: list[tuple[str, str, Row, Row]] = [
         {},
         {"company_id": "another"},
     ),
-    ("uq_job_queue_company_id_dedupe_key_live", "job_queue", {"dedupe_key": "k"}, {"dedupe_key": "k"}),
     (
         "uq_job_queue_company_id_dedupe_key_live",
         "job_queue",
@@ -215,7 +175,7 @@ UNIQUES: list[tuple[str, str, Row, Row]] = [
     ("pk_user_settings", "user_settings", {}, {}),
 ]
 
-# (company_id, id) is unique because id is; it stands for the foreign keys, and no row can offend it alone.
+# (company_id, id) is unique because id is: it is there for the foreign keys, and no row can violate it alone.
 IMPLIED = {"uq_users_company_id_id"} | {
     f"pk_{table}" for table in ("companies", "users", "procore_connections", "job_queue", "usage_logs")
 }
@@ -225,8 +185,8 @@ def assert_refused(error: psycopg.Error, sqlstate: str, constraint: str) -> None
     assert (sqlstate, constraint) == (error.sqlstate, error.diag.constraint_name)
 
 
-def test_every_table_takes_its_valid_row(world: World) -> None:
-    """Without this, a refusal below might have another reason."""
+def test_every_table_accepts_its_valid_row(world: World) -> None:
+    """Otherwise the refusals below might have another reason."""
     for table in world.rows:
         world.insert(table)
 
@@ -237,24 +197,6 @@ def test_check_refuses(world: World, constraint: str, table: str, changes: Row) 
         world.insert(table, **changes)
 
     assert_refused(caught.value, CHECK, constraint)
-
-
-@pytest.mark.parametrize("value", BEYOND)
-@pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_instant_that_not_every_zone_can_show_is_refused(
-    world: World, table: str, column: str, value: str
-) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation) as caught:
-        world.insert(table, **at(column, value))
-
-    assert_refused(caught.value, CHECK, f"ck_{table}_{column}_range")
-
-
-@pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_first_and_last_instant_of_the_range_are_taken(world: World, table: str, column: str) -> None:
-    for value in (FIRST, LAST):
-        with world.connection.transaction(force_rollback=True):
-            world.insert(table, **at(column, value))
 
 
 @pytest.mark.parametrize(("constraint", "table", "changes"), FOREIGN_KEYS)
@@ -276,7 +218,7 @@ def test_second_row_is_refused(world: World, constraint: str, table: str, first:
     assert_refused(caught.value, UNIQUE, constraint)
 
 
-def test_no_constraint_goes_untested(world: World) -> None:
+def test_every_constraint_has_a_case(world: World) -> None:
     rows = world.connection.execute(
         "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
         " AND contype <> 'n' AND conrelid <> 'alembic_version'::regclass"
@@ -285,12 +227,12 @@ def test_no_constraint_goes_untested(world: World) -> None:
         " AND indrelid <> 'alembic_version'::regclass"
     ).fetchall()
     tested = {case[0] for case in (*CHECKS, *FOREIGN_KEYS, *UNIQUES)} | IMPLIED
-    tested |= {f"ck_{table}_{column}_range" for table, column in COLUMNS}
+    tested |= {f"ck_{table}_{column}_range" for table, column in (name.split(".") for name in COLUMNS)}
 
     assert {str(name) for (name,) in rows} == tested
 
 
-def test_revoked_connection_makes_room_for_a_new_one(world: World) -> None:
+def test_revoked_connection_allows_a_new_one(world: World) -> None:
     revoked = {"status": "revoked", "access_token": None}
     world.insert("procore_connections", **revoked)
     world.insert("procore_connections", **revoked)
@@ -302,14 +244,14 @@ def test_finished_job_frees_its_dedupe_key(world: World) -> None:
     world.insert("job_queue", dedupe_key="k")
 
 
-def test_keys_are_a_companys_own(world: World) -> None:
+def test_two_companies_may_use_the_same_keys(world: World) -> None:
     other = world.insert("companies")
     for company in (world.company, other):
         world.insert("job_queue", company_id=company, dedupe_key="k", idempotency_key="k")
         world.insert("usage_logs", company_id=company, idempotency_key="k")
 
 
-def test_made_up_key_is_refused(world: World) -> None:
+def test_key_chosen_by_the_caller_is_refused(world: World) -> None:
     with pytest.raises(psycopg.errors.GeneratedAlways):
         world.insert("companies", id=7)
 
@@ -318,7 +260,7 @@ def test_made_up_key_is_refused(world: World) -> None:
     ("table", "column"),
     [("procore_connections", "connected_by_id"), ("job_queue", "created_by_id"), ("usage_logs", "user_id")],
 )
-def test_deleted_user_leaves_the_row_and_its_company(world: World, table: str, column: str) -> None:
+def test_deleting_a_user_keeps_the_row_and_its_company(world: World, table: str, column: str) -> None:
     key = world.insert(table, **{column: world.user})
     world.connection.execute("DELETE FROM users WHERE id = %s", [world.user])
 
@@ -340,7 +282,7 @@ def test_company_with_users_or_usage_cannot_be_deleted(world: World, table: str)
 
 
 @pytest.mark.parametrize("table", ["procore_connections", "job_queue"])
-def test_deleted_company_takes_its_connections_and_jobs(world: World, table: str) -> None:
+def test_deleting_a_company_deletes_its_connections_and_jobs(world: World, table: str) -> None:
     company = world.insert("companies")
     key = world.insert(table, company_id=company)
     world.connection.execute("DELETE FROM companies WHERE id = %s", [company])
@@ -349,7 +291,7 @@ def test_deleted_company_takes_its_connections_and_jobs(world: World, table: str
     assert world.connection.execute(query, [key]).fetchone() is None
 
 
-def test_deleted_user_takes_the_settings(world: World) -> None:
+def test_deleting_a_user_deletes_the_settings(world: World) -> None:
     world.insert("user_settings")
     world.connection.execute("DELETE FROM users WHERE id = %s", [world.user])
 

@@ -1,56 +1,56 @@
-"""The column type and the pinned session, on servers and sessions that would have it otherwise."""
+"""Pinned sessions, the driver and the column type, where the proof's paths do not reach."""
 
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+import logging
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, insert, select, text
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.postgres import types
+from psycopg.pq import Format
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, insert, select, text
 from sqlalchemy.exc import CompileError, StatementError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from backend.database import SessionLocal
-from backend.models.models import Company, UsageLog
+from backend.models.models import Company
 from backend.tests.application import Connect
 from backend.utc import UtcDateTime, pin_utc
+from devtools.utc_check.cases import REFUSED_DATETIMES
+from devtools.utc_check.paths import driver
+from devtools.utc_check.sandbox_schema import plain_connection
+from devtools.utc_check.schema_checks import FOLLOWS_THE_ZONE, PINNED, settings
 
 NEW_YORK = ZoneInfo("America/New_York")
-FIRST = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
-SECOND = FIRST.replace(fold=1)
-
-
-def zone(connection: Connection) -> tuple[str, str]:
-    names = ("timezone", "datestyle")
-    timezone, style = (str(connection.scalar(text(f"SHOW {name}"))) for name in names)
-    return timezone, style
+FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
+IN_NEW_YORK = {"options": "-c timezone=America/New_York -c datestyle=German"}
 
 
 def assert_pinned(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert zone(connection) == ("UTC", "ISO, MDY")
+        assert settings(driver(connection)) == PINNED
         connection.rollback()
-        assert zone(connection) == ("UTC", "ISO, MDY")
+        assert settings(driver(connection)) == PINNED
         assert connection.scalar(text("SELECT now()")).tzinfo is UTC
 
 
-def test_engine_is_handed_back(connect_pinned: Connect, postgres_url: str) -> None:
-    engine = create_engine(postgres_url)
-
-    assert pin_utc(engine) is engine
+def backend_pid(connection: Connection) -> int:
+    return driver(connection).info.backend_pid
 
 
-def test_who_listens_for_new_connections_finds_them_pinned(connect_pinned: Connect) -> None:
-    engine = connect_pinned(connect_args={"options": "-c timezone=America/New_York"})
+def test_pin_returns_the_engine_and_other_listeners_see_pinned_connections(engine: Engine) -> None:
+    other = create_engine(engine.url, connect_args=IN_NEW_YORK)
+    assert pin_utc(other) is other
     seen: list[bytes | None] = []
-    event.listen(engine, "connect", lambda raw, _: seen.append(raw.pgconn.parameter_status(b"TimeZone")))
-    engine.connect().close()
+    event.listen(other, "connect", lambda raw, _: seen.append(raw.pgconn.parameter_status(b"TimeZone")))
+    other.connect().close()
+    other.dispose()
 
     assert seen == [b"UTC"]
 
 
-def test_transactions_are_transactions_all_the_same(connect_pinned: Connect) -> None:
-    """The pin is set outside any transaction, and what comes after it must not stay there."""
+def test_transactions_still_roll_back(connect_pinned: Connect) -> None:
+    """The pin is set in autocommit, which must not stay."""
     with connect_pinned().connect() as connection:
         connection.execute(text("CREATE TABLE gone ()"))
         connection.rollback()
@@ -59,9 +59,7 @@ def test_transactions_are_transactions_all_the_same(connect_pinned: Connect) -> 
 
 
 def test_zone_of_the_connection_options_loses(connect_pinned: Connect) -> None:
-    options = {"options": "-c timezone=America/New_York -c datestyle=German"}
-
-    assert_pinned(connect_pinned(connect_args=options))
+    assert_pinned(connect_pinned(connect_args=IN_NEW_YORK))
 
 
 def test_zone_of_pgtz_loses(connect_pinned: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,91 +68,74 @@ def test_zone_of_pgtz_loses(connect_pinned: Connect, monkeypatch: pytest.MonkeyP
     assert_pinned(connect_pinned())
 
 
-def test_zone_of_the_database_loses(engine: Engine) -> None:
+@pytest.mark.parametrize("whose", ["DATABASE {}", "ROLE CURRENT_USER IN DATABASE {}"])
+def test_zone_of_the_database_and_of_the_role_in_it_lose(engine: Engine, whose: str) -> None:
+    altered = f"ALTER {whose}".format(f'"{engine.url.database}"')
     with engine.begin() as connection:
-        name = engine.url.database
-        connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'Australia/Lord_Howe'"))
-        connection.execute(text(f"ALTER DATABASE \"{name}\" SET datestyle = 'Postgres, DMY'"))
+        connection.exec_driver_sql(f"{altered} SET timezone = 'Pacific/Apia'")
+        connection.exec_driver_sql(f"{altered} SET datestyle = 'Postgres, DMY'")
     engine.dispose()
 
     assert_pinned(engine)
+    with plain_connection(engine.url) as plain:
+        assert settings(plain) == ("Pacific/Apia", "Postgres, DMY")
 
 
-def test_zone_of_the_role_in_the_database_loses(engine: Engine) -> None:
-    """It beats the database's and the role's own, and `ALTER ROLE` alone is refused to ordinary roles."""
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                f"ALTER ROLE CURRENT_USER IN DATABASE \"{engine.url.database}\" SET timezone = 'Pacific/Apia'"
-            )
-        )
-    engine.dispose()
+def test_connection_opened_before_the_engine_was_pinned_is_pinned_at_checkout(engine: Engine) -> None:
+    other = create_engine(engine.url, pool_size=1, max_overflow=0, connect_args=IN_NEW_YORK)
+    with other.connect() as connection:
+        before = backend_pid(connection)
+    pin_utc(other)
 
-    assert_pinned(engine)
-
-
-def test_connection_that_was_made_before_the_engine_was_pinned_is_pinned_at_checkout(
-    postgres_url: str,
-) -> None:
-    options = {"options": "-c timezone=America/New_York"}
-    engine = create_engine(postgres_url, pool_size=1, max_overflow=0, connect_args=options)
-    with engine.connect() as connection:
-        assert zone(connection)[0] == "America/New_York"
-        before = connection.scalar(text("SELECT pg_backend_pid()"))
-    pin_utc(engine)
-
-    with engine.connect() as connection:
+    with other.connect() as connection:
         connection.execute(text("SET LOCAL timezone = 'America/New_York'"))
         assert connection.scalar(text("SELECT now()")).tzinfo is UTC
-        assert connection.scalar(text("SELECT pg_backend_pid()")) == before
-    assert_pinned(engine)
-    engine.dispose()
+        assert backend_pid(connection) == before
+    assert_pinned(other)
+    other.dispose()
 
 
 def test_session_that_another_client_shares_is_repaired_at_checkout(
-    connect_pinned: Connect, postgres_url: str
+    connect_pinned: Connect, engine: Engine
 ) -> None:
     """As behind a pooler in transaction mode, where a server connection passes from client to client."""
-    shared = psycopg.connect(postgres_url)
-    engine = connect_pinned(creator=lambda: shared, poolclass=StaticPool)
-    for statement in ("SET TIME ZONE 'America/New_York'", "SET datestyle = 'German'", "RESET ALL"):
-        assert_pinned(engine)
-        shared.execute(statement)
-        shared.commit()
-    assert_pinned(engine)
-    shared.close()
+    with plain_connection(engine.url) as shared:
+        pinned = connect_pinned(creator=lambda: shared, poolclass=StaticPool)
+        for statement in ("SET TIME ZONE 'America/New_York'", "SET datestyle = 'German'"):
+            assert_pinned(pinned)
+            shared.execute(statement)
+            shared.commit()
+        assert_pinned(pinned)
 
 
 def test_pin_outlives_the_pools_rollback(connect_pinned: Connect) -> None:
-    options = {"options": "-c timezone=America/New_York"}
-    engine = connect_pinned(connect_args=options, pool_size=1, max_overflow=0)
+    engine = connect_pinned(connect_args=IN_NEW_YORK, pool_size=1, max_overflow=0)
     for _ in range(2):
         assert_pinned(engine)
 
 
-def test_pin_holds_under_autocommit_and_without_a_pool(connect_pinned: Connect) -> None:
-    options = {"options": "-c timezone=America/New_York"}
-    engine = connect_pinned(connect_args=options, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+def test_pin_holds_in_autocommit_and_without_a_pool(connect_pinned: Connect) -> None:
+    engine = connect_pinned(connect_args=IN_NEW_YORK, isolation_level="AUTOCOMMIT", poolclass=NullPool)
 
     assert_pinned(engine)
     with engine.connect() as connection:
-        assert connection.connection.dbapi_connection.autocommit  # type: ignore[union-attr]  # it is open
+        assert driver(connection).autocommit
 
 
-@pytest.mark.parametrize("leak", ["SET TIME ZONE 'America/New_York'", "SET datestyle = 'SQL, DMY'"])
+@pytest.mark.parametrize("leak", ["TIME ZONE 'America/New_York'", "datestyle = 'SQL, DMY'"])
 def test_committed_setting_does_not_leak_to_the_pools_next_user(connect_pinned: Connect, leak: str) -> None:
     engine = connect_pinned(pool_size=1, max_overflow=0)
     with engine.begin() as connection:
-        backend = connection.scalar(text("SELECT pg_backend_pid()"))
-        connection.execute(text(leak))
+        before = backend_pid(connection)
+        connection.exec_driver_sql(f"SET {leak}")
 
+    assert_pinned(engine)
     with engine.connect() as connection:
-        assert zone(connection) == ("UTC", "ISO, MDY")
-        assert connection.scalar(text("SELECT pg_backend_pid()")) == backend
+        assert backend_pid(connection) == before
 
 
 def test_session_left_in_an_open_transaction_is_replaced(connect_pinned: Connect) -> None:
-    """Where the pool does not roll back, a SET could not be sure to last: a new connection is."""
+    """If the pool does not roll back, a rollback could undo the pin."""
     engine = connect_pinned(pool_size=1, max_overflow=0, pool_reset_on_return=None)
     raw = engine.raw_connection()
     raw.driver_connection.execute("SET TIME ZONE 'America/New_York'")  # type: ignore[union-attr]  # psycopg's
@@ -163,82 +144,117 @@ def test_session_left_in_an_open_transaction_is_replaced(connect_pinned: Connect
     assert_pinned(engine)
 
 
-def test_two_sides_of_a_fold_come_back_apart(engine: Engine) -> None:
-    with SessionLocal(bind=engine) as session:
-        companies = [Company(name="x", created_at=at, updated_at=at) for at in (FIRST, SECOND)]
-        session.add_all(companies)
-        session.commit()
-        one, other = (company.created_at for company in companies)
-
-        assert other - one == timedelta(hours=1)
-        assert {one.tzinfo, other.tzinfo} == {UTC}
-        stored = select(func.extract("epoch", Company.created_at) * 1_000_000).order_by(Company.id)
-        assert [int(value) for value in session.scalars(stored)] == [
-            1_730_611_800_000_000,
-            1_730_615_400_000_000,
-        ]
+def test_what_the_server_computes_follows_utc(connect_pinned: Connect) -> None:
+    """Days, parts, JSON and intervals follow the session's zone."""
+    with connect_pinned(connect_args=IN_NEW_YORK).connect() as connection:
+        assert connection.scalar(FOLLOWS_THE_ZONE) is True
+        driver(connection).execute("SET TIME ZONE 'America/New_York'")
+        assert connection.scalar(FOLLOWS_THE_ZONE) is False
 
 
-@pytest.mark.parametrize(
-    "value",
-    [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01T00:00:00Z", 0],  # noqa: DTZ001 - the mistake under test
-)
-@pytest.mark.parametrize("rows", [1, 2])
-def test_what_is_no_instant_is_refused_before_it_is_sent(engine: Engine, value: object, rows: int) -> None:
+def test_two_sides_of_a_fold_load_apart_and_sort_as_postgresql_sorts(engine: Engine) -> None:
+    with engine.begin() as connection:
+        rows = [{"name": "x", "created_at": at} for at in (FOLD.replace(fold=1), FOLD)]
+        connection.execute(insert(Company), rows)
+        connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
+        loaded = list(connection.scalars(select(Company.created_at).order_by(Company.created_at)))
+
+    assert loaded == sorted(loaded)
+    assert loaded[1] - loaded[0] == timedelta(hours=1)
+    assert len(set(loaded)) == 2
+
+
+def test_a_day_added_over_a_change_is_24_hours(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
+        query = "SELECT at, at + interval '24 hours' FROM (SELECT timestamptz '2024-03-09 12:00Z' AS at) AS moments"
+        at, later = connection.execute(text(query)).one()
+
+    assert at + timedelta(days=1) == later
+
+
+def test_zone_that_python_does_not_know_changes_nothing(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Psycopg's own loader would return UTC and log a warning."""
+    with engine.begin() as connection, caplog.at_level(logging.WARNING):
+        connection.execute(text("SELECT set_config('TimeZone', '<+03>-03', true)"))
+        at = connection.scalar(text("SELECT timestamptz '2024-01-01 00:00Z'"))
+
+    assert at == datetime(2024, 1, 1, tzinfo=UTC)
+    assert not caplog.records
+
+
+def test_text_in_another_datestyle_is_refused_and_not_misread(engine: Engine) -> None:
+    """As ISO, 01/02/0003 would be a day in the year 1."""
+    query = "SELECT timestamptz '0003-02-01 00:00:00Z'"
+    with engine.begin() as connection:
+        raw = driver(connection)
+        raw.execute("SET LOCAL datestyle = 'SQL, DMY'")
+        with pytest.raises(NotImplementedError, match="SQL, DMY"):
+            raw.execute(query).fetchone()
+
+        assert raw.execute(query, binary=True).fetchone() == (datetime(3, 2, 1, tzinfo=UTC),)
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("value", ["infinity", "0044-03-15 12:00Z BC"])
+def test_what_python_cannot_hold_is_an_error_and_not_another_time(
+    engine: Engine, value: str, form: Format
+) -> None:
+    with engine.begin() as connection:
+        cursor = driver(connection).execute("SELECT %s::timestamptz", [value], binary=bool(form))
+        with pytest.raises(psycopg.DataError, match=r"too (large|small)"):
+            cursor.fetchone()
+
+
+def test_psycopgs_c_code_loads_values_and_sends_those_in_utc(engine: Engine) -> None:
+    has_c = psycopg.pq.__impl__ != "python"
     with engine.connect() as connection:
-        with pytest.raises(StatementError):
-            connection.execute(insert(Company), [{"name": "x", "created_at": value}] * rows)
+        raw = driver(connection)
+        oid, transformer = types["timestamptz"].oid, Transformer(raw)
+        used = [raw.adapters.get_loader(oid, form)(oid, None) for form in Format]  # type: ignore[misc]  # registered
+        used.append(transformer.get_dumper(FOLD.astimezone(UTC), PyFormat.AUTO))
+        other = transformer.get_dumper(FOLD, PyFormat.AUTO)
 
-        assert connection.scalar(select(func.count()).select_from(Company)) == 0
-
-
-@pytest.mark.parametrize("value", [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01"])  # noqa: DTZ001 - likewise
-def test_comparison_with_what_is_no_instant_is_refused(engine: Engine, value: Any) -> None:  # noqa: ANN401 - anything at all
-    with engine.connect() as connection, pytest.raises(StatementError):
-        connection.execute(select(Company.id).where(Company.created_at > value))
+    assert [type(each).__module__.endswith("._psycopg") for each in used] == [has_c] * 3
+    assert type(other).__module__ == "backend.utc.dumpers"
 
 
-def test_value_that_is_written_into_a_statement_is_an_instant_too(engine: Engine) -> None:
-    def written(at: datetime) -> str:
+def test_other_connections_of_the_process_stay_as_they_were(engine: Engine) -> None:
+    engine.connect().close()
+    with plain_connection(engine.url) as plain:
+        plain.execute("SET TIME ZONE 'America/New_York'")
+        ((at,),) = plain.execute("SELECT %s::timestamptz", [REFUSED_DATETIMES["naive"]]).fetchall()
+
+    assert at.tzinfo == NEW_YORK
+
+
+def test_literal_in_a_statement_is_converted_too(engine: Engine) -> None:
+    def compiled(at: datetime) -> str:
         literal = select(bindparam("at", at, type_=UtcDateTime()))
         return str(literal.compile(engine, compile_kwargs={"literal_binds": True}))
 
-    assert "'2024-11-03 06:30:00+00:00'" in written(SECOND)
+    assert "'2024-11-03 06:30:00+00:00'" in compiled(FOLD.replace(fold=1))
     with pytest.raises(CompileError) as caught:
-        written(datetime(2024, 1, 1))  # noqa: DTZ001 - the mistake under test
+        compiled(REFUSED_DATETIMES["naive"])
     assert "without an offset" in str(caught.value.__cause__)
 
 
-def test_arithmetic_with_an_interval_gives_an_instant(engine: Engine) -> None:
+def test_arithmetic_with_an_interval_returns_utc(engine: Engine) -> None:
     at = datetime(2024, 3, 9, 12, tzinfo=UTC)
     with engine.begin() as connection:
         connection.execute(insert(Company).values(name="x", created_at=at))
         day_before = connection.scalar(select(Company.created_at - timedelta(days=1)))
 
-    assert day_before == at - timedelta(days=1)
-    assert day_before.tzinfo is UTC
+    assert day_before is not None
+    assert (day_before, day_before.tzinfo) == (at - timedelta(days=1), UTC)
 
 
-def test_value_of_an_engine_that_is_not_pinned_is_utc_all_the_same(postgres_url: str) -> None:
-    """There the type itself converts what the driver gives in the session's zone."""
-    engine = create_engine(postgres_url, poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
-        assert connection.scalar(text("SELECT now()")).tzinfo == NEW_YORK
-        query = text("SELECT timestamptz '2024-11-03 05:30:00+00' AS at").columns(at=UtcDateTime())
+def test_refused_value_leaves_no_row_of_a_bulk_insert(engine: Engine) -> None:
+    rows = [{"name": "x"} | {"created_at": at} for at in (FOLD, REFUSED_DATETIMES["naive"])]
+    with engine.begin() as connection:
+        with pytest.raises(StatementError, match="without an offset"):
+            connection.execute(insert(Company), rows)
 
-        at = connection.scalar(query)
-        assert at == datetime(2024, 11, 3, 5, 30, tzinfo=UTC)
-        assert at.tzinfo is UTC
-
-
-def test_every_timestamp_of_the_models_is_of_the_utc_type() -> None:
-    columns = [
-        column
-        for table in Company.metadata.tables.values()
-        for column in table.c
-        if column.name.endswith("_at")
-    ]
-
-    assert UsageLog.__table__.c.created_at in columns
-    assert all(type(column.type) is UtcDateTime for column in columns)
+        assert connection.scalars(select(Company.id)).all() == []

@@ -13,10 +13,9 @@ from backend.utc.session import is_pinned
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """TIMESTAMP WITH TIME ZONE that takes instants only and gives them back in `timezone.utc`.
+    """TIMESTAMP WITH TIME ZONE that takes aware datetimes only and returns them in `timezone.utc`.
 
-    Binding a naive datetime, a date or a text raises (SQLAlchemy wraps it in StatementError) before anything
-    is sent.
+    Binding a naive datetime, a date or a string raises StatementError before anything is sent.
     """
 
     impl = DateTime(timezone=True)
@@ -26,7 +25,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return _bind(value)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], datetime | None]:  # noqa: ARG002 - SQLAlchemy's signature
-        # The decorator's own would make three calls of each value, and bulk writes feel it.
+        # TypeDecorator's own processor makes three calls for each value, which slows bulk writes down.
         return _bind
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
@@ -35,12 +34,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         return ensure_utc(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
-        # The driver of a pinned engine yields UTC already, so there each value costs nothing.
+        # The driver of a pinned engine returns UTC already, so no value needs another call.
         return None if is_pinned(dialect) else super().result_processor(dialect, coltype)
 
     def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:  # noqa: ANN401 - SQLAlchemy's signature
-        # `column - timedelta(...)` is arithmetic with an interval; everything else is compared as an instant,
-        # so that a date or a text is refused rather than cast in the session's zone.
+        # `column - timedelta(...)` is arithmetic with an interval. Anything else is compared as a timestamp, so that
+        # a date or a string is refused and not cast in the session's zone.
         if isinstance(value, timedelta):
             return self.impl_instance.coerce_compared_value(op, value)
         return self

@@ -9,13 +9,13 @@ from pydantic_core import PydanticCustomError
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
 
 _EXAMPLES = ["2024-01-31T12:00:00.000000Z"]
-_TAKEN = {
+_REQUEST_SCHEMA = {
     "type": "string",
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$",
     "examples": _EXAMPLES,
 }
-_SHOWN = {
+_RESPONSE_SCHEMA = {
     "type": "string",
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$",
@@ -23,9 +23,9 @@ _SHOWN = {
 }
 
 
-def _read(value: object) -> datetime:
-    # Pydantic's own parser would take 1700000000 and "20240101" too, so it is not asked. A datetime comes
-    # from our own objects, never from JSON.
+def _validate(value: object) -> datetime:
+    # Pydantic's own parser would accept 1700000000 and "20240101" too. A datetime comes from our own objects,
+    # never from JSON.
     if type(value) is datetime and value.tzinfo is UTC:
         return value
     try:
@@ -42,9 +42,9 @@ def _read(value: object) -> datetime:
 
 UtcField = Annotated[
     datetime,
-    PlainValidator(_read),
+    PlainValidator(_validate),
     PlainSerializer(format_utc, return_type=str, when_used="json"),
-    WithJsonSchema(_TAKEN, mode="validation"),
-    WithJsonSchema(_SHOWN, mode="serialization"),
+    WithJsonSchema(_REQUEST_SCHEMA, mode="validation"),
+    WithJsonSchema(_RESPONSE_SCHEMA, mode="serialization"),
 ]
-"""An instant: RFC 3339 text with an offset in, exactly `YYYY-MM-DDTHH:MM:SS.ffffffZ` out."""
+"""A timestamp: RFC 3339 with an offset in requests, exactly `YYYY-MM-DDTHH:MM:SS.ffffffZ` in responses."""

@@ -1,4 +1,4 @@
-"""What the models themselves hold: values normalised when set, columns bounded, timestamps kept by a trigger."""
+"""What the models enforce: attributes in UTC, a range for each column, and a trigger for the two timestamps."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -14,18 +14,17 @@ from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigg
 
 
 def guard_models(base: type[DeclarativeBase]) -> None:
-    """Guard every column of `UtcDateTime` that is mapped on this base so far: call it once, below the last model.
+    """Guard every `UtcDateTime` column mapped on this base so far: call it once, below the last model.
 
-    - A value set on an attribute becomes UTC there and then, so that it is the same before a flush as after a
-      refresh, and the other side of a fold is a change. What is no instant raises ValueError or TypeError
-      that names the column.
-    - Each column has a CHECK, named `<column>_range` in the terms of the metadata's naming convention, that
-      keeps out what Python or some zone cannot show: infinity, years before Christ, and the first and last day
-      of Python's calendar.
-    - `create_all` also makes the trigger that keeps `created_at` and `updated_at` on tables that have both.
+    - A value is converted to UTC when it is set on an attribute, so it is the same before a flush as after a refresh,
+      and assigning the other side of a fold is a change. A value that `ensure_utc` refuses raises its error with the
+      column's name.
+    - Each column gets a CHECK, `<column>_range` to the metadata's naming convention, that refuses what Python cannot
+      hold in every zone: infinity, years BC, and the first and last day of Python's calendar.
+    - `create_all` also creates the trigger that maintains `created_at` and `updated_at` on tables that have both.
     """
     for mapper in base.registry.mappers:
-        for column, key in _instants(mapper):
+        for column, key in _utc_columns(mapper):
             event.listen(getattr(mapper.class_, key), "set", _setter(column), retval=True, propagate=True)
     for table in base.metadata.tables.values():
         for column in list(table.c):
@@ -34,21 +33,21 @@ def guard_models(base: type[DeclarativeBase]) -> None:
     event.listen(base.metadata, "after_create", _create_triggers)
 
 
-def _instants(mapper: Mapper[Any]) -> Iterator[tuple[Column[Any], str]]:
+def _utc_columns(mapper: Mapper[Any]) -> Iterator[tuple[Column[Any], str]]:
     for column in mapper.columns:
         if isinstance(column.type, UtcDateTime):
             yield column, mapper.get_property_by_column(column).key
 
 
 def _setter(column: Column[Any]) -> Callable[..., object]:
-    def set_instant(_row: object, value: object, _before: object, _initiator: object) -> object:
+    def set_utc(_row: object, value: object, _before: object, _initiator: object) -> object:
         return _normalise(column, value)
 
-    return set_instant
+    return set_utc
 
 
 def _normalise(column: Column[Any], value: Any) -> object:  # noqa: ANN401 - anything may be assigned
-    # An expression, as in `row.run_at = func.now()`, is PostgreSQL's to evaluate.
+    # PostgreSQL evaluates an expression, as in `row.run_at = func.now()`.
     if value is None or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
         return value
     try:
@@ -62,16 +61,16 @@ def _range_check(column: Column[datetime]) -> CheckConstraint:
 
 
 def range_condition(column: str) -> str:
-    """Return the SQL that keeps a timestamptz where every time zone can show it in the years 1 to 9999.
+    """Return the SQL condition under which every time zone can show a timestamptz in the years 1 to 9999.
 
-    Offsets reach to a day at most, so it is a day that is cut off at either end. Nulls pass.
+    An offset is less than a day, so one day is cut off at either end. Nulls pass.
     """
     return f"{column} >= '0001-01-02 00:00:00+00' AND {column} < '9999-12-31 00:00:00+00'"
 
 
 def _create_triggers(_metadata: MetaData, connection: Connection, tables: list[Table], **_: object) -> None:
-    kept = [table for table in tables if {"created_at", "updated_at"} <= set(table.c.keys())]
-    if kept:
+    maintained = [table for table in tables if {"created_at", "updated_at"} <= set(table.c.keys())]
+    if maintained:
         connection.execute(text(KEEP_TIMESTAMPS_FUNCTION))
-    for table in kept:
+    for table in maintained:
         connection.execute(text(keep_timestamps_trigger(table.fullname)))

@@ -1,4 +1,4 @@
-"""Columns that could hold a wrong time, found in the models and in the live catalog."""
+"""Find columns that could hold a wrong time, in the models and in the live catalog."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -12,18 +12,18 @@ from sqlalchemy.types import TypeEngine
 from backend.utc.column import UtcDateTime
 
 _ADVICE = {
-    "timestamp": "it is read in whatever zone a session has: make it timestamptz, USING column AT TIME ZONE its own",
-    "timetz": "an offset without a date follows no clock on earth: keep an instant, or a time beside a zone's name",
-    "tsrange": "its bounds are read in whatever zone a session has: make it tstzrange",
-    "tsmultirange": "its bounds are read in whatever zone a session has: make it tstzmultirange",
-    "precision": "PostgreSQL rounds to it, into the next second or year: leave the precision out",
-    "unguarded": "a naive datetime is taken as it comes: use UtcDateTime, or leave the type to the annotation's map",
+    "timestamp": "sessions read it in their own zone: make it timestamptz, USING column AT TIME ZONE its zone",
+    "timetz": "an offset without a date is not a time anywhere: store a timestamptz, or a time and the zone's name",
+    "tsrange": "sessions read its bounds in their own zone: make it tstzrange",
+    "tsmultirange": "sessions read its bounds in their own zone: make it tstzmultirange",
+    "precision": "PostgreSQL rounds to it, even into the next year: leave the precision out",
+    "unguarded": "it accepts naive datetimes: use UtcDateTime, or leave the type to type_annotation_map",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A column that could hold or show a wrong time."""
+    """A column that could hold a wrong time."""
 
     table: str
     column: str
@@ -36,7 +36,7 @@ class Finding:
 
 
 def lint_metadata(metadata: MetaData) -> list[Finding]:
-    """Find in the models what `lint_catalog` finds in a database, and timestamps of another type than UtcDateTime."""
+    """Find in the models what `lint_catalog` finds in a database, and timestamps that are not of UtcDateTime."""
     return [
         Finding(table.fullname, column.name, written, _ADVICE[fault])
         for table in metadata.sorted_tables
@@ -61,7 +61,7 @@ def _faults(type_: TypeEngine[Any]) -> Iterator[tuple[str, str]]:
             return
 
 
-# As SQLAlchemy writes them; a type decorator writes what it decorates.
+# As SQLAlchemy compiles them; a TypeDecorator compiles to the type that it decorates.
 _WRITTEN = {
     r"TIMESTAMP(\(\d\))? WITHOUT TIME ZONE": "timestamp",
     r"TIME(\(\d\))? WITH TIME ZONE": "timetz",
@@ -75,12 +75,11 @@ _WRITTEN = {
 def lint_catalog(
     connection: Connection, schema: str | None = None, *, tables: Collection[str] | None = None
 ) -> list[Finding]:
-    """Find the columns of tables and views that could hold or show a wrong time.
+    """Find the columns of tables and views that could hold a wrong time.
 
-    They are those of type timestamp (without time zone), timetz, tsrange or tsmultirange, or timestamptz with
-    a precision, bare or within domains, arrays, ranges and composite types. `schema` looks into one schema
-    alone, else into all but PostgreSQL's own; `tables` at those of these names alone. What belongs to an
-    extension is left out.
+    They are of type timestamp (without time zone), timetz, tsrange or tsmultirange, or timestamptz with a precision,
+    also inside domains, arrays, ranges and composite types. `schema` limits the search to one schema (by default all
+    but PostgreSQL's own), `tables` to tables of these names. Tables of an extension are left out.
     """
     parameters = {"schema": schema, "tables": None if tables is None else sorted(tables)}
     return [
@@ -89,9 +88,8 @@ def lint_catalog(
     ]
 
 
-# What a column's type is made of: a domain's base, an array's element, a range's bounds, a composite's columns. An
-# array or a domain passes its modifier on, which is where a timestamptz has its precision. Dropped columns are of
-# no type.
+# Descends into each column's type: a domain's base, an array's element, a range's subtype, a composite's columns. An
+# array or a domain passes on its type modifier, where a timestamptz has its precision. A dropped column has no type.
 _CATALOG = text("""
 WITH RECURSIVE parts AS (
     SELECT c.oid AS relation, a.attnum, a.atttypid AS type, a.atttypmod AS modifier

@@ -1,4 +1,4 @@
-"""What the driver gives for a timestamptz: UTC, whatever the session's zone is at that moment."""
+"""How the driver loads a timestamptz: in UTC, whatever the session's zone is at that moment."""
 
 from functools import cache
 from typing import cast
@@ -13,14 +13,13 @@ _TIMESTAMPTZ = types["timestamptz"].oid
 
 
 def register(adapters: AdaptersMap) -> None:
-    """Make timestamptz load in UTC here, in text and in binary; arrays, ranges and composites follow.
+    """Load timestamptz in UTC, in text and in binary, also inside arrays, ranges and composites.
 
-    psycopg's own loader asks the connection for the session's zone and gives values in it: `SET LOCAL` in
-    mid-transaction would change what the same row looks like, and two sides of a fold would load as equal. A
-    zone that Python does not know it takes for UTC without a word. Bound to no connection it has no zone to
-    ask for, and gives `timezone.utc` at the speed of C.
+    psycopg's own loader returns values in the session's zone: `SET LOCAL` in mid-transaction would change what the
+    same row looks like, two sides of a fold would load as equal, and for a zone that Python does not know it returns
+    UTC. Without a connection the same loader has no zone to ask for and returns `timezone.utc`, at the speed of C.
 
-    Text that is not in the ISO DateStyle is refused by psycopg with NotImplementedError.
+    psycopg refuses text that is not in the ISO DateStyle, with NotImplementedError.
     """
     for loader in (TimestamptzLoader, TimestamptzBinaryLoader):
         adapters.register_loader(_TIMESTAMPTZ, unbound(fastest(loader)))
@@ -28,8 +27,8 @@ def register(adapters: AdaptersMap) -> None:
 
 @cache
 def fastest(loader: type[Loader]) -> type[Loader]:
-    """Return psycopg's C implementation of its own loader, or the same loader where it has none."""
-    # The exchange is made by a map of adapters, which is public; the C classes have no public name.
+    """Return psycopg's C implementation of its own loader, or the same loader if there is none."""
+    # The C classes have no public name, but a map of adapters, which is public, replaces the class by its C twin.
     scratch = AdaptersMap()
     scratch.register_loader(_TIMESTAMPTZ, loader)
     return cast("type[Loader]", scratch.get_loader(_TIMESTAMPTZ, loader.format))
@@ -37,14 +36,14 @@ def fastest(loader: type[Loader]) -> type[Loader]:
 
 @cache
 def unbound(loader: type[Loader]) -> type[Loader]:
-    """Return a class that makes this loader and keeps the connection from it."""
+    """Return a class that creates this loader without its connection."""
 
-    # A subclass would be slower by the whole of Python: psycopg's C code calls only its own classes directly.
+    # Not a subclass: psycopg's C code is fast only with its own classes.
     class Unbound:
         format = loader.format
 
         def __new__(cls, oid: int, context: AdaptContext | None = None) -> Loader:  # type: ignore[misc]  # another class on purpose
-            # Without a connection it takes every text for ISO, and would read 01/02/0003 as a day in the year 1.
+            # Without a connection it reads every text as ISO: 01/02/0003 would be a day in the year 1.
             is_readable = cls.format is Format.BINARY or _is_iso(context)
             return loader(oid, None if is_readable else context)
 

@@ -1,4 +1,4 @@
-"""The session's zone, held at UTC, and the driver's own conversions with it."""
+"""Sessions that stay in UTC, with the driver's conversions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,24 +13,22 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from backend.utc import dumpers, loaders
 
-# ISO is the one DateStyle whose output psycopg can read whatever the order of day and month; MDY is the
-# default order.
+# ISO is the only DateStyle that psycopg can read; MDY is PostgreSQL's default order.
 _PIN = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, MDY'"
 _PINNED = {"TimeZone": "UTC", "DateStyle": "ISO"}
-# In the record of each connection that was prepared here.
+# The key in the pool's record of each connection that was prepared here.
 _PREPARED = "backend.utc"
 
 _pinned_dialects: WeakSet[Dialect] = WeakSet()
 
 
 def pin_utc(engine: Engine) -> Engine:
-    """Hold every session of this engine at UTC and ISO DateStyle; returns the same engine.
+    """Keep every session of this engine in UTC and in ISO DateStyle; return the same engine.
 
-    The zone that a session starts with comes from postgresql.conf, the database, the role, or `PGTZ` (which
-    beats `options=-c timezone=UTC`); a SET after connecting beats them all. A SET that somebody committed
-    would leak to the pool's next user, so each checkout looks at what the server last reported, which costs
-    no round trip, and repairs it. What is SET within a transaction does not matter to values: the driver
-    loads timestamptz as UTC and sends instants alone (see `loaders` and `dumpers`).
+    The zone that a session starts with comes from postgresql.conf, the database, the role, or `PGTZ` (which beats
+    `options=-c timezone=UTC`); a SET after connecting beats them all. A SET that somebody committed would leak to the
+    pool's next user, so each checkout compares what the server last reported, at no round trip, and repairs it. A SET
+    within a transaction does not change values: see `loaders` and `dumpers`.
     """
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", _on_checkout)
@@ -39,7 +37,7 @@ def pin_utc(engine: Engine) -> Engine:
 
 
 def stray_settings(connection: Connection) -> dict[str, str]:
-    """Return those of TimeZone and DateStyle that are not pinned in this session, as the server has them."""
+    """Return TimeZone and DateStyle of this session, each only if it is not what `pin_utc` sets."""
     names = ("TimeZone", "DateStyle")
     values = connection.execute(select(*(func.current_setting(name) for name in names))).one()
     return {
@@ -48,7 +46,7 @@ def stray_settings(connection: Connection) -> dict[str, str]:
 
 
 def is_pinned(dialect: Dialect) -> bool:
-    """Tell whether this is the dialect of an engine that was pinned, whose driver therefore yields UTC."""
+    """Return whether this dialect belongs to an engine that `pin_utc` pinned, whose driver returns UTC."""
     return dialect in _pinned_dialects
 
 
@@ -63,13 +61,12 @@ def _on_checkout(
     connection: psycopg.Connection[Any], entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
 ) -> None:
     if _PREPARED not in entry.info:
-        # The pool made it before the engine was pinned.
+        # The pool opened it before the engine was pinned.
         _on_connect(connection, entry)
-    if _is_pinned(connection):
+    if _session_is_utc(connection):
         return
     if connection.info.transaction_status is not TransactionStatus.IDLE:
-        # Somebody's transaction is still open on it (a pool that does not reset): no SET made here would be
-        # sure to last.
+        # A transaction is still open (the pool does not reset), and its rollback would undo our SET.
         raise DisconnectionError("the session's time zone was changed inside an open transaction")
     _pin(connection)
 
@@ -81,8 +78,7 @@ def _pin(connection: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def _outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    # In a transaction the SET would be undone by the first rollback, which is what a pool does at every
-    # return.
+    # In a transaction, the first rollback would undo the SET, and a pool rolls back at every return.
     before = connection.autocommit
     connection.autocommit = True
     try:
@@ -92,6 +88,6 @@ def _outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
             connection.autocommit = before
 
 
-def _is_pinned(connection: psycopg.Connection[Any]) -> bool:
+def _session_is_utc(connection: psycopg.Connection[Any]) -> bool:
     status = connection.pgconn.parameter_status
     return status(b"TimeZone") == b"UTC" and (status(b"DateStyle") or b"").startswith(b"ISO")

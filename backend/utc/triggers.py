@@ -1,11 +1,8 @@
-"""`created_at` and `updated_at`, kept by PostgreSQL itself.
+"""`created_at` and `updated_at`, maintained by PostgreSQL: raw SQL and ON CONFLICT skip an ORM's `onupdate`."""
 
-An ORM's `onupdate` is skipped by raw SQL and by ON CONFLICT; a trigger is not.
-"""
-
-# The rows are compared as they are stored (`*<>`), so that 1.0 becoming 1.00 is a change and nulls need no
-# care. clock_timestamp() and not now(), which stands still in a transaction; the extra microsecond keeps the
-# order strict when the clock was set back or two changes fall into one of its ticks.
+# `*<>` compares the rows as they are stored, so 1.0 becoming 1.00 is a change, and nulls need no special case.
+# clock_timestamp(), because now() stands still in a transaction. The extra microsecond keeps the order strict when the
+# clock was set back or two changes share a tick.
 KEEP_TIMESTAMPS_FUNCTION = """\
 CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger
 LANGUAGE plpgsql
@@ -26,13 +23,12 @@ BEGIN
     RETURN NEW;
 END
 $$"""
-"""The function behind every trigger: created_at cannot be changed (SQLSTATE 23514, constraint
-`ck_<table>_created_at_unchanged`); updated_at strictly increases when the row changed, and stays when it did
-not."""
+"""The function of every trigger: created_at cannot be changed (SQLSTATE 23514, constraint
+`ck_<table>_created_at_unchanged`); updated_at increases when the row changed, and stays when it did not."""
 
 
 def keep_timestamps_trigger(table: str) -> str:
-    """Return the DDL that puts the function on `table`, which has both columns; the name is not quoted."""
+    """Return the DDL of the trigger on `table`, which has both columns; the name is not quoted."""
     return (
         f"CREATE TRIGGER keep_timestamps BEFORE UPDATE ON {table}\n"
         "FOR EACH ROW EXECUTE FUNCTION keep_timestamps()"

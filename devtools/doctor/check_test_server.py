@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 
-from freshpg.docker_client import EngineUnavailable, find_engine
-from freshpg.server_selection import DEFAULT_IMAGE
-
 import freshpg
 from devtools.doctor.docker_cli import Machine, without_user
 from devtools.doctor.finding import Finding, ok, warning, wrong
+from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.server_selection import DEFAULT_IMAGE
 
 VARIABLE = "TEST_DATABASE_URL"
 

@@ -1,15 +1,9 @@
-"""The proof that no layer stores or shows a wrong time: `verify`, on any database, a live one included.
+"""The proof that no layer stores or shows a wrong time, on any database, also one in use.
 
-It has the application make its own tables in a schema of their own, writes instants to them by every way there is,
-reads them by every way there is, and asks an oracle what is stored, in whole microseconds, on a connection that nothing
-else has touched. Sessions are moved to other zones meanwhile, and what is no instant is tried at every door.
+The application creates its own tables in a schema of its own. Timestamps are written to them in every way there is,
+read in every way there is, and compared with what PostgreSQL has stored, in whole microseconds. Meanwhile sessions are
+moved to other zones, and naive datetimes and the like are tried at every entry. The schema is dropped at the end, and
+what a killed run left, the next run drops.
 
-What is wrong is in the `Report`, by path: `copy/orm` is what COPY wrote and the ORM read. Nothing else in the database
-is written to or set, and the schema is removed whatever happens; what a run leaves that is killed, the next removes.
+The cases are also those of the tests, which run them one by one.
 """
-
-from devtools.utc_check.report import Failure, Observation, Report
-from devtools.utc_check.subjects import Resource, Row, Subject
-from devtools.utc_check.verify import ZONES, verify
-
-__all__ = ["ZONES", "Failure", "Observation", "Report", "Resource", "Row", "Subject", "verify"]

@@ -12,67 +12,53 @@ from fastapi import FastAPI
 from rich.console import Console
 from sqlalchemy import Engine
 
-from backend.config import Settings, load_settings
+from backend.config import load_settings
 from backend.main import create_app
-from backend.models.models import Base
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.terminal import enter
-from devtools.utc_check import ZONES
-from devtools.utc_check.our_tables import subjects
-from devtools.utc_check.page import print_report
-from devtools.utc_check.report import Report
-from devtools.utc_check.verify import verify
+from devtools.utc_check.proof_page import print_report
+from devtools.utc_check.verification import verify
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     settings = load_settings()
-    # A schema is removed on the way out, which a plain SIGTERM would not let happen.
+    # Only this process calls the application.
+    open_settings = settings.model_copy(update={"api_token": None})
+
+    def make_app(engine: Engine) -> FastAPI:
+        return create_app(open_settings, engine=engine)
+
+    # A plain SIGTERM would leave the schema.
     signal.signal(signal.SIGTERM, _exit)
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
-        report = prove(engine, settings, options)
+        report = verify(engine.url, make_app, seed=options.seed, only=options.only)
     if options.json:
         sys.stdout.write(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
     else:
-        print_report(Console(soft_wrap=False, highlight=False), report, describe(engine.url))
-    if not report.is_proved:
-        sys.exit(1)
-
-
-def prove(engine: Engine, settings: Settings, options: argparse.Namespace) -> Report:
-    # The application is called from within this process alone, so no token guards it.
-    open_settings = settings.model_copy(update={"api_token": None})
-
-    def make(twin: Engine) -> FastAPI:
-        return create_app(open_settings, engine=twin)
-
-    return verify(
-        engine, Base, make, subjects,
-        zones=options.zone or ZONES, seed=options.seed, only=options.only, owns_database=options.own_database,
-    )  # fmt: skip
+        print_report(Console(highlight=False), report, describe(engine.url))
+    return 0 if report.is_proved else 1
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="check_utc",
-        description="Prove that no layer stores or shows a wrong time. The project's tables are made in a schema of "
-        "their own, the application is driven there, and the schema is removed: no row and no setting of yours is "
-        "touched. Exit code 1 where something is wrong.",
+        prog="nox -s utc_check --",
+        description="Prove that no layer stores or shows a wrong time. The project's tables are created in a schema "
+        "of their own, the application runs there, and the schema is dropped: no row and no setting of your database "
+        "is changed. The exit code is 1 if something is wrong.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
-        "--seed", type=int, help="the seed of an earlier report, for the same random instants"
-    )
-    parser.add_argument("--only", metavar="PATH", help="one path, as reported: copy/orm, trigger, '*/http'")
-    parser.add_argument(
-        "--zone", action="append", metavar="ZONE", help=f"move sessions there (by default {', '.join(ZONES)})"
+        "--seed", type=int, metavar="N", help="the seed of an earlier report, for the same random values"
     )
     parser.add_argument(
-        "--own-database",
-        action="store_true",
-        help="the database was made for this: move sessions by its own settings too",
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="limit the proof to a path of the report, as copy/orm, trigger, or '*/http'; may be repeated",
     )
     return parser.parse_args(arguments)
 

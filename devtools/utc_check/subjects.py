@@ -1,53 +1,59 @@
-"""What is proved: the models, the other columns that their rows need, and where the application shows them."""
+"""What the proof works on: a schema with the ways into it, and the six tables with what their rows need."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, inspect
-from sqlalchemy.orm import DeclarativeBase
+import psycopg
+from fastapi.testclient import TestClient
+from sqlalchemy import Column, Connection, Engine, Table, insert
 
-from backend.utc.column import UtcDateTime
-from devtools.utc_check.application import Client
-from devtools.utc_check.ground import Ground
-from devtools.utc_check.values import Value
+from backend.models.models import Company, JobQueue, ProcoreConnection, UsageLog, User, UserSettings
+from backend.utc import UtcDateTime
 
 Row = dict[str, Any]
-Request = tuple[str, Mapping[str, object]]
-"""A path and the body that is sent there."""
+_numbers = count(1)
 
 
 @dataclass(frozen=True)
-class Resource:
-    """Where the application shows a subject's rows, and makes and changes them."""
+class Target:
+    """A schema, and the ways into it."""
 
-    listing: str
-    """The path of a list of objects under `items`, in the order of their keys; `next_cursor` asks for the next page."""
-    create: Callable[[Connection], Request]
-    """Make ready what a new row refers to, and return what is posted."""
-    change: Callable[[Mapping[str, Any]], Request]
-    """Return what is patched to change this object, as the application shows it."""
+    schema: str
+    zone: str
+    """The zone in which sessions start, unless they are pinned."""
+    engine: Engine
+    """Pinned, as the application's."""
+    unpinned: Engine
+    """An engine with our models that nobody pinned."""
+    plain: psycopg.Connection[Any]
+    """A client with nothing of ours, in autocommit. It is also asked what is stored, in whole microseconds."""
+    client: TestClient
+
+    def name(self, table: Table) -> str:
+        return f"{self.schema}.{table.name}"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model whose table has a primary key of one column, and whose attributes have the columns' names."""
+    """A table, and what its rows need besides timestamps."""
 
-    model: type[DeclarativeBase]
-    others: Callable[[Connection, int], list[Row]]
-    """Make ready what so many new rows refer to, and return those columns of theirs that hold no timestamp."""
+    model: type[Any]
+    fixed: Row
+    unique: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
+    """Columns of which every row needs another value. The API, if it creates rows, needs only these."""
     change: Row = field(default_factory=dict)
-    """Values that no row has which `others` made: setting them is a change, and setting the others' again is one."""
-    resource: Resource | None = None
+    listing: str = ""
+    """The path of the API that lists the rows."""
+    creates: bool = False
     in_every_zone: bool = False
-    """Whether its rows are written in sessions of every zone; in the first they always are."""
+    """Whether to write its rows in every zone and not only in the first: the tables' columns are alike."""
 
     @cached_property
     def table(self) -> Table:
-        table = inspect(self.model).local_table
-        if not isinstance(table, Table):
-            raise TypeError(f"{self.model.__name__} is not mapped to a table")
+        table: Table = self.model.__table__
         return table
 
     @cached_property
@@ -56,41 +62,59 @@ class Subject:
         return key
 
     @cached_property
-    def instants(self) -> list[Column[Any]]:
-        return [column for column in self.table.c if isinstance(column.type, UtcDateTime)]
+    def names(self) -> list[str]:
+        """The columns that hold timestamps."""
+        return [column.name for column in self.table.c if isinstance(column.type, UtcDateTime)]
 
     @property
-    def is_kept(self) -> bool:
-        """Whether a trigger keeps created_at and updated_at."""
-        return {"created_at", "updated_at"} <= set(self.table.c.keys())
+    def changeable(self) -> list[str]:
+        return [name for name in self.names if name not in ("created_at", "updated_at")]
 
-    @property
-    def moving(self) -> set[str]:
-        """The columns that a trigger sets when a row changes."""
-        return {"updated_at"} if self.is_kept else set()
-
-    @property
-    def free(self) -> list[Column[Any]]:
-        """The columns of instants that may be set on a row that is there."""
-        return [column for column in self.instants if column.name not in {"created_at", *self.moving}]
-
-    def rows(self, connection: Connection, values: list[Any]) -> list[Row]:
-        """Return a row for each value, with the value in each column that holds an instant."""
-        return [
-            {**others, **{column.name: value for column in self.instants}}
-            for others, value in zip(self.others(connection, len(values)), values, strict=True)
-        ]
+    def row(self, connection: Connection, value: object) -> Row:
+        """Return a new row with the value in each timestamp."""
+        unique = {name: make(connection) for name, make in self.unique.items()}
+        return {**self.fixed, **unique, **dict.fromkeys(self.names, value)}
 
 
-@dataclass(frozen=True)
-class Round:
-    """One zone, and all ways in and out under it."""
+def make_subjects(connection: Connection) -> list[Subject]:
+    """Insert the company to which all rows belong, and return the subjects."""
+    company = connection.scalars(insert(Company).values(name="Tenant").returning(Company.id)).one()
+    api, tenant = "/api/v1/companies", {"company_id": company}
+    active: Row = {"is_active": True}
 
-    ground: Ground
-    zone: str
-    values: list[Value]
-    engine: Engine
-    """Pinned as the given one is."""
-    stranger: Engine
-    """Not pinned."""
-    client: Client
+    def text(_connection: Connection) -> str:
+        return f"{next(_numbers)}@example.com"
+
+    def user(connection: Connection) -> int:
+        return connection.scalars(
+            insert(User).values(**tenant, email=text(connection)).returning(User.id)
+        ).one()
+
+    sandbox = {"environment": "sandbox", "grant_type": "client_credentials", "status": "revoked"}
+    return [
+        Subject(Company, active, {"name": text}, {"is_active": False}, api, creates=True, in_every_zone=True),
+        Subject(
+            User,
+            tenant | active,
+            {"email": text},
+            {"is_active": False},
+            f"{api}/{company}/users",
+            creates=True,
+        ),
+        Subject(
+            UserSettings,
+            {"email_notifications": True},
+            {"user_id": user},
+            {"email_notifications": False},
+            f"{api}/{company}/user-settings",
+        ),
+        Subject(
+            ProcoreConnection,
+            tenant | sandbox,
+            {"procore_company_id": lambda _: next(_numbers)},
+            {"procore_user_id": 1},
+        ),
+        # A job that has ended may have all of its timestamps.
+        Subject(JobQueue, tenant | {"job_type": "proof", "status": "succeeded"}, in_every_zone=True),
+        Subject(UsageLog, tenant | {"action": "proof"}),
+    ]

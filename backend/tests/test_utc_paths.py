@@ -1,0 +1,118 @@
+"""The paths of `nox -s utc_check`, one by one, on two tables and in sessions that start in New York."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from psycopg.types.datetime import TimestamptzLoader
+from sqlalchemy import Engine, create_engine
+
+from backend.models.models import Base
+from backend.tests.application import Connect
+from backend.utc import UtcDateTime, dumpers, loaders
+from devtools.utc_check.cases import sample_values
+from devtools.utc_check.constraints import check_ranges, check_trigger
+from devtools.utc_check.crossing import HTTP, STORED, cross
+from devtools.utc_check.paths import READS, WRITES
+from devtools.utc_check.proof_report import Report
+from devtools.utc_check.refusals import ENTRIES, check_attributes, check_refusals
+from devtools.utc_check.sandbox_schema import confined, plain_connection
+from devtools.utc_check.schema_checks import check_sessions
+from devtools.utc_check.subjects import Subject, Target, make_subjects
+
+ZONE, SEED = "America/New_York", 7
+VALUES = sample_values(ZONE, SEED)
+# Workers must agree on the order.
+COLUMNS = sorted(
+    f"{table.name}.{column.name}"
+    for table in Base.metadata.tables.values()
+    for column in table.c
+    if isinstance(column.type, UtcDateTime)
+)
+TRIGGERS = [column.partition(".")[0] for column in COLUMNS if column.endswith(".updated_at")]
+
+Check = Callable[[Target, Subject, Report], None]
+
+
+@pytest.fixture
+def utc_target(engine: Engine, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    monkeypatch.setenv("PGTZ", ZONE)
+    monkeypatch.setenv("PGDATESTYLE", "SQL, DMY")
+    with (
+        confined(create_engine(engine.url), "public", style="ISO") as unpinned,
+        plain_connection(engine.url) as plain,
+    ):
+        yield Target("public", ZONE, engine, unpinned, plain, client)
+
+
+def assert_proved(target: Target, path: str, check: Check, *, all_tables: bool = False) -> None:
+    report = Report(SEED, (ZONE,), only=(path,))
+    with target.engine.begin() as connection:
+        subjects = make_subjects(connection)
+    for subject in subjects:
+        if all_tables or subject.in_every_zone:
+            check(target, subject, report)
+
+    assert report.failures == []
+    assert report.checks.keys() == {path}
+
+
+def check_crossing(target: Target, subject: Subject, report: Report) -> None:
+    cross(target, subject, VALUES, report)
+
+
+@pytest.mark.parametrize("write", [HTTP, *WRITES])
+def test_written_values_are_stored_to_the_microsecond(utc_target: Target, write: str) -> None:
+    assert_proved(utc_target, f"{write}/{STORED}", check_crossing)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_stored_values_are_read_in_utc(utc_target: Target, read: str) -> None:
+    assert_proved(utc_target, f"plain/{read}", check_crossing)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_values_that_are_not_aware_datetimes_are_refused(utc_target: Target, entry: str) -> None:
+    assert_proved(utc_target, f"refused/{entry}", check_refusals, all_tables=entry == "attribute")
+
+
+def test_attributes_are_in_utc_as_soon_as_they_are_set(utc_target: Target) -> None:
+    def check(_target: Target, subject: Subject, report: Report) -> None:
+        check_attributes(subject, VALUES, report)
+
+    assert_proved(utc_target, "converted/attribute", check, all_tables=True)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_value_that_not_every_client_can_read_is_refused(utc_target: Target, column: str) -> None:
+    assert_proved(utc_target, f"range/{column}", check_ranges, all_tables=True)
+
+
+@pytest.mark.parametrize("table", TRIGGERS)
+def test_created_at_stays_and_updated_at_increases(utc_target: Target, table: str) -> None:
+    assert_proved(utc_target, f"trigger/{table}", check_trigger, all_tables=True)
+
+
+def test_sessions_of_the_pool_are_in_utc(utc_target: Target, connect_pinned: Connect) -> None:
+    report = Report(SEED, (ZONE,))
+    check_sessions(utc_target, connect_pinned(), report)
+
+    assert report.failures == []
+
+
+@pytest.mark.parametrize(
+    "path", ["orm/stored", "core/cursor-set-local", "core/binary-range", "refused/array"]
+)
+def test_psycopg_without_its_c_code_does_the_same(
+    utc_target: Target, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (loaders, dumpers):
+        monkeypatch.setattr(module, "fastest", lambda python_class: python_class)
+    utc_target.engine.dispose()
+    with utc_target.engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        loader = raw.adapters.get_loader(1184, 0)(1184, None)  # type: ignore[union-attr]  # it is open
+        assert type(loader) is TimestamptzLoader
+
+    assert_proved(utc_target, path, check_refusals if path.startswith("refused/") else check_crossing)
+    utc_target.engine.dispose()

@@ -1,0 +1,138 @@
+"""The cases that the proof and the tests share: values to write, values to refuse, and the texts of RFC 3339."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = 1_000_000
+
+CHANGES = {
+    "America/New_York": ((-2_717_650_800, -238), (1_710_054_000, 3600), (1_730_613_600, -3600)),
+    "Australia/Lord_Howe": ((1_712_415_600, -1800), (1_728_142_200, 1800)),
+    "Asia/Kathmandu": ((504_901_800, 900),),
+    "Pacific/Apia": ((1_301_752_800, -3600), (1_325_239_200, 86_400)),
+}
+"""Zones, with changes of their offset: when, in seconds from 1970, and by how many. Apia skipped a day."""
+ZONES = tuple(CHANGES)
+LOWEST, HIGHEST = -62_135_510_400 * SECOND, 253_402_214_400 * SECOND - 1
+"""The first and the last value that the range of a column allows: 0001-01-02 to just before 9999-12-31."""
+EDGES = (
+    LOWEST, LOWEST + 1, HIGHEST, HIGHEST - SECOND + 1, -1, 0, 999_999, 2**31 * SECOND - 1,
+    946_684_800 * SECOND - 1, 946_684_800 * SECOND,  # PostgreSQL counts from 2000-01-01
+    2**53 + 1,  # not representable as a double
+)  # fmt: skip
+OFFSETS = (14 * 3600, -12 * 3600, 20_700, 1172, -86_340, 86_399, -1)
+OUT_OF_RANGE = (
+    "infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "0001-01-01 23:59:59.999999+00",
+    "9999-12-31 00:00:00+00", "10000-01-01 00:00:00+00",
+)  # fmt: skip
+IN_RANGE = "2024-01-31 12:00:00+00"
+
+
+class NoOffset(tzinfo):
+    """A tzinfo that returns None for the offset."""
+
+    def utcoffset(self, _value: datetime | None, /) -> None:
+        return None
+
+    dst = tzname = utcoffset
+
+
+class NotATime(datetime):
+    """Behaves as pandas' NaT: a datetime by its class, whose offset is itself."""
+
+    def utcoffset(self) -> Any:  # noqa: ANN401 - not a timedelta
+        return self
+
+
+class Nanoseconds(datetime):
+    """Behaves as pandas' Timestamp."""
+
+    nanosecond = 1
+
+
+REFUSED_DATETIMES: dict[str, datetime] = {
+    "naive": datetime(2024, 7, 1, 12),  # noqa: DTZ001 - the mistake to refuse
+    "no offset": datetime(2024, 7, 1, 12, tzinfo=NoOffset()),
+    "not a time": NotATime(2024, 7, 1, 12, tzinfo=UTC),
+    "nanoseconds": Nanoseconds(2024, 7, 1, 12, tzinfo=UTC),
+    "before year 1": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+    "after year 9999": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2))),
+}
+REFUSED_OTHERS = {"date": date(2024, 7, 1), "text": "2024-07-01T12:00:00Z", "number": 1_700_000_000}
+
+ACCEPTED_TEXTS: dict[str, int] = {
+    "2024-01-31T12:00:00Z": 1_706_702_400_000_000,
+    "2024-01-31t12:00:00.1z": 1_706_702_400_100_000,
+    "2024-01-31T12:00:00.123456+05:45": 1_706_681_700_123_456,
+    "2024-01-31T12:00:00-00:00": 1_706_702_400_000_000,
+    "2024-11-03T01:30:00-04:00": 1_730_611_800_000_000,
+    "2024-11-03T01:30:00-05:00": 1_730_615_400_000_000,
+    "0001-01-01T00:00:00-14:00": -62_135_546_400_000_000,
+}
+"""Texts of RFC 3339, with the microseconds from 1970."""
+REFUSED_TEXTS: dict[str, tuple[str, ...]] = {
+    "send an RFC 3339 date-time": (
+        "", "2024-01-31", "20240131", "1700000000", "2024-01-31T12:00:00", "2024-01-31T12:00Z",
+        "2024-01-31 12:00:00Z", "2024-W05-3T12:00:00Z", "2024-01-31T12:00:00,5Z", "2024-01-31T12:00:00.Z",
+        "2024-01-31T12:00:00+0545", "2024-01-31T12:00:00+24:00", "2024-01-31T12:00:00+05:45:10",
+        "2024-01-31T24:00:00Z", "2024-01-31T12:00:00Z\n",
+        "２０２４-01-31T12:00:00Z",  # noqa: RUF001 - digits of another script
+    ),
+    "at most six fractional digits": ("2024-01-31T12:00:00.1234567Z",),
+    "does not exist": ("2024-02-30T12:00:00Z", "2024-01-31T23:59:60Z", "0000-01-01T00:00:00Z"),
+    "outside the years 1 to 9999": ("0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-02:00"),
+    "send it as %2B": ("2024-01-31T12:00:00 05:00",),
+}  # fmt: skip
+"""By words of the refusal."""
+REFUSED_JSON: tuple[object, ...] = (1_700_000_000, 1.5, True, None, {})
+
+
+@dataclass(frozen=True)
+class Value:
+    """An instant as a caller has it, in any zone and on either side of a fold, and as microseconds from 1970."""
+
+    held: datetime
+    microseconds: int
+
+    def __str__(self) -> str:
+        zone = f" {self.held.tzinfo}" if isinstance(self.held.tzinfo, ZoneInfo) else ""
+        return f"{self.held.isoformat()}{zone}{' fold=1' if self.held.fold else ''}"
+
+
+_NEW_YORK = ZoneInfo("America/New_York")
+ODD = (
+    # New York's clocks skipped this time; by `fold`, Python reads it with the offset before or after.
+    Value(datetime(2024, 3, 10, 2, 30, tzinfo=_NEW_YORK), 1_710_055_800 * SECOND),
+    Value(datetime(2024, 3, 10, 2, 30, tzinfo=_NEW_YORK, fold=1), 1_710_052_200 * SECOND),
+    # Offsets with seconds: New York until 1883, Liberia until 1972.
+    Value(datetime(1880, 1, 1, tzinfo=_NEW_YORK), -2_840_123_038 * SECOND),
+    Value(datetime(1971, 7, 1, 12, tzinfo=ZoneInfo("Africa/Monrovia")), 47_220_270 * SECOND),
+)
+
+
+def sample_values(zone: str, seed: int) -> list[Value]:
+    """Return the edges of the range, values around changes of this zone, and random ones that follow from the seed."""
+    source = Random(f"{seed} {zone}")  # noqa: S311 - it has to be repeatable
+    pairs: list[tuple[int, tzinfo]] = [(number, UTC) for number in EDGES]
+    pairs += [(1_700_000_000_123_456, timezone(timedelta(seconds=offset))) for offset in OFFSETS]
+    pairs += [(HIGHEST, timezone(timedelta(hours=14))), (LOWEST, timezone(timedelta(hours=-14)))]
+    for at, shift in CHANGES[zone]:
+        around = (-abs(shift) * SECOND // 2, -1, 0, 1, abs(shift) * SECOND // 2)
+        pairs += [(at * SECOND + distance, ZoneInfo(zone)) for distance in around]
+    for _ in range(8):
+        offset = timezone(timedelta(seconds=source.randrange(-86_399, 86_400)))
+        pairs.append((source.randrange(LOWEST, HIGHEST), source.choice([UTC, ZoneInfo(zone), offset])))
+    return [Value(instant(number, tz), number) for number, tz in pairs] + list(ODD)
+
+
+def instant(microseconds: int, zone: tzinfo = UTC) -> datetime:
+    return (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
+
+
+def canonical(microseconds: int) -> str:
+    """Return the text that the API must show, without the code under test."""
+    return f"{instant(microseconds).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
