@@ -169,7 +169,8 @@ def utc_check(session: nox.Session) -> None:
 @nox.session
 def doctor(session: nox.Session) -> None:
     """Show what works here and what does not, each with its cure; changes nothing (-- --json, --only)."""
-    session.run(sys.executable, "-B", "-m", "devtools.doctor", *session.posargs, external=True)
+    python = PYTHON if PYTHON.exists() else Path(sys.executable)
+    session.run(str(python), "-B", "-m", "devtools.doctor", *session.posargs, external=True)
 
 
 @nox.session
