@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     postgres_db: str = "procore_integrator"
     db_port: Port = 54320
     """Where Compose publishes its database on 127.0.0.1."""
+    database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
+    """How many connections each worker process keeps for requests."""
     api_port: Port = 8000
     api_token: SecretStr | None = None
     """The bearer token that guards /api/v1; without one, which production refuses, the API is open."""

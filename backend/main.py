@@ -1,38 +1,39 @@
-"""The application: routers, error mapping, and the database made ready at the start."""
+"""The application: routers, error mapping, and the database made ready at startup."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import cast
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 from starlette.types import Message, Receive, Scope, Send
 
 from backend import routers
-from backend.config import Settings, load_settings
+from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
-from backend.routers.problems import install_problems, refusal_of_size
+from backend.routers.methods import HeadMiddleware
+from backend.routers.problems import BodySizeMiddleware, install_problems
 from backend.startup import start_database, tell_drift
 
 LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
+SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
 
 
 class Application(FastAPI):
-    """FastAPI, but its refusals before any route are as plain as those of the routes."""
+    """FastAPI that ends a failed start with a plain line."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.live(scope, receive, send)
-        elif scope["type"] == "http" and (refusal := refusal_of_size(scope, LARGEST_BODY)):
-            await refusal(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -62,14 +63,19 @@ class Application(FastAPI):
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
     """Build the application, for `uvicorn --factory backend.main:create_app`.
 
-    Settings are read where none are given. An engine that is given is used and left open; tests have their seam here.
-    Raises UserError, which ends a process with a plain line.
+    Without `settings` they are read from the environment. An `engine` that is passed in is used and not disposed of,
+    which is how tests choose their database. Raises UserError.
     """
     settings = settings or load_settings()
-    owned = None if engine else connect(settings.url)
+    pool_size = settings.database_pool_size
+    # Health checks do not wait for requests: the connections that they need come on top.
+    owned = None if engine else connect(settings.url, pool_size=pool_size, max_overflow=health.CONNECTIONS)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Whoever holds a connection must never wait for a thread that somebody occupies who waits for its row locks.
+        threads = to_thread.current_default_thread_limiter()
+        threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
         await run_in_threadpool(start_database, app.state.engine, settings)
         tell_drift(app.state.engine, settings)
         try:
@@ -80,31 +86,38 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
 
     app = Application(
         title="Procore integrator",
-        summary="Companies, their people and what they let us do with Procore.",
+        summary="Companies, their users, and the users' settings.",
         version="0.1.0",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=LARGEST_BODY,
+        generate_unique_id_function=function_name,
     )
     app.state.engine = engine or owned
-    app.state.probes = CapacityLimiter(2)
+    app.state.connections = CapacityLimiter(pool_size)
+    app.state.health_checks = CapacityLimiter(health.CONNECTIONS)
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None
+    app.add_middleware(BodySizeMiddleware, largest=LARGEST_BODY)
+    app.add_middleware(HeadMiddleware)
     app.include_router(health.router)
     app.include_router(routers.api)
     install_problems(app)
-    install_docs(app)
+    install_docs(app, is_home=settings.app_env is not AppEnv.PRODUCTION)
     return app
 
 
-def install_docs(app: FastAPI) -> None:
-    """Serve /docs with assets of our own, so that it works with no network."""
+def function_name(route: APIRoute) -> str:
+    """Name an operation after its route's function, so that the functions of generated clients read well."""
+    return route.name
+
+
+def install_docs(app: FastAPI, *, is_home: bool) -> None:
+    """Serve /docs with its assets, so that it works without Internet access, and `/`: /docs itself, or links to it."""
     assets = files("fastapi_offline") / "static"
     app.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 
-    @app.get("/docs", include_in_schema=False)
-    def docs(request: Request) -> HTMLResponse:
-        root = cast("str", request.scope.get("root_path", ""))
+    async def docs(request: Request) -> HTMLResponse:
+        root = root_path(request)
         return get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
             title=app.title,
@@ -113,3 +126,20 @@ def install_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}/docs/assets/favicon.png",
             swagger_ui_parameters={"persistAuthorization": True},
         )
+
+    async def home(request: Request) -> Response:
+        root = root_path(request)
+        if is_home:
+            return RedirectResponse(f"{root}/docs")
+        links = {"docs": "/docs", "openapi": app.openapi_url, "health": "/health/ready"}
+        return JSONResponse(
+            {"title": app.title, "version": app.version} | {k: f"{root}{v}" for k, v in links.items()}
+        )
+
+    app.add_route("/docs", docs, include_in_schema=False)
+    app.add_route("/", home, include_in_schema=False)
+
+
+def root_path(request: Request) -> str:
+    """The prefix that a proxy removes, for links."""
+    return cast("str", request.scope.get("root_path", ""))

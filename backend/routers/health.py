@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from backend.database import SchemaState, schema_state, utc_faults
 
 PATIENCE = 3.0  # seconds
+CONNECTIONS = 2  # at most, so that checks of a database that hangs do not pile up
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -28,7 +29,7 @@ class Ready(BaseModel):
 
 
 @router.get("/live", summary="Is the process alive?")
-def live() -> Alive:
+async def live() -> Alive:
     return Alive()
 
 
@@ -38,13 +39,13 @@ async def ready(request: Request) -> Ready:
 
     `utc` is ok where neither the session nor a column of the schema could make a time wrong.
     """
-    probes: CapacityLimiter = request.app.state.probes
+    checks: CapacityLimiter = request.app.state.health_checks
     try:
         with fail_after(PATIENCE):
             # A server that is frozen says nothing and closes nothing: the thread is left to it, and no more than the
             # limiter's few can be.
             state, faults = await to_thread.run_sync(
-                look, request.app.state.engine, limiter=probes, abandon_on_cancel=True
+                look, request.app.state.engine, limiter=checks, abandon_on_cancel=True
             )
     except (OperationalError, PoolTimeoutError, TimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import (
     ConflictError,
@@ -27,6 +27,7 @@ from backend.errors import (
     StaleVersionError,
 )
 from backend.routers.documentation import MEDIA_TYPE, document_problems
+from backend.routers.methods import allow
 from backend.schemas.problems import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -62,17 +63,6 @@ CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
     "pk_user_settings": SettingsExistError,
     "fk_user_settings_user_id_users": lambda: NotFoundError("user"),
 }
-
-
-def refusal_of_size(scope: Scope, largest: int) -> Response | None:
-    """Refuse a request that announces a larger body than is taken, which FastAPI's own limit does in plain text.
-
-    A body that announces no size meets that limit as it is read, and its exception meets the table.
-    """
-    announced = Headers(scope=scope).get("content-length", "")
-    if not announced.isdecimal() or int(announced) <= largest:
-        return None
-    return _on_http_exception(Request(scope), HTTPException(413))
 
 
 def install_problems(app: FastAPI) -> None:
@@ -125,7 +115,13 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     kind = Kind(error.status_code, "", HTTPStatus(error.status_code).phrase)
     detail = error.detail if error.detail != kind.title else None
-    return _respond(request, kind, detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route with this path, and a path may have several.
+        headers = {"Allow": allow(request)}
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    return _respond(request, kind, detail, headers=headers)
 
 
 def _on_unforeseen(request: Request, _error: Exception) -> Response:
@@ -165,3 +161,31 @@ def _respond(
     )
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+class BodySizeMiddleware:
+    """Refuse too large a body with a problem document: at once if its size is announced, else while it is read."""
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        self.app = app
+        self.largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.largest:
+            await _on_http_exception(Request(scope), HTTPException(413))(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.largest:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, receive_bounded, send)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from backend.dependencies import Database
+from backend.dependencies import SessionDep
 from backend.routers.documentation import problem_responses
 from backend.routers.parameters import CompanyId, PageOf, UserId, set_location
 from backend.schemas.pages import Page
@@ -20,13 +20,13 @@ def create_settings(
     company_id: CompanyId,
     user_id: UserId,
     body: UserSettingsCreate,
-    database: Database,
+    session: SessionDep,
     request: Request,
     response: Response,
 ) -> UserSettingsRead:
     """A user has one set of settings, and none until it is created."""
     settings = user_settings.create_settings(
-        database,
+        session,
         company_id,
         user_id,
         timezone=body.timezone,
@@ -38,13 +38,13 @@ def create_settings(
 
 
 @router.get(_ONE, summary="Read a user's settings", responses=problem_responses(404))
-def read_settings(company_id: CompanyId, user_id: UserId, database: Database) -> UserSettingsRead:
-    return UserSettingsRead.model_validate(user_settings.read_settings(database, company_id, user_id))
+def read_settings(company_id: CompanyId, user_id: UserId, session: SessionDep) -> UserSettingsRead:
+    return UserSettingsRead.model_validate(user_settings.read_settings(session, company_id, user_id))
 
 
 @router.patch(_ONE, summary="Change a user's settings", responses=problem_responses(404, 409))
 def change_settings(
-    company_id: CompanyId, user_id: UserId, body: UserSettingsChange, database: Database
+    company_id: CompanyId, user_id: UserId, body: UserSettingsChange, session: SessionDep
 ) -> UserSettingsRead:
     """What is left out stays as it is; preferences are replaced as a whole.
 
@@ -52,14 +52,14 @@ def change_settings(
     changes.
     """
     changes = body.model_dump(exclude_unset=True, exclude={"version"})
-    settings = user_settings.change_settings(database, company_id, user_id, body.version, changes)
+    settings = user_settings.change_settings(session, company_id, user_id, body.version, changes)
     return UserSettingsRead.model_validate(settings)
 
 
 @router.get(
     "/user-settings", summary="List the settings of a company's users", responses=problem_responses(404)
 )
-def list_settings(company_id: CompanyId, page: PageOf, database: Database) -> Page[UserSettingsRead]:
+def list_settings(company_id: CompanyId, page: PageOf, session: SessionDep) -> Page[UserSettingsRead]:
     """In the order of the users' ids; users without settings are left out."""
-    found = user_settings.list_settings(database, company_id, limit=page.limit, after=page.cursor)
+    found = user_settings.list_settings(session, company_id, limit=page.limit, after=page.cursor)
     return Page[UserSettingsRead].of(found.items, found.last_key)
