@@ -68,8 +68,10 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     """
     settings = settings or load_settings()
     pool_size = settings.database_pool_size
-    # Health checks do not wait for requests: the connections that they need come on top.
-    owned = None if engine else connect(settings.url, pool_size=pool_size, max_overflow=health.CONNECTIONS)
+    # Health checks have connections of their own, so that they do not wait for requests.
+    owned = (
+        None if engine else connect(settings.url, pool_size=pool_size + health.CONNECTIONS, max_overflow=0)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
