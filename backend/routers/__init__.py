@@ -1,4 +1,4 @@
-"""The routes under /api/v1, all of them behind the token."""
+"""The routes under /api/v1, all of which need the token and a database connection."""
 
 from fastapi import APIRouter, Depends
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from backend.dependencies import SessionDep
-from backend.routers.documentation import problem_responses
+from backend.routers.documentation import CREATED, problem_responses
 from backend.routers.parameters import CompanyId, PageOf, set_location
 from backend.schemas.companies import CompanyChange, CompanyCreate, CompanyRead
 from backend.schemas.pages import Page
@@ -12,17 +12,17 @@ from backend.services import companies
 router = APIRouter(prefix="/companies", tags=["companies"])
 
 
-@router.post("", status_code=201, summary="Create a company")
+@router.post("", status_code=201, summary="Create a company", responses=CREATED)
 def create_company(
     body: CompanyCreate, session: SessionDep, request: Request, response: Response
 ) -> CompanyRead:
-    """The answer is sent once the row is committed; the header Location says where it is read."""
+    """The response is sent after the row is committed; its header Location is the path of the row."""
     company = companies.create_company(session, name=body.name, is_active=body.is_active)
     set_location(request, response, "read_company", company_id=company.id)
     return CompanyRead.model_validate(company)
 
 
-@router.get("", summary="List the companies")
+@router.get("", summary="List companies")
 def list_companies(page: PageOf, session: SessionDep) -> Page[CompanyRead]:
     found = companies.list_companies(session, limit=page.limit, after=page.cursor)
     return Page[CompanyRead].of(found.items, found.last_key)
@@ -35,6 +35,6 @@ def read_company(company_id: CompanyId, session: SessionDep) -> CompanyRead:
 
 @router.patch("/{company_id}", summary="Change a company", responses=problem_responses(404))
 def change_company(company_id: CompanyId, body: CompanyChange, session: SessionDep) -> CompanyRead:
-    """What is left out stays as it is; an empty object changes nothing."""
+    """Fields that are left out stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
     return CompanyRead.model_validate(companies.change_company(session, company_id, changes))

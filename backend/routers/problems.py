@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem. Its slug and title never change once given out; the detail is of the occasion."""
+    """A kind of problem. Clients rely on slug and title, which never change; the detail differs each time."""
 
     status: int
     slug: str
     title: str
     pointer: str | None = None
-    """The member of the body that is at fault, where it is always the same."""
+    """The field of the body that is wrong, if it is always the same."""
 
 
 KINDS: dict[type[DomainError], Kind] = {
@@ -55,8 +55,7 @@ KINDS: dict[type[DomainError], Kind] = {
 INVALID = Kind(422, "invalid-request", "Invalid request")
 UNAVAILABLE = Kind(503, "database-unavailable", "Database unavailable")
 
-# What it means that a constraint refused a row. Which statement sent it, or whether the commit did, is all
-# one.
+# What a violated constraint means, whichever statement violated it, the commit included.
 CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
     "uq_users_email_lower": EmailTakenError,
     "fk_users_company_id_companies": lambda: NotFoundError("company"),
@@ -66,20 +65,20 @@ CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
 
 
 def install_problems(app: FastAPI) -> None:
-    """Answer every error of this application with a problem document, and say so in its OpenAPI schema."""
+    """Answer every error with a problem document, and say so in the OpenAPI schema."""
     app.add_exception_handler(DomainError, _on_domain_error)
     app.add_exception_handler(IntegrityError, _on_integrity_error)
     app.add_exception_handler(OperationalError, _on_unavailable)
     app.add_exception_handler(PoolTimeoutError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises it again once this has answered, and the server logs it with its traceback.
-    app.add_exception_handler(Exception, _on_unforeseen)
+    # Starlette raises it again after this has answered, and the server logs it with its traceback.
+    app.add_exception_handler(Exception, _on_unexpected)
     document_problems(app)
 
 
 def _on_domain_error(request: Request, error: Exception) -> Response:
-    # The nearest class that has a row, so that a subclass may do without one of its own.
+    # A subclass without a row in the table is treated as its base class.
     kind = next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
     errors = None
     if kind.pointer is not None:
@@ -95,19 +94,19 @@ def _on_integrity_error(request: Request, error: Exception) -> Response:
             return _on_domain_error(request, CONSTRAINTS[name]())
         if isinstance(driver_error, psycopg.errors.CheckViolation):
             return _on_domain_error(request, RefusedValueError(name))
-    # A rule that nobody has thought of here is our mistake and not the caller's: a 500, which is logged.
+    # A constraint that is not in the table is our mistake: a 500, which is logged.
     raise error
 
 
 def _on_unavailable(request: Request, error: Exception) -> Response:
     logger.warning("%s %s: %s", request.method, quote(request.scope["path"]), getattr(error, "orig", error))
-    detail = "The database does not answer just now; try again in a moment."
+    detail = "The database is not available; try again in a moment."
     return _respond(request, UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     problems = [_field_problem(item) for item in getattr(error, "errors", list)()]
-    return _respond(request, INVALID, "Part of the request is not as it must be.", errors=problems)
+    return _respond(request, INVALID, "The request is invalid.", errors=problems)
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -124,22 +123,22 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     return _respond(request, kind, detail, headers=headers)
 
 
-def _on_unforeseen(request: Request, _error: Exception) -> Response:
-    return _respond(request, Kind(500, "", "Internal Server Error"), "The mistake is ours, and is logged.")
+def _on_unexpected(request: Request, _error: Exception) -> Response:
+    return _respond(request, Kind(500, "", "Internal Server Error"), "Internal error; it has been logged.")
 
 
 def _field_problem(item: Mapping[str, object]) -> FieldProblem:
     location, *path = item["loc"] if isinstance(item["loc"], tuple | list) else [item["loc"]]
     message = str(item["msg"])
     if item["type"] == "json_invalid":
-        # The path is then a position in the text, and no member of anything.
-        message, path = f"This is not JSON at character {path[0] if path else 0}", []
+        # The path is then a position in the text.
+        message, path = f"Invalid JSON at character {path[0] if path else 0}", []
     pointer = "".join(f"/{_escape(part)}" for part in path)
     return FieldProblem.model_validate({"location": location, "pointer": pointer, "message": message})
 
 
 def _escape(part: object) -> str:
-    # A name that the caller made up may be of any length.
+    # The name of an unknown field may be of any length.
     return str(part)[:100].replace("~", "~0").replace("/", "~1")
 
 

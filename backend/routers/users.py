@@ -1,9 +1,9 @@
-"""The people of a company."""
+"""The users of a company."""
 
 from fastapi import APIRouter, Request, Response
 
 from backend.dependencies import SessionDep
-from backend.routers.documentation import problem_responses
+from backend.routers.documentation import CREATED, problem_responses
 from backend.routers.parameters import CompanyId, PageOf, UserId, set_location
 from backend.schemas.pages import Page
 from backend.schemas.users import UserChange, UserCreate, UserRead
@@ -12,11 +12,11 @@ from backend.services import users
 router = APIRouter(prefix="/companies/{company_id}/users", tags=["users"])
 
 
-@router.post("", status_code=201, summary="Create a user", responses=problem_responses(404, 409))
+@router.post("", status_code=201, summary="Create a user", responses=CREATED | problem_responses(404, 409))
 def create_user(
     company_id: CompanyId, body: UserCreate, session: SessionDep, request: Request, response: Response
 ) -> UserRead:
-    """An email belongs to one user, of whichever company, in whatever case it is written."""
+    """No two users have the same email, regardless of company and case."""
     user = users.create_user(session, company_id, email=body.email, role=body.role, is_active=body.is_active)
     set_location(request, response, "read_user", company_id=company_id, user_id=user.id)
     return UserRead.model_validate(user)
@@ -35,6 +35,6 @@ def read_user(company_id: CompanyId, user_id: UserId, session: SessionDep) -> Us
 
 @router.patch("/{user_id}", summary="Change a user", responses=problem_responses(404, 409))
 def change_user(company_id: CompanyId, user_id: UserId, body: UserChange, session: SessionDep) -> UserRead:
-    """What is left out stays as it is; an empty object changes nothing."""
+    """Fields that are left out stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
     return UserRead.model_validate(users.change_user(session, company_id, user_id, changes))

@@ -232,15 +232,15 @@ def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
             client.patch(f"{company}/users/1", json={"role": "admin"}),
         ),
         (
-            "/api/v1/companies/{company_id}/users/{user_id}/settings",
+            "/api/v1/companies/{company_id}/users/{owner_id}/settings",
             client.post(f"{company}/users/1/settings", json={}),
         ),
         (
-            "/api/v1/companies/{company_id}/users/{user_id}/settings",
+            "/api/v1/companies/{company_id}/users/{owner_id}/settings",
             client.get(f"{company}/users/1/settings"),
         ),
         (
-            "/api/v1/companies/{company_id}/users/{user_id}/settings",
+            "/api/v1/companies/{company_id}/users/{owner_id}/settings",
             client.patch(f"{company}/users/1/settings", json={"version": 1, "timezone": "Asia/Kathmandu"}),
         ),
         ("/api/v1/companies/{company_id}/user-settings", client.get(f"{company}/user-settings")),
