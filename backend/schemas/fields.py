@@ -112,7 +112,7 @@ def _refused(sentence: str) -> PydanticCustomError:
 
 
 # JSON does not tell 7.0 from 7.
-Id = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=LARGEST_NUMBER)]
+Id = Annotated[int, Field(ge=1, le=LARGEST_NUMBER), BeforeValidator(_whole)]
 
 Line = Annotated[
     str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}), AfterValidator(_line)
