@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Whoever holds a connection must never wait for a thread that somebody occupies who waits for its row locks.
+        # A request that holds a row lock must never wait for a thread while all threads wait for that lock.
         threads = to_thread.current_default_thread_limiter()
         threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
         await run_in_threadpool(start_database, app.state.engine, settings)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 
 from rich import box
@@ -23,7 +23,7 @@ from backend.tests.loopback import free_port
 
 WORKERS, CONNECTIONS = 2, 16
 CLIENTS = (16, 100, 500)
-REQUESTS = 3000  # in each measurement
+REQUESTS = 2000  # in each measurement
 OURS = ("--factory", "backend.main:create_app")
 TEN_LINES = ("benchmarks.api_ten_lines:app",)
 READ, LIST = b"GET /api/v1/companies/7", b"GET /api/v1/companies?limit=50"
@@ -130,25 +130,34 @@ def compare(console: Console, url: str, runs: int) -> None:
 
 
 def load(console: Console, url: str, runs: int) -> None:
-    table = Table(box=box.SIMPLE, title=f"{WORKERS} workers, reads of one company")
-    for name in ("clients", "per second", "median", "slowest 1%", "slowest health check", "answers"):
-        table.add_column(name, justify="right")
+    """Measure each number of clients in turns; the ratio is to the first number in the same turn."""
+    loads: dict[int, list[Load]] = {clients: [] for clients in CLIENTS}
+    rates: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
+    checks: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
     with served(OURS, url) as port:
-        for clients in CLIENTS:
-            measured: list[tuple[float, float, Load]] = []
-            for _ in range(runs):
+        for _ in range(runs):
+            for clients in CLIENTS:
                 reads = Load(port, READ, REQUESTS)
-                measured.append((*asyncio.run(measure_health(port, reads.run(clients))), reads))
-            seconds = sorted(second for _, _, reads in measured for second in reads.seconds)
-            statuses = sum((reads.statuses for _, _, reads in measured), Counter[int]())
-            table.add_row(
-                str(clients),
-                f"{statistics.median(rate for rate, _, _ in measured):.0f}",
-                f"{statistics.median(seconds) * 1000:.0f} ms",
-                f"{seconds[len(seconds) * 99 // 100] * 1000:.0f} ms",
-                f"{max(slowest for _, slowest, _ in measured) * 1000:.0f} ms",
-                ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())),
-            )
+                rate, slowest = asyncio.run(measure_health(port, reads.run(clients)))
+                loads[clients].append(reads)
+                rates[clients].append(rate)
+                checks[clients].append(slowest)
+    table = Table(box=box.SIMPLE, title=f"{WORKERS} workers, reads of one company")
+    for name in ("clients", "per second", "ratio", "median", "slowest 1%", "slowest health check", "answers"):
+        table.add_column(name, justify="right")
+    for clients, measured in loads.items():
+        seconds = sorted(second for reads in measured for second in reads.seconds)
+        statuses = sum((reads.statuses for reads in measured), Counter[int]())
+        ratio = statistics.median(a / b for a, b in zip(rates[clients], rates[CLIENTS[0]], strict=True))
+        table.add_row(
+            str(clients),
+            f"{statistics.median(rates[clients]):.0f}",
+            f"{ratio:.2f}",
+            f"{statistics.median(seconds) * 1000:.0f} ms",
+            f"{seconds[len(seconds) * 99 // 100] * 1000:.0f} ms",
+            f"{max(checks[clients]) * 1000:.0f} ms",
+            ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())),
+        )
     console.print(table)
 
 
@@ -161,6 +170,5 @@ def main(runs: int) -> None:
         with engine.begin() as connection:
             connection.execute(insert(Company), [{"name": f"Company {number}"} for number in range(1000)])
         engine.dispose()
-        steps: list[Callable[[Console, str, int], None]] = [load, compare]
-        for step in steps:
-            step(console, url, runs)
+        load(console, url, runs)
+        compare(console, url, runs)

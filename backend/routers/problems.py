@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -163,7 +162,7 @@ def _respond(
 
 
 class BodySizeMiddleware:
-    """Refuse too large a body with a problem document: at once if its size is announced, else while it is read."""
+    """Refuse a body with a problem document as soon as more than `largest` bytes of it have arrived."""
 
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self.app = app
@@ -172,10 +171,6 @@ class BodySizeMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.largest:
-            await _on_http_exception(Request(scope), HTTPException(413))(scope, receive, send)
             return
         received = 0
 
