@@ -161,7 +161,7 @@ def load(console: Console, url: str, runs: int) -> None:
     console.print(table)
 
 
-def main(runs: int) -> None:
+def main(runs: int = 3) -> None:
     console = Console()
     with freshpg.choose("auto").start() as server:
         url = freshpg.sqlalchemy_url(server.url)

@@ -82,10 +82,10 @@ def test_lock_that_another_holds_is_told_with_its_holder(target: Engine) -> None
 
 @pytest.mark.parametrize(("revision", "found"), [(None, "not there yet"), ("87abf947398d", "behind")])
 def test_schema_that_is_not_at_head_is_told_with_the_cure(
-    revision: str | None, found: str, postgres_empty: str, monkeypatch: pytest.MonkeyPatch
+    revision: str | None, found: str, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
-    engine = connect(postgres_empty)
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    engine = connect(empty_url)
     if revision:
         with engine.begin() as connection:
             migrations.upgrade(connection, revision)

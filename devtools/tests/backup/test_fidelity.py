@@ -294,13 +294,13 @@ def test_large_table_comes_back(ours: Database) -> None:
 
 
 def test_round_trip_on_the_run_s_own_server(
-    postgres_empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its version, and whoever we are there: an ordinary role that may create databases, at the least."""
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
+    monkeypatch.setenv("DATABASE_URL", empty_url)
     monkeypatch.setattr(archive, "DIRECTORY", tmp_path)
     init_script.main([])
-    engine: Engine = connect(postgres_empty)
+    engine: Engine = connect(empty_url)
     name = str(engine.url.database)
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO companies (name) VALUES ('Kept')")
