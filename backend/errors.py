@@ -23,25 +23,21 @@ class NotFoundError(DomainError):
         super().__init__(f"{name} not found." if key is None else f"{name} {key} not found.")
 
 
-class ConflictError(DomainError):
-    """The request is valid, and conflicts with what is stored. Base class of the three below."""
-
-
-class EmailTakenError(ConflictError):
+class EmailTakenError(DomainError):
     """A user of any company has this email, regardless of case."""
 
     def __init__(self) -> None:
         super().__init__("A user with this email already exists (case-insensitive).")
 
 
-class SettingsExistError(ConflictError):
+class SettingsExistError(DomainError):
     """The user for whom settings are to be created has some."""
 
     def __init__(self) -> None:
         super().__init__("This user already has settings; change them with PATCH.")
 
 
-class StaleVersionError(ConflictError):
+class StaleVersionError(DomainError):
     """The change is based on a version that is not the row's current one."""
 
     def __init__(self) -> None:

@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import (
-    ConflictError,
     DomainError,
     EmailTakenError,
     NotFoundError,
@@ -48,7 +47,6 @@ KINDS: dict[type[DomainError], Kind] = {
     EmailTakenError: Kind(409, "email-taken", "Email taken", pointer="/email"),
     SettingsExistError: Kind(409, "settings-exist", "Settings exist"),
     StaleVersionError: Kind(409, "stale-version", "Stale version", pointer="/version"),
-    ConflictError: Kind(409, "conflict", "Conflict"),
     RefusedValueError: Kind(422, "refused-value", "Refused value"),
 }
 INVALID = Kind(422, "invalid-request", "Invalid request")

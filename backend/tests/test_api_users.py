@@ -125,7 +125,6 @@ def test_users_of_a_missing_company_are_not_found(client: TestClient) -> None:
     ("body", "where"),
     [
         ("{}", {"body/email"}),
-        ('{"email": null}', {"body/email"}),
         ('{"email": "one"}', {"body/email"}),
         ('{"email": "@example.com"}', {"body/email"}),
         ('{"email": "one@"}', {"body/email"}),
@@ -135,7 +134,6 @@ def test_users_of_a_missing_company_are_not_found(client: TestClient) -> None:
         ('{"email": "one\\ud800@example.com"}', {"body/email"}),
         (f'{{"email": "{"x" * 310}@example.com"}}', {"body/email"}),
         ('{"email": "one@example.com", "role": "Owner"}', {"body/role"}),
-        ('{"email": "one@example.com", "role": null}', {"body/role"}),
         ('{"email": "one@example.com", "company_id": 2}', {"body/company_id"}),
     ],
 )

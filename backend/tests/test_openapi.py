@@ -128,7 +128,3 @@ def test_lists_state_their_bounds(schema: dict[str, Any]) -> None:
     assert parameters["limit"]["default"] == 50
     assert set(parameters) == {"limit", "cursor"}
     assert parameters["cursor"] == {"type": "string", "pattern": "^[0-7][0-9a-f]{15}$", "title": "Cursor"}
-
-
-def test_no_row_can_be_deleted(schema: dict[str, Any]) -> None:
-    assert not [name for name, _ in operations(schema) if name.startswith(("DELETE", "PUT"))]
