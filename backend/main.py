@@ -1,8 +1,10 @@
 """The application: routers, error mapping, and the database made ready at startup."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from multiprocessing import parent_process
 from typing import cast
 
 from anyio import CapacityLimiter, to_thread
@@ -13,7 +15,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 
 from backend import routers
 from backend.config import AppEnv, Settings, load_settings
@@ -28,50 +31,42 @@ LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobyt
 SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
 
 
-class Application(FastAPI):
-    """FastAPI that ends a failed start with a plain line."""
+def settings_or_exit() -> Settings:
+    """Read the settings for a server's factory, where a mistake ends the process with its lines."""
+    try:
+        return load_settings()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        # uvicorn would start a worker that ends with any other code than this again, for ever.
+        sys.exit(1 if parent_process() is None else STARTUP_FAILURE)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.live(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
 
-    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan: a mistake in configuration ends the start with its lines and no traceback."""
-        # Starlette reports a failed start with a traceback, before it lets the error out: hold the report back.
-        held: list[Message] = []
+def report_plainly(app: ASGIApp) -> ASGIApp:
+    """Have a server report a mistake in the configuration by its lines, where Starlette would send a traceback."""
 
-        async def hold_failure(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                held.append(message)
-            else:
-                await send(message)
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def report(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, UserError):
+                message = {**message, "message": str(error)}
+            await send(message)
 
-        try:
-            await super().__call__(scope, receive, hold_failure)
-        except UserError as mistake:
-            await send({"type": "lifespan.startup.failed", "message": str(mistake)})
-            # A server has been told; whoever runs the lifespan by itself, as a test's client does, learns it so.
-            raise RuntimeError(str(mistake)) from None
-        except BaseException:
-            for message in held:
-                await send(message)
-            raise
+        await app(scope, receive, report if scope["type"] == "lifespan" else send)
+
+    return call
 
 
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
     """Build the application, for `uvicorn --factory backend.main:create_app`.
 
-    Without `settings` they are read from the environment. An `engine` that is passed in is used and not disposed of,
-    which is how tests choose their database. Raises UserError.
+    A server calls it without settings; then they are read, and a mistake in them ends the process. An engine that is
+    given is used and not disposed of, which is how tests choose their database.
     """
-    settings = settings or load_settings()
+    settings = settings or settings_or_exit()
     pool_size = settings.database_pool_size
     # Health checks have connections of their own, so that they do not wait for requests.
-    owned = (
-        None if engine else connect(settings.url, pool_size=pool_size + health.CONNECTIONS, max_overflow=0)
-    )
+    options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0}
+    owned = None if engine else connect(settings.url, **options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +81,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
             if owned:
                 owned.dispose()
 
-    app = Application(
+    app = FastAPI(
         title="Procore integrator",
         summary="Companies, their users, and the users' settings.",
         version="0.1.0",
@@ -95,6 +90,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         redoc_url=None,
         generate_unique_id_function=function_name,
     )
+    app.add_middleware(report_plainly)
     app.state.engine = engine or owned
     app.state.connections = CapacityLimiter(pool_size)
     app.state.health_checks = CapacityLimiter(health.CONNECTIONS)
