@@ -46,11 +46,12 @@ def address(engine: Engine, token: str | None) -> Iterator[str]:
     """Serve the API, and give its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     url = engine.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-m", "uvicorn", "--factory", "backend.main:create_app", "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--log-level", "warning"],
+        [sys.executable, "-m", "backend.scripts.serve", "--port", str(port)],
         cwd=ROOT,
         env=os.environ | {"DATABASE_URL": url, "APP_ENV": "test", "API_TOKEN": token or ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 60
