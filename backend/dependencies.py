@@ -1,26 +1,30 @@
-"""What a route asks for: the session, and that the caller is known."""
+"""What routes depend on: a session, a free connection, and a caller with the token."""
 
 import secrets
+from collections.abc import AsyncIterator
 from typing import Annotated
 
+from anyio import CapacityLimiter, fail_after
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from backend.database import get_db
 
-# "function" has the transaction committed before the response is sent, so that a 201 is a promise.
-Database = Annotated[Session, Depends(get_db, scope="function")]
+LONGEST_WAIT = 10.0  # seconds
+
+# With "function", the transaction is committed before the response is sent, so that a 201 is a promise.
+SessionDep = Annotated[Session, Depends(get_db, scope="function")]
 
 bearer = HTTPBearer(auto_error=False, description="The value of the setting API_TOKEN.")
 
 
-def require_token(
+async def require_token(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> None:
-    """Let a request through that carries the application's token, or any where the application has none.
+    """Refuse a request without the application's token; if the application has no token, accept all.
 
-    The one place that knows who may call: sign-in takes its place here.
+    This is the one place that decides who may call: replace it to add sign-in.
     """
     expected: str | None = request.app.state.api_token
     if expected is None:
@@ -32,3 +36,26 @@ def require_token(
             "Send the header `Authorization: Bearer TOKEN` with the API's token.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+async def wait_for_connection(request: Request) -> AsyncIterator[None]:
+    """Wait until the pool has a connection for this request, and reserve it until the transaction has ended.
+
+    The wait is in the event loop, where it is cheap. A route that waited for the pool itself would occupy a thread;
+    with enough of them no thread is left for the requests that hold the connections, and nothing moves any more:
+    https://github.com/fastapi/fastapi/issues/3205
+    """
+    connections: CapacityLimiter = request.app.state.connections
+    try:
+        with fail_after(LONGEST_WAIT):
+            await connections.acquire()
+    except TimeoutError:
+        raise HTTPException(
+            503,
+            f"The server is busy: no database connection became free within {LONGEST_WAIT:g} s.",
+            headers={"Retry-After": "5"},
+        ) from None
+    try:
+        yield
+    finally:
+        connections.release()

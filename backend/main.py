@@ -1,4 +1,4 @@
-"""The application: routers, error mapping, and the database made ready at the start."""
+"""The application: routers, error mapping, and the database made ready at startup."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -7,35 +7,28 @@ from importlib.resources import files
 from multiprocessing import parent_process
 from typing import cast
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from backend import routers
-from backend.config import Settings, load_settings
+from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
-from backend.routers.problems import install_problems, refusal_of_size
+from backend.routers.methods import HeadMiddleware
+from backend.routers.problems import BodySizeMiddleware, install_problems
 from backend.startup import start_database, tell_drift
 
 LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
-
-
-class Application(FastAPI):
-    """FastAPI, but its refusals before any route are as plain as those of the routes."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := refusal_of_size(scope, LARGEST_BODY)):
-            await refusal(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
 
 
 def settings_or_exit() -> Settings:
@@ -70,10 +63,16 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     given is used and not disposed of, which is how tests choose their database.
     """
     settings = settings or settings_or_exit()
-    owned = None if engine else connect(settings.url)
+    pool_size = settings.database_pool_size
+    # Health checks have connections of their own, so that they do not wait for requests.
+    options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0}
+    owned = None if engine else connect(settings.url, **options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # A request that holds a row lock must never wait for a thread while all threads wait for that lock.
+        threads = to_thread.current_default_thread_limiter()
+        threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
         await run_in_threadpool(start_database, app.state.engine, settings)
         tell_drift(app.state.engine, settings)
         try:
@@ -82,34 +81,41 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
             if owned:
                 owned.dispose()
 
-    app = Application(
+    app = FastAPI(
         title="Procore integrator",
-        summary="Companies, their people and what they let us do with Procore.",
+        summary="Companies, their users, and the users' settings.",
         version="0.1.0",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=LARGEST_BODY,
+        generate_unique_id_function=function_name,
     )
     app.add_middleware(report_plainly)
     app.state.engine = engine or owned
-    app.state.probes = CapacityLimiter(2)
+    app.state.connections = CapacityLimiter(pool_size)
+    app.state.health_checks = CapacityLimiter(health.CONNECTIONS)
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None
+    app.add_middleware(BodySizeMiddleware, largest=LARGEST_BODY)
+    app.add_middleware(HeadMiddleware)
     app.include_router(health.router)
     app.include_router(routers.api)
     install_problems(app)
-    install_docs(app)
+    install_docs(app, is_home=settings.app_env is not AppEnv.PRODUCTION)
     return app
 
 
-def install_docs(app: FastAPI) -> None:
-    """Serve /docs with assets of our own, so that it works with no network."""
+def function_name(route: APIRoute) -> str:
+    """Name an operation after its route's function, so that the functions of generated clients read well."""
+    return route.name
+
+
+def install_docs(app: FastAPI, *, is_home: bool) -> None:
+    """Serve /docs with its assets, so that it works without Internet access, and `/`: /docs itself, or links to it."""
     assets = files("fastapi_offline") / "static"
     app.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 
-    @app.get("/docs", include_in_schema=False)
-    def docs(request: Request) -> HTMLResponse:
-        root = cast("str", request.scope.get("root_path", ""))
+    async def docs(request: Request) -> HTMLResponse:
+        root = root_path(request)
         return get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
             title=app.title,
@@ -118,3 +124,20 @@ def install_docs(app: FastAPI) -> None:
             swagger_favicon_url=f"{root}/docs/assets/favicon.png",
             swagger_ui_parameters={"persistAuthorization": True},
         )
+
+    async def home(request: Request) -> Response:
+        root = root_path(request)
+        if is_home:
+            return RedirectResponse(f"{root}/docs")
+        links = {"docs": "/docs", "openapi": app.openapi_url, "health": "/health/ready"}
+        return JSONResponse(
+            {"title": app.title, "version": app.version} | {k: f"{root}{v}" for k, v in links.items()}
+        )
+
+    app.add_route("/docs", docs, include_in_schema=False)
+    app.add_route("/", home, include_in_schema=False)
+
+
+def root_path(request: Request) -> str:
+    """The prefix that a proxy removes, for links."""
+    return cast("str", request.scope.get("root_path", ""))

@@ -1,1 +1,1 @@
-"""The tables."""
+"""The ORM models."""

@@ -1,9 +1,9 @@
-"""The six tables, whole, in one module: a schema is read as one thing.
+"""All six tables in one module, because a schema is read as a whole.
 
-Migrations bring them about; a test proves that the two agree.
+Migrations create them; a test compares the two.
 
-Every constraint is named by the convention below, and errors are recognised by that name. Defaults live in
-the database, so that rows written by any client are alike. Each timestamp is guarded at the end of the file.
+Every constraint is named by the convention below, and errors are recognised by that name. Defaults live in the
+database, so that they also apply to rows that other clients write. Timestamps are guarded at the end of the file.
 """
 
 from datetime import datetime
@@ -50,13 +50,13 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declaration, which says its type
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy declares its type
         datetime: UtcDateTime(),
         int: BigInteger(),
         str: Text(),
         JsonObject: JSONB(),
     }
-    # What the database fills in or moves (defaults, updated_at) is read back by RETURNING, on updates too.
+    # Values that the database sets (defaults, updated_at) are read back by RETURNING, on updates too.
     __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - likewise
 
 
@@ -67,7 +67,7 @@ class Role(StrEnum):
 
 
 class Environment(StrEnum):
-    """Procore's two worlds, with hosts, credentials and company ids of their own."""
+    """Procore's two environments; each has its own hosts, credentials and company ids."""
 
     PRODUCTION = "production"
     SANDBOX = "sandbox"
@@ -117,7 +117,7 @@ class Company(Base):
 class User(Base):
     __tablename__ = "users"
     __table_args__ = (
-        # What the composite foreign keys of other tables refer to: a row cannot name another company's user.
+        # The composite foreign keys of other tables reference this, so that a row cannot name another company's user.
         UniqueConstraint("company_id", "id"),
         one_of("role", Role),
         length_between("email", 3, 320),
@@ -135,12 +135,12 @@ class User(Base):
     updated_at: Mapped[UpdatedAt]
 
 
-# One person, one account, in whatever case the address is written and whichever company it belongs to.
+# One account per email, regardless of case and company.
 Index("uq_users_email_lower", func.lower(User.email), unique=True)
 
 
 class ProcoreConnection(Base):
-    """A company's link to one of Procore's, with its tokens and what Procore last said of its rate limit."""
+    """A company's link to a company in Procore, with its tokens and the last known state of its rate limit."""
 
     __tablename__ = "procore_connections"
     __table_args__ = (
@@ -159,7 +159,7 @@ class ProcoreConnection(Base):
         ),
         CheckConstraint("procore_company_id > 0 AND procore_user_id > 0", name="procore_ids_positive"),
         CheckConstraint("rate_limit_remaining >= 0", name="rate_limit_remaining_not_negative"),
-        # Revoked connections are history and may be many; of those that live there is one.
+        # Any number of revoked connections may be kept as history, but only one that is not revoked.
         Index(
             "uq_procore_connections_company_id_environment_live",
             "company_id",
@@ -183,7 +183,7 @@ class ProcoreConnection(Base):
     grant_type: Mapped[GrantType] = mapped_column(TextEnum(GrantType))
     procore_company_id: Mapped[int]
     procore_user_id: Mapped[int | None]
-    # Ciphertext: nothing writes them until there is a service that encrypts.
+    # Ciphertext: nothing writes these columns until there is a service that encrypts.
     access_token: Mapped[str | None]
     refresh_token: Mapped[str | None]
     token_issued_at: Mapped[datetime | None]
@@ -199,10 +199,9 @@ class ProcoreConnection(Base):
 
 
 class JobQueue(Base):
-    """Work to be done: claimed under a lease, retried while attempts last.
+    """Work to be done: claimed under a lease, and retried up to `max_attempts` times.
 
-    It has no `updated_at`: a trigger would be paid at every heartbeat, and the lease says when a job last
-    lived.
+    It has no `updated_at`: its trigger would run at every heartbeat, and the lease says when a job was last alive.
     """
 
     __tablename__ = "job_queue"
@@ -229,7 +228,7 @@ class JobQueue(Base):
         ),
         Index("ix_job_queue_ready", "priority", "run_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_job_queue_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
-        # Within a company, so that one tenant's key cannot hold up another's job.
+        # Within a company, so that one tenant's key cannot block another's job.
         Index(
             "uq_job_queue_company_id_dedupe_key_live",
             "company_id",
@@ -237,8 +236,7 @@ class JobQueue(Base):
             unique=True,
             postgresql_where=text(f"status IN ({_LIVE})"),
         ),
-        # Rows are updated several times in their life; room on the page lets those updates leave the indexes
-        # alone.
+        # Rows are updated several times; free space on the page lets these updates skip the indexes (HOT).
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -247,7 +245,7 @@ class JobQueue(Base):
     created_by_id: Mapped[int | None]
     job_type: Mapped[str]
     status: Mapped[JobStatus] = mapped_column(TextEnum(JobStatus), server_default=JobStatus.QUEUED.value)
-    # The lowest number goes first.
+    # The lowest number runs first.
     priority: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     payload: Mapped[JsonObject] = mapped_column(server_default=text("'{}'::jsonb"))
     dedupe_key: Mapped[str | None]
@@ -264,7 +262,7 @@ class JobQueue(Base):
 
 
 class UsageLog(Base):
-    """Who did how much of what, and when: rows are added and never changed."""
+    """Who did how much of what, and when: rows are inserted and never changed."""
 
     __tablename__ = "usage_logs"
     __table_args__ = (
@@ -276,8 +274,7 @@ class UsageLog(Base):
         length_between("idempotency_key", 1, 200),
         is_object("details"),
         CheckConstraint("quantity >= 0", name="quantity_not_negative"),
-        # BRIN is a few pages where a B-tree would be as large as the column: rows arrive in the order of
-        # their time.
+        # Rows arrive in the order of their time, so that a BRIN index, which is tiny, finds them.
         Index("ix_usage_logs_created_at", "created_at", postgresql_using="brin"),
     )
 
@@ -291,7 +288,7 @@ class UsageLog(Base):
     created_at: Mapped[CreatedAt]
 
 
-# A company's newest entries first, and the key of the cursor that walks them.
+# For reading a company's newest entries first, page by page.
 Index(
     "ix_usage_logs_company_id_created_at_id",
     UsageLog.company_id,
@@ -307,7 +304,7 @@ class UserSettings(Base):
     user_id: Mapped[int] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    # An IANA key, such as Europe/Berlin: for showing instants to this user, never for storing them.
+    # An IANA key, such as Europe/Berlin, for displaying times to this user; times are stored in UTC.
     timezone: Mapped[str] = mapped_column(server_default="UTC")
     email_notifications: Mapped[bool] = mapped_column(server_default=true())
     preferences: Mapped[JsonObject] = mapped_column(server_default=text("'{}'::jsonb"))
@@ -315,7 +312,7 @@ class UserSettings(Base):
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[UpdatedAt]
 
-    # Each UPDATE names the version that was read and raises it; where no row has it, SQLAlchemy raises
+    # Each UPDATE has the version that was read in its WHERE and increments it; if no row matches, SQLAlchemy raises
     # StaleDataError.
     __mapper_args__ = {"eager_defaults": True, "version_id_col": version}  # noqa: RUF012 - likewise
 

@@ -12,21 +12,20 @@ Enumeration = TypeVar("Enumeration", bound=StrEnum)
 
 JsonObject = dict[str, Any]
 
-# ALWAYS refuses a key that the caller made up, which would leave the sequence behind and break a later
-# insert.
+# ALWAYS refuses explicit keys: the sequence would not know them, and a later insert would fail.
 PrimaryKey = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
 
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now())]
 
-# The trigger of backend.utc moves it; FetchedValue tells the ORM to read it back by RETURNING.
+# The trigger of backend.utc sets it; with FetchedValue, the ORM reads it back by RETURNING.
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), server_onupdate=FetchedValue())]
 
 
 class TextEnum(TypeDecorator[Enumeration]):
     """An enumeration in a TEXT column, loaded as its member.
 
-    SQLAlchemy's own `Enum` makes either a PostgreSQL type, from which no value can ever be removed, or a
-    VARCHAR as long as today's longest value. The values are held by a CHECK that `one_of` makes.
+    SQLAlchemy's own `Enum` creates either a PostgreSQL type, whose values can never be removed, or a VARCHAR as
+    long as today's longest value. The CHECK of `one_of` restricts the values.
     """
 
     impl = Text
@@ -37,7 +36,7 @@ class TextEnum(TypeDecorator[Enumeration]):
         self.enumeration = enumeration
 
     def process_bind_param(self, value: Enumeration | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Raise ValueError for a value that is no member."""
+        """Raise ValueError for a value that is not a member."""
         return None if value is None else self.enumeration(value).value
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Enumeration | None:  # noqa: ARG002 - SQLAlchemy's signature
@@ -45,12 +44,12 @@ class TextEnum(TypeDecorator[Enumeration]):
 
 
 def one_of(column: str, enumeration: type[StrEnum]) -> CheckConstraint:
-    """Return the CHECK, named after the column, that holds the enumeration's values."""
+    """Return the CHECK, named after the column, that allows only the enumeration's values."""
     return CheckConstraint(f"{column} IN ({literals(*enumeration)})", name=column)
 
 
 def literals(*members: StrEnum) -> str:
-    """Return the members as SQL literals, for the predicates of checks and indexes."""
+    """Return the members as SQL literals, for checks and predicates of indexes."""
     return ", ".join(f"'{member.value}'" for member in members)
 
 
@@ -60,5 +59,5 @@ def length_between(column: str, shortest: int, longest: int) -> CheckConstraint:
 
 
 def is_object(column: str) -> CheckConstraint:
-    """Return the CHECK, named after the column, that lets a jsonb column hold objects only."""
+    """Return the CHECK, named after the column, that allows only objects in a jsonb column."""
     return CheckConstraint(f"jsonb_typeof({column}) = 'object'", name=f"{column}_is_object")

@@ -1,11 +1,15 @@
-"""The routes under /api/v1, all of them behind the token."""
+"""The routes under /api/v1, all of which need the token and a database connection."""
 
 from fastapi import APIRouter, Depends
 
-from backend.dependencies import require_token
+from backend.dependencies import require_token, wait_for_connection
 from backend.routers import companies, user_settings, users
 
-api = APIRouter(prefix="/api/v1", dependencies=[Depends(require_token)])
+api = APIRouter(
+    prefix="/api/v1",
+    # In this order: a caller without the token takes no connection. `get_db` begins after these and ends before them.
+    dependencies=[Depends(require_token), Depends(wait_for_connection, scope="function")],
+)
 api.include_router(companies.router)
 api.include_router(users.router)
 api.include_router(user_settings.router)

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from backend.dependencies import Database
-from backend.routers.documentation import problem_responses
+from backend.dependencies import SessionDep
+from backend.routers.documentation import CREATED, problem_responses
 from backend.routers.parameters import CompanyId, PageOf, set_location
 from backend.schemas.companies import CompanyChange, CompanyCreate, CompanyRead
 from backend.schemas.pages import Page
@@ -12,29 +12,29 @@ from backend.services import companies
 router = APIRouter(prefix="/companies", tags=["companies"])
 
 
-@router.post("", status_code=201, summary="Create a company")
+@router.post("", status_code=201, summary="Create a company", responses=CREATED)
 def create_company(
-    body: CompanyCreate, database: Database, request: Request, response: Response
+    body: CompanyCreate, session: SessionDep, request: Request, response: Response
 ) -> CompanyRead:
-    """The answer is sent once the row is committed; the header Location says where it is read."""
-    company = companies.create_company(database, name=body.name, is_active=body.is_active)
+    """The response is sent after the row is committed; its header Location is the path of the row."""
+    company = companies.create_company(session, name=body.name, is_active=body.is_active)
     set_location(request, response, "read_company", company_id=company.id)
     return CompanyRead.model_validate(company)
 
 
-@router.get("", summary="List the companies")
-def list_companies(page: PageOf, database: Database) -> Page[CompanyRead]:
-    found = companies.list_companies(database, limit=page.limit, after=page.cursor)
+@router.get("", summary="List companies")
+def list_companies(page: PageOf, session: SessionDep) -> Page[CompanyRead]:
+    found = companies.list_companies(session, limit=page.limit, after=page.cursor)
     return Page[CompanyRead].of(found.items, found.last_key)
 
 
 @router.get("/{company_id}", summary="Read a company", responses=problem_responses(404))
-def read_company(company_id: CompanyId, database: Database) -> CompanyRead:
-    return CompanyRead.model_validate(companies.read_company(database, company_id))
+def read_company(company_id: CompanyId, session: SessionDep) -> CompanyRead:
+    return CompanyRead.model_validate(companies.read_company(session, company_id))
 
 
 @router.patch("/{company_id}", summary="Change a company", responses=problem_responses(404))
-def change_company(company_id: CompanyId, body: CompanyChange, database: Database) -> CompanyRead:
-    """What is left out stays as it is; an empty object changes nothing."""
+def change_company(company_id: CompanyId, body: CompanyChange, session: SessionDep) -> CompanyRead:
+    """Fields that are left out stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
-    return CompanyRead.model_validate(companies.change_company(database, company_id, changes))
+    return CompanyRead.model_validate(companies.change_company(session, company_id, changes))

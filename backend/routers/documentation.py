@@ -1,58 +1,74 @@
-"""The OpenAPI schema's account of errors, so that /docs is true."""
+"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is true."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
+from backend.schemas.fields import JSON_VALUE
 from backend.schemas.problems import Problem
 
 MEDIA_TYPE = "application/problem+json"
 
 Responses = dict[int | str, dict[str, Any]]
 
+CREATED: Responses = {
+    201: {"headers": {"Location": {"description": "The path of the new row.", "schema": {"type": "string"}}}}
+}
+
 _MEANINGS = {
-    404: "There is no such row in this company.",
-    409: "It cannot be had as things stand; `type` says why.",
-    422: "Part of the request is not as it must be; `errors` says which.",
+    400: "The body is not UTF-8.",
+    401: "The bearer token is missing or wrong.",
+    404: "The company has no such row.",
+    409: "Conflicts with the current state; `type` says why.",
+    413: "The body is too large.",
+    422: "The request is invalid; `errors` says where.",
+    503: "The database is not available, or the server is busy. Retry after the seconds in `Retry-After`.",
+    "default": "Any other error.",
 }
 
 
 def problem_responses(*statuses: int) -> Responses:
     """Describe these errors of a route, for its `responses`."""
-    return {status: _describe(_MEANINGS[status]) for status in statuses}
+    return {status: _describe(status) for status in statuses}
 
 
 def document_problems(app: FastAPI) -> None:
-    """Have the schema show problem documents wherever FastAPI would show an error of its own."""
+    """Correct FastAPI's schema: errors are problem documents, and a token is needed only if one is set."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
-            components = schema.setdefault("components", {}).setdefault("schemas", {})
-            components.pop("HTTPValidationError", None)
-            components.pop("ValidationError", None)
+            components = schema["components"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                components["schemas"].pop(name, None)
             own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components.update(own.pop("$defs", {}), Problem=own)
+            components["schemas"].update(own.pop("$defs", {}), Problem=own, JsonValue=JSON_VALUE)
+            if app.state.api_token is None:
+                components.pop("securitySchemes", None)
             for path in schema["paths"].values():
                 for operation in path.values():
-                    _correct(operation)
+                    _correct(operation, is_open=app.state.api_token is None)
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
-def _correct(operation: dict[str, Any]) -> None:
-    responses = operation["responses"]
-    if "422" in responses:
-        responses["422"] = _describe(_MEANINGS[422])
-    if operation.get("security"):
-        responses["401"] = _describe("The bearer token is missing or wrong.")
-    responses["default"] = _describe("Every other error.")
+def _correct(operation: dict[str, Any], *, is_open: bool) -> None:
+    statuses: list[int | str] = [503, "default"]
+    if "requestBody" in operation:
+        statuses += [400, 413]
+    if "422" in operation["responses"]:
+        statuses.append(422)
+    if is_open:
+        operation.pop("security", None)
+    elif "security" in operation:
+        statuses.append(401)
+    operation["responses"] |= {str(status): _describe(status) for status in statuses}
 
 
-def _describe(meaning: str) -> dict[str, Any]:
+def _describe(status: int | str) -> dict[str, Any]:
     return {
-        "description": meaning,
+        "description": _MEANINGS[status],
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }

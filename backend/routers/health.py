@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can serve."""
+"""Whether the process is alive, and whether it can serve requests."""
 
 from typing import Literal
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from backend.database import SchemaState, schema_state, utc_faults
 
 PATIENCE = 3.0  # seconds
+CONNECTIONS = 2  # at most, so that checks of a database that hangs do not pile up
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -28,31 +29,31 @@ class Ready(BaseModel):
 
 
 @router.get("/live", summary="Is the process alive?")
-def live() -> Alive:
+async def live() -> Alive:
     return Alive()
 
 
-@router.get("/ready", summary="Can it serve?")
+@router.get("/ready", summary="Can it serve requests?")
 async def ready(request: Request) -> Ready:
-    """Answer 200 where the database answers and its schema is at head or ahead of it, 503 with a problem otherwise.
+    """200 if the database answers, and its schema is as new as the code or newer; otherwise 503.
 
-    `utc` is ok where neither the session nor a column of the schema could make a time wrong.
+    `utc` is ok if neither the session's settings nor a column's type can make a time wrong.
     """
-    probes: CapacityLimiter = request.app.state.probes
+    checks: CapacityLimiter = request.app.state.health_checks
     try:
         with fail_after(PATIENCE):
-            # A server that is frozen says nothing and closes nothing: the thread is left to it, and no more than the
-            # limiter's few can be.
+            # A frozen server neither answers nor closes the connection: the thread is abandoned to it, and the limiter
+            # bounds how many are.
             state, faults = await to_thread.run_sync(
-                look, request.app.state.engine, limiter=probes, abandon_on_cancel=True
+                look, request.app.state.engine, limiter=checks, abandon_on_cancel=True
             )
     except (OperationalError, PoolTimeoutError, TimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error
     if state.current is None:
-        raise HTTPException(503, "The database has no schema yet: run `nox -s db_init`.")
+        raise HTTPException(503, "The database has no schema; run `nox -s db_init`.")
     if not state.is_usable:
         raise HTTPException(
-            503, f"The schema is at {state.current} and not at {state.head}: run `nox -s db_init`."
+            503, f"The schema is at revision {state.current}, not {state.head}; run `nox -s db_init`."
         )
     if faults:
         raise HTTPException(503, " ".join(faults))

@@ -11,14 +11,12 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.errors import (
-    ConflictError,
     DomainError,
     EmailTakenError,
     NotFoundError,
@@ -27,6 +25,7 @@ from backend.errors import (
     StaleVersionError,
 )
 from backend.routers.documentation import MEDIA_TYPE, document_problems
+from backend.routers.methods import allow
 from backend.schemas.problems import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -34,13 +33,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem. Its slug and title never change once given out; the detail is of the occasion."""
+    """A kind of problem. Clients rely on slug and title, which never change; the detail differs each time."""
 
     status: int
     slug: str
     title: str
     pointer: str | None = None
-    """The member of the body that is at fault, where it is always the same."""
+    """The field of the body that is wrong, if it is always the same."""
 
 
 KINDS: dict[type[DomainError], Kind] = {
@@ -48,14 +47,12 @@ KINDS: dict[type[DomainError], Kind] = {
     EmailTakenError: Kind(409, "email-taken", "Email taken", pointer="/email"),
     SettingsExistError: Kind(409, "settings-exist", "Settings exist"),
     StaleVersionError: Kind(409, "stale-version", "Stale version", pointer="/version"),
-    ConflictError: Kind(409, "conflict", "Conflict"),
     RefusedValueError: Kind(422, "refused-value", "Refused value"),
 }
 INVALID = Kind(422, "invalid-request", "Invalid request")
 UNAVAILABLE = Kind(503, "database-unavailable", "Database unavailable")
 
-# What it means that a constraint refused a row. Which statement sent it, or whether the commit did, is all
-# one.
+# What a violated constraint means, whichever statement violated it, the commit included.
 CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
     "uq_users_email_lower": EmailTakenError,
     "fk_users_company_id_companies": lambda: NotFoundError("company"),
@@ -64,32 +61,21 @@ CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
 }
 
 
-def refusal_of_size(scope: Scope, largest: int) -> Response | None:
-    """Refuse a request that announces a larger body than is taken, which FastAPI's own limit does in plain text.
-
-    A body that announces no size meets that limit as it is read, and its exception meets the table.
-    """
-    announced = Headers(scope=scope).get("content-length", "")
-    if not announced.isdecimal() or int(announced) <= largest:
-        return None
-    return _on_http_exception(Request(scope), HTTPException(413))
-
-
 def install_problems(app: FastAPI) -> None:
-    """Answer every error of this application with a problem document, and say so in its OpenAPI schema."""
+    """Answer every error with a problem document, and say so in the OpenAPI schema."""
     app.add_exception_handler(DomainError, _on_domain_error)
     app.add_exception_handler(IntegrityError, _on_integrity_error)
     app.add_exception_handler(OperationalError, _on_unavailable)
     app.add_exception_handler(PoolTimeoutError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises it again once this has answered, and the server logs it with its traceback.
-    app.add_exception_handler(Exception, _on_unforeseen)
+    # Starlette raises it again after this has answered, and the server logs it with its traceback.
+    app.add_exception_handler(Exception, _on_unexpected)
     document_problems(app)
 
 
 def _on_domain_error(request: Request, error: Exception) -> Response:
-    # The nearest class that has a row, so that a subclass may do without one of its own.
+    # A subclass without a row in the table is treated as its base class.
     kind = next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
     errors = None
     if kind.pointer is not None:
@@ -105,19 +91,19 @@ def _on_integrity_error(request: Request, error: Exception) -> Response:
             return _on_domain_error(request, CONSTRAINTS[name]())
         if isinstance(driver_error, psycopg.errors.CheckViolation):
             return _on_domain_error(request, RefusedValueError(name))
-    # A rule that nobody has thought of here is our mistake and not the caller's: a 500, which is logged.
+    # A constraint that is not in the table is our mistake: a 500, which is logged.
     raise error
 
 
 def _on_unavailable(request: Request, error: Exception) -> Response:
     logger.warning("%s %s: %s", request.method, quote(request.scope["path"]), getattr(error, "orig", error))
-    detail = "The database does not answer just now; try again in a moment."
+    detail = "The database is not available; try again in a moment."
     return _respond(request, UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     problems = [_field_problem(item) for item in getattr(error, "errors", list)()]
-    return _respond(request, INVALID, "Part of the request is not as it must be.", errors=problems)
+    return _respond(request, INVALID, "The request is invalid.", errors=problems)
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -125,25 +111,31 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     kind = Kind(error.status_code, "", HTTPStatus(error.status_code).phrase)
     detail = error.detail if error.detail != kind.title else None
-    return _respond(request, kind, detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of the first route with this path, and a path may have several.
+        headers = {"Allow": allow(request)}
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+    return _respond(request, kind, detail, headers=headers)
 
 
-def _on_unforeseen(request: Request, _error: Exception) -> Response:
-    return _respond(request, Kind(500, "", "Internal Server Error"), "The mistake is ours, and is logged.")
+def _on_unexpected(request: Request, _error: Exception) -> Response:
+    return _respond(request, Kind(500, "", "Internal Server Error"), "Internal error; it has been logged.")
 
 
 def _field_problem(item: Mapping[str, object]) -> FieldProblem:
     location, *path = item["loc"] if isinstance(item["loc"], tuple | list) else [item["loc"]]
     message = str(item["msg"])
     if item["type"] == "json_invalid":
-        # The path is then a position in the text, and no member of anything.
-        message, path = f"This is not JSON at character {path[0] if path else 0}", []
+        # The path is then a position in the text.
+        message, path = f"Invalid JSON at character {path[0] if path else 0}", []
     pointer = "".join(f"/{_escape(part)}" for part in path)
     return FieldProblem.model_validate({"location": location, "pointer": pointer, "message": message})
 
 
 def _escape(part: object) -> str:
-    # A name that the caller made up may be of any length.
+    # The name of an unknown field may be of any length.
     return str(part)[:100].replace("~", "~0").replace("/", "~1")
 
 
@@ -165,3 +157,27 @@ def _respond(
     )
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+class BodySizeMiddleware:
+    """Refuse a body with a problem document as soon as more than `largest` bytes of it have arrived."""
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        self.app = app
+        self.largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.largest:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, receive_bounded, send)

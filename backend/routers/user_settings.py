@@ -1,9 +1,9 @@
-"""What a company's users prefer."""
+"""The settings of a company's users."""
 
 from fastapi import APIRouter, Request, Response
 
-from backend.dependencies import Database
-from backend.routers.documentation import problem_responses
+from backend.dependencies import SessionDep
+from backend.routers.documentation import CREATED, problem_responses
 from backend.routers.parameters import CompanyId, PageOf, UserId, set_location
 from backend.schemas.pages import Page
 from backend.schemas.user_settings import UserSettingsChange, UserSettingsCreate, UserSettingsRead
@@ -11,55 +11,58 @@ from backend.services import user_settings
 
 router = APIRouter(prefix="/companies/{company_id}", tags=["user settings"])
 
-_ONE = "/users/{user_id}/settings"
+# Not `user_id`: tools that follow the links from a new user would expect its settings to exist, too.
+_ONE = "/users/{owner_id}/settings"
 
 
-@router.post(_ONE, status_code=201, summary="Create a user's settings", responses=problem_responses(404, 409))
+@router.post(
+    _ONE, status_code=201, summary="Create a user's settings", responses=CREATED | problem_responses(404, 409)
+)
 def create_settings(
     *,
     company_id: CompanyId,
-    user_id: UserId,
+    owner_id: UserId,
     body: UserSettingsCreate,
-    database: Database,
+    session: SessionDep,
     request: Request,
     response: Response,
 ) -> UserSettingsRead:
-    """A user has one set of settings, and none until it is created."""
+    """A user has at most one set of settings."""
     settings = user_settings.create_settings(
-        database,
+        session,
         company_id,
-        user_id,
+        owner_id,
         timezone=body.timezone,
         email_notifications=body.email_notifications,
         preferences=body.preferences,
     )
-    set_location(request, response, "read_settings", company_id=company_id, user_id=user_id)
+    set_location(request, response, "read_settings", company_id=company_id, owner_id=owner_id)
     return UserSettingsRead.model_validate(settings)
 
 
 @router.get(_ONE, summary="Read a user's settings", responses=problem_responses(404))
-def read_settings(company_id: CompanyId, user_id: UserId, database: Database) -> UserSettingsRead:
-    return UserSettingsRead.model_validate(user_settings.read_settings(database, company_id, user_id))
+def read_settings(company_id: CompanyId, owner_id: UserId, session: SessionDep) -> UserSettingsRead:
+    return UserSettingsRead.model_validate(user_settings.read_settings(session, company_id, owner_id))
 
 
 @router.patch(_ONE, summary="Change a user's settings", responses=problem_responses(404, 409))
 def change_settings(
-    company_id: CompanyId, user_id: UserId, body: UserSettingsChange, database: Database
+    company_id: CompanyId, owner_id: UserId, body: UserSettingsChange, session: SessionDep
 ) -> UserSettingsRead:
-    """What is left out stays as it is; preferences are replaced as a whole.
+    """Fields that are left out stay unchanged; preferences are replaced as a whole.
 
-    Send the `version` that you read: where the row is at another by now, the answer is a 409 and nothing
-    changes.
+    Send the `version` that you read. If somebody else has changed the settings since, the response is a 409 and
+    nothing changes.
     """
     changes = body.model_dump(exclude_unset=True, exclude={"version"})
-    settings = user_settings.change_settings(database, company_id, user_id, body.version, changes)
+    settings = user_settings.change_settings(session, company_id, owner_id, body.version, changes)
     return UserSettingsRead.model_validate(settings)
 
 
 @router.get(
     "/user-settings", summary="List the settings of a company's users", responses=problem_responses(404)
 )
-def list_settings(company_id: CompanyId, page: PageOf, database: Database) -> Page[UserSettingsRead]:
-    """In the order of the users' ids; users without settings are left out."""
-    found = user_settings.list_settings(database, company_id, limit=page.limit, after=page.cursor)
+def list_settings(company_id: CompanyId, page: PageOf, session: SessionDep) -> Page[UserSettingsRead]:
+    """Ordered by the users' ids; users without settings are not listed."""
+    found = user_settings.list_settings(session, company_id, limit=page.limit, after=page.cursor)
     return Page[UserSettingsRead].of(found.items, found.last_key)

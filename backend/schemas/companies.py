@@ -1,4 +1,4 @@
-"""Companies, as they are sent and shown."""
+"""Companies in requests and responses."""
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ class CompanyCreate(RequestBody):
 
 
 class CompanyChange(RequestBody):
-    """What is left out stays as it is; an empty object changes nothing."""
+    """Fields that are left out stay unchanged."""
 
     name: Line = optional()
     is_active: bool = optional()
@@ -22,5 +22,5 @@ class CompanyRead(ResponseBody):
     id: int
     name: str
     is_active: bool
-    created_at: UtcField = Field(description="When the row was made.")
+    created_at: UtcField = Field(description="When the row was created.")
     updated_at: UtcField = Field(description="When the row last changed.")

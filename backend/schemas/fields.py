@@ -1,4 +1,4 @@
-"""The kinds of field that requests are made of: each takes only what PostgreSQL can store as it was sent."""
+"""The types of fields in requests: each accepts only what PostgreSQL can store unchanged, and its schema says what."""
 
 import json
 import re
@@ -6,59 +6,55 @@ import zoneinfo
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-LARGEST_ID = 2**63 - 1  # bigint
 LARGEST_PREFERENCES = 16_384  # bytes of compact JSON
 DEEPEST_PREFERENCES = 32  # levels of nesting
-LARGEST_NUMBER = 2**53 - 1  # beyond it JavaScript rounds (RFC 7493, section 2.2)
+LARGEST_NUMBER = 2**53 - 1  # of ids too: JavaScript rounds larger ones (RFC 7493, section 2.2)
 
-# PostgreSQL stores no NUL, a lone surrogate has no UTF-8 (in a field of text Pydantic refuses it), and the other
-# controls have no business in a line.
-_NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f]")
+# White space and control characters, written out because dialects of regular expressions differ in what \s means.
+_BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u3000\ufeff"
+LINE = rf"^[^\x00-\x1f\x7f]*[^{_BLANK}][^\x00-\x1f\x7f]*$"
+EMAIL = rf"^ *[^@{_BLANK}]+@[^@{_BLANK}]+ *$"
 _NOT_IN_JSON = re.compile(r"[\x00\ud800-\udfff]")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 class RequestBody(BaseModel):
-    """Base of what is sent: an unknown field, or a value of another type, is refused and not guessed at."""
+    """Base of request bodies: unknown fields and values of another type are refused, not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class ResponseBody(BaseModel):
-    """Base of what is shown, read from the attributes of a row."""
+    """Base of response bodies, which are read from the attributes of a row."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 def optional() -> Any:  # noqa: ANN401 - it stands in for a field of any type
-    """Make the default of a field that a change may leave out, and that cannot be null.
+    """Return the default of a field that a change may leave out, and that cannot be null.
 
-    Nobody reads the None, and no schema shows it: what was left out is known by `model_fields_set`.
+    The None is never read, and no schema shows it: `model_fields_set` says what was left out.
     """
     return Field(default=None)
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _line(value: str) -> str:
-    if _NOT_IN_A_LINE.search(value):
-        raise PydanticCustomError("line", "Control characters are not accepted")
-    return value
+    if not re.search(LINE, value) or value.endswith("\n"):
+        raise PydanticCustomError("line", "Send at least one visible character, and no control characters")
+    return value.strip()
 
 
 def _email(value: str) -> str:
-    if not _EMAIL.fullmatch(value):
+    if not re.search(EMAIL, value) or value.endswith("\n"):
         raise PydanticCustomError("email", "Send an email address, such as name@example.com")
-    return value
+    return value.strip()
 
 
 def _timezone(value: str) -> str:
@@ -69,12 +65,19 @@ def _timezone(value: str) -> str:
 
 @cache
 def _timezones() -> frozenset[str]:
-    # The first call walks the files of the database. These names are of this machine, or of no place.
+    # The first call reads the time zone database. These three are not places: the first means this machine's zone.
     return frozenset(zoneinfo.available_timezones() - {"localtime", "posixrules", "Factory"})
 
 
+def _list_timezones(schema: JsonDict) -> None:
+    zones = sorted(_timezones())
+    schema["enum"] = [*zones]
+    # For generators of clients: without these, Etc/GMT+1 and Etc/GMT-1 would get the same name.
+    schema["x-enum-varnames"] = [re.sub(r"\W", "_", zone.replace("+", "_plus_")) for zone in zones]
+
+
 def _preferences(value: object) -> object:
-    """Refuse what jsonb cannot keep as it is, before anything recurses into it."""
+    """Refuse what jsonb cannot store unchanged, before anything recurses into it."""
     level: list[object] = [value]
     depth = 0
     while level:
@@ -99,7 +102,7 @@ def _parts(item: object) -> list[object]:
 def _check_scalar(item: object) -> None:
     if isinstance(item, str) and _NOT_IN_JSON.search(item):
         raise _refused("NUL characters and lone surrogates are not accepted")
-    # NaN is at most nothing, so it is refused with the rest.
+    # Comparisons with NaN are false, so it is refused too.
     if isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
         raise _refused(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
 
@@ -108,23 +111,41 @@ def _refused(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("preferences", "{sentence}", {"sentence": sentence})
 
 
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+# JSON does not tell 7.0 from 7.
+Id = Annotated[int, Field(ge=1, le=LARGEST_NUMBER), BeforeValidator(_whole)]
 
 Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_line)
+    str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}), AfterValidator(_line)
 ]
-"""One line of text: trimmed, 1 to 200 characters."""
+"""One line of text of 1 to 200 characters. White space around it is removed."""
 
 Email = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=3, max_length=320),
-    AfterValidator(_line),
-    AfterValidator(_email),
+    str, Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}), AfterValidator(_email)
 ]
-"""Something, an @, something, with no space: whether mail arrives there, only mail can tell."""
+"""Something, an @ and something, without spaces; only sending mail can tell whether it arrives there."""
 
-Timezone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_timezone)]
-"""A key of the IANA time zone database, as this machine has it."""
+Timezone = Annotated[str, Field(json_schema_extra=_list_timezones), AfterValidator(_timezone)]
+"""A key of the IANA time zone database, in the version of this machine."""
 
-Preferences = Annotated[dict[str, JsonValue], BeforeValidator(_preferences)]
+_TEXT = {"type": "string", "pattern": r"^[^\x00]*$"}
+# What the API's schema says of any JSON inside: each keyword applies to the type of value that it fits. Generators of
+# clients understand this, but not a union that contains lists of itself.
+JSON_VALUE = {
+    "minimum": -LARGEST_NUMBER,
+    "maximum": LARGEST_NUMBER,
+    "pattern": _TEXT["pattern"],
+    "items": {"$ref": "#/components/schemas/JsonValue"},
+    "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+    "propertyNames": _TEXT,
+}
+
+Preferences = Annotated[
+    dict[str, JsonValue],
+    BeforeValidator(_preferences),
+    Field(
+        description=f"At most {LARGEST_PREFERENCES} bytes of compact JSON, nested at most {DEEPEST_PREFERENCES} levels "
+        f"deep, without NUL characters, and with numbers of a magnitude of at most {LARGEST_NUMBER}.",
+        json_schema_extra={"propertyNames": _TEXT},
+    ),
+]
 """A JSON object of bounded size and depth."""

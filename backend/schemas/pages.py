@@ -1,39 +1,29 @@
-"""Lists: what may be asked of them, and their shape."""
+"""Lists: their query parameters and their shape."""
 
-import base64
+import re
 from collections.abc import Iterable
 from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from backend.schemas.fields import Id, ResponseBody
+from backend.schemas.fields import ResponseBody
 
 Item = TypeVar("Item", bound=ResponseBody)
 
-_MARK = "after:"
+CURSOR = r"^[0-7][0-9a-f]{15}$"
 
 
 def encode_cursor(key: int) -> str:
-    """Make the text that asks for what comes after this key; opaque to callers, so that it may change."""
-    return base64.urlsafe_b64encode(f"{_MARK}{key}".encode()).decode().rstrip("=")
+    """Make the text that asks for what comes after this key. Clients treat it as opaque, so it may change."""
+    return f"{key:016x}"
 
 
 def _decode_cursor(value: object) -> int:
     text = str(value)
-    try:
-        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
-        key = int(decoded.removeprefix(_MARK))
-    except ValueError as error:
-        raise _bad_cursor() from error
-    # Decoders overlook much; there is one spelling, the one that was given out.
-    if encode_cursor(key) != text:
-        raise _bad_cursor()
-    return key
-
-
-def _bad_cursor() -> PydanticCustomError:
-    return PydanticCustomError("cursor", "Send a cursor as a list gave it in next_cursor, or none")
+    if not re.fullmatch(CURSOR, text):
+        raise PydanticCustomError("cursor", "Send the next_cursor of another page, or leave it out")
+    return int(text, 16)
 
 
 class PageQuery(BaseModel):
@@ -41,20 +31,22 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=50, ge=1, le=200, description="How many to return at most.")
-    cursor: Annotated[Id | None, BeforeValidator(_decode_cursor), WithJsonSchema({"type": "string"})] = Field(
-        default=None, description="The `next_cursor` of the page before."
-    )
+    limit: int = Field(default=50, ge=1, le=200, description="How many items to return at most.")
+    cursor: Annotated[
+        int | None, BeforeValidator(_decode_cursor), WithJsonSchema({"type": "string", "pattern": CURSOR})
+    ] = Field(default=None, description="The `next_cursor` of the previous page.")
 
 
 class Page(ResponseBody, Generic[Item]):
-    """One page of a list, in the order of the items' ids."""
+    """One page of a list, ordered by id."""
 
     items: list[Item]
-    next_cursor: str | None = Field(description="What asks for the next page; null on the last one.")
+    next_cursor: str | None = Field(
+        description="Send it as `cursor` to get the next page; null on the last one."
+    )
 
     @classmethod
     def of(cls, rows: Iterable[object], last_key: int | None) -> Self:
-        """Show rows, and the way to what comes after the last one's key where there is more."""
+        """Make a page of rows; `last_key` is the last one's key if more rows follow."""
         cursor = None if last_key is None else encode_cursor(last_key)
         return cls.model_validate({"items": list(rows), "next_cursor": cursor}, from_attributes=True)

@@ -1,4 +1,4 @@
-"""Errors, as they are shown (RFC 9457)."""
+"""Errors, as they are sent (RFC 9457)."""
 
 from typing import Literal
 
@@ -6,19 +6,19 @@ from pydantic import BaseModel, Field
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one part of a request. What was sent there is not repeated: it may be a secret."""
+    """What is wrong with one part of a request. The value that was sent is not repeated: it may be a secret."""
 
     location: Literal["body", "query", "path", "header", "cookie"]
-    pointer: str = Field(description="Where in it: a JSON pointer (RFC 6901), empty for the whole.")
+    pointer: str = Field(description="A JSON pointer (RFC 6901) to the part; empty for the whole.")
     message: str
 
 
 class Problem(BaseModel):
     """`application/problem+json`."""
 
-    type: str = Field(description="Names the kind of problem; `about:blank` where the status says it all.")
+    type: str = Field(description="Identifies the kind of problem; `about:blank` if the status says it all.")
     title: str
     status: int
     detail: str | None = Field(default=None, description="What is wrong this time, and what to do about it.")
-    instance: str = Field(description="The path that was asked for.")
-    errors: list[FieldProblem] | None = Field(default=None, description="Each part that was refused.")
+    instance: str = Field(description="The path of the request.")
+    errors: list[FieldProblem] | None = Field(default=None, description="Each invalid part of the request.")

@@ -1,4 +1,4 @@
-"""A user's settings, as they are sent and shown."""
+"""A user's settings in requests and responses."""
 
 from typing import Any
 
@@ -15,9 +15,11 @@ class UserSettingsCreate(RequestBody):
 
 
 class UserSettingsChange(RequestBody):
-    """What is left out stays as it is; preferences are replaced as a whole."""
+    """Fields that are left out stay unchanged; preferences are replaced as a whole."""
 
-    version: Id = Field(description="The version that was read; where it is another by now, nothing changes.")
+    version: Id = Field(
+        description="The version that was read; if it is not the current one, nothing changes."
+    )
     timezone: Timezone = optional()
     email_notifications: bool = optional()
     preferences: Preferences = optional()

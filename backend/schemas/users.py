@@ -1,11 +1,11 @@
-"""Users, as they are sent and shown. A password's hash is neither."""
+"""Users in requests and responses. The password's hash is in neither."""
 
 from typing import Literal
 
 from backend.schemas.fields import Email, RequestBody, ResponseBody, optional
 from backend.utc import UtcField
 
-# Schemas know nothing of the models; a test holds the two to the same values.
+# Schemas do not import the models; a test checks that the values are the same.
 Role = Literal["owner", "admin", "member"]
 
 
@@ -16,7 +16,7 @@ class UserCreate(RequestBody):
 
 
 class UserChange(RequestBody):
-    """What is left out stays as it is; an empty object changes nothing."""
+    """Fields that are left out stay unchanged."""
 
     email: Email = optional()
     role: Role = optional()

@@ -1,1 +1,1 @@
-"""The rules and the queries. A session is an argument; whoever opened it commits."""
+"""Rules and queries. The session is an argument; the caller commits."""

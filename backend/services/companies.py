@@ -18,7 +18,7 @@ def create_company(session: Session, *, name: str, is_active: bool) -> Company:
 
 
 def read_company(session: Session, company_id: int) -> Company:
-    """Raise NotFoundError where there is none."""
+    """Raise NotFoundError."""
     company = session.get(Company, company_id)
     if company is None:
         raise NotFoundError("company", company_id)
@@ -30,7 +30,7 @@ def list_companies(session: Session, *, limit: int, after: int | None) -> Page[C
 
 
 def change_company(session: Session, company_id: int, changes: Mapping[str, object]) -> Company:
-    """Set what `changes` names and leave the rest; raise NotFoundError where there is no such company."""
+    """Set the fields in `changes`. Raise NotFoundError."""
     company = read_company(session, company_id)
     for name, value in changes.items():
         setattr(company, name, value)

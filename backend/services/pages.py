@@ -1,4 +1,4 @@
-"""Lists, one page after another."""
+"""Pages of lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
-    """The rows of a page in the order of their key, and the last one's key if there are more."""
+    """The rows of a page, ordered by key, and the last one's key if more rows follow."""
 
     items: Sequence[Row]
     last_key: int | None
@@ -26,7 +26,7 @@ def read_page(
     limit: int,
     after: int | None,
 ) -> Page[Row]:
-    """Read the rows whose key comes after `after`: an index finds where they start, however deep that is."""
+    """Read the rows with a key greater than `after`: with an index, the last page is as fast as the first."""
     if after is not None:
         statement = statement.where(key > after)
     rows = session.scalars(statement.order_by(key).limit(limit + 1)).all()

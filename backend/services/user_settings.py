@@ -1,4 +1,4 @@
-"""What a user prefers. The row has no company of its own, so every query goes by its user's."""
+"""The settings of users. A row has no company of its own, so every query joins the user's."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ def create_settings(
     email_notifications: bool,
     preferences: JsonObject,
 ) -> UserSettings:
-    """Raise NotFoundError where the company has no such user, SettingsExistError where the user has some."""
+    """Raise NotFoundError if the company has no such user, SettingsExistError if the user has settings."""
     read_user(session, company_id, user_id)
     if session.get(UserSettings, user_id) is not None:
         raise SettingsExistError
@@ -39,7 +39,7 @@ def create_settings(
 
 
 def read_settings(session: Session, company_id: int, user_id: int) -> UserSettings:
-    """Raise NotFoundError where the company has no such user, or the user no settings."""
+    """Raise NotFoundError if the company has no such user, or the user no settings."""
     settings = session.scalar(_of_company(company_id).where(UserSettings.user_id == user_id))
     if settings is None:
         read_user(session, company_id, user_id)
@@ -48,7 +48,7 @@ def read_settings(session: Session, company_id: int, user_id: int) -> UserSettin
 
 
 def list_settings(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[UserSettings]:
-    """Raise NotFoundError where there is no such company."""
+    """Raise NotFoundError if the company does not exist."""
     read_company(session, company_id)
     return read_page(session, _of_company(company_id), UserSettings.user_id, limit=limit, after=after)
 
@@ -56,10 +56,10 @@ def list_settings(session: Session, company_id: int, *, limit: int, after: int |
 def change_settings(
     session: Session, company_id: int, user_id: int, version: int, changes: Mapping[str, object]
 ) -> UserSettings:
-    """Set what `changes` names and leave the rest, provided that the row is at `version`.
+    """Set the fields in `changes` if the row is at `version`, and raise StaleVersionError otherwise.
 
-    Raises StaleVersionError where it is not, also when somebody else's change commits while this one waits.
-    The version rises with each real change; setting what is set already is none.
+    That includes a change by somebody else that commits while this one waits for its lock. The version rises only if
+    a value really changes.
     """
     settings = read_settings(session, company_id, user_id)
     if settings.version != version:

@@ -1,4 +1,4 @@
-"""The people of a company. Every query carries the company: another one's user is not found."""
+"""The users of a company. Every query is restricted to it: another company's user is not found."""
 
 from collections.abc import Mapping
 
@@ -12,9 +12,9 @@ from backend.services.pages import Page, read_page
 
 
 def create_user(session: Session, company_id: int, *, email: str, role: str, is_active: bool) -> User:
-    """Raise NotFoundError where there is no such company.
+    """Raise NotFoundError if the company does not exist, IntegrityError if the email is taken.
 
-    That the email is free, only the unique index can promise: its IntegrityError is the caller's to tell.
+    Only the unique index can tell whether an email is free, so there is no query for it.
     """
     read_company(session, company_id)
     user = User(company_id=company_id, email=email, role=Role(role), is_active=is_active)
@@ -24,7 +24,7 @@ def create_user(session: Session, company_id: int, *, email: str, role: str, is_
 
 
 def read_user(session: Session, company_id: int, user_id: int) -> User:
-    """Raise NotFoundError where the company has none."""
+    """Raise NotFoundError if the company has no such user."""
     user = session.scalar(select(User).where(User.company_id == company_id, User.id == user_id))
     if user is None:
         raise NotFoundError("user", user_id)
@@ -32,14 +32,14 @@ def read_user(session: Session, company_id: int, user_id: int) -> User:
 
 
 def list_users(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[User]:
-    """Raise NotFoundError where there is no such company, which is not the same as one with no users."""
+    """Raise NotFoundError if the company does not exist; a company without users has an empty list."""
     read_company(session, company_id)
     statement = select(User).where(User.company_id == company_id)
     return read_page(session, statement, User.id, limit=limit, after=after)
 
 
 def change_user(session: Session, company_id: int, user_id: int, changes: Mapping[str, object]) -> User:
-    """Set what `changes` names and leave the rest; raise NotFoundError where the company has no such user."""
+    """Set the fields in `changes`. Raise NotFoundError if the company has no such user."""
     user = read_user(session, company_id, user_id)
     for name, value in changes.items():
         setattr(user, name, value)

@@ -1,6 +1,5 @@
-"""Lists over HTTP: walked page by page they show every row once, whatever happens meanwhile."""
+"""Lists over HTTP: page by page, every row is listed once, whatever happens meanwhile."""
 
-import base64
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from backend.database import SessionLocal
-from backend.schemas.pages import encode_cursor
 from backend.tests import factories
 
 COMPANIES = "/api/v1/companies"
@@ -77,7 +75,7 @@ def test_walk_shows_every_row_once_in_order(
     assert len(keys) == ROWS
 
 
-def test_walk_goes_on_when_the_row_of_the_cursor_is_gone(client: TestClient, engine: Engine) -> None:
+def test_walk_continues_after_the_row_of_the_cursor_is_deleted(client: TestClient, engine: Engine) -> None:
     with SessionLocal(bind=engine) as session, session.begin():
         ids = [factories.make_company(session).id for _ in range(4)]
     first = client.get(COMPANIES, params={"limit": 2}).json()
@@ -88,7 +86,7 @@ def test_walk_goes_on_when_the_row_of_the_cursor_is_gone(client: TestClient, eng
     assert [key(item) for item in second["items"]] == ids[2:]
 
 
-def test_fifty_are_shown_where_no_limit_is_given(client: TestClient, engine: Engine) -> None:
+def test_default_limit_is_fifty(client: TestClient, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO companies (name) SELECT 'x' FROM generate_series(1, 51)"))
     page = client.get(COMPANIES).json()
@@ -102,7 +100,7 @@ def test_empty_list_has_no_next_page(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("resource", RESOURCES[1:])
-def test_list_of_a_company_that_is_not_there_is_not_found(client: TestClient, resource: str) -> None:
+def test_list_of_a_missing_company_is_not_found(client: TestClient, resource: str) -> None:
     assert client.get(f"{COMPANIES}/999999/{resource}").status_code == 404
 
 
@@ -114,50 +112,31 @@ def test_limit_out_of_bounds_is_refused(client: TestClient, limit: str) -> None:
     assert [error["pointer"] for error in response.json()["errors"]] == ["/limit"]
 
 
-def encode(plain: str) -> str:
-    return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
-
-
 @pytest.mark.parametrize(
     "cursor",
     [
         "",
-        "x",
         "7",
-        "!!!!",
-        "\u00fc",
         "\x00",
         "\u0661",
-        encode("7"),
-        encode("after:"),
-        encode("after:0"),
-        encode("after:-1"),
-        encode("after:+7"),
-        encode("after: 7"),
-        encode("after:07"),
-        encode("after:1_0"),
-        encode("after:\u0667"),
-        encode("after:9223372036854775808"),
-        encode("after:" + "9" * 5000),
-        encode("after:7") + "=",
-        encode("after:7") + "\n",
-        encode("after:7 OR 1=1"),
+        "8" + "0" * 15,
+        "0" * 15,
+        "0" * 17,
+        "0" * 15 + "F",
+        "0" * 15 + "\u0667",
+        "0" * 16 + "\n",
     ],
     ids=lambda text: repr(text[:20]),
 )
-def test_cursor_that_was_never_given_out_is_refused(client: TestClient, cursor: str) -> None:
+def test_invalid_cursor_is_refused(client: TestClient, cursor: str) -> None:
     response = client.get(COMPANIES, params={"cursor": cursor})
 
     assert response.status_code == 422
     assert [error["pointer"] for error in response.json()["errors"]] == ["/cursor"]
 
 
-def test_misspelt_parameter_is_refused_and_not_overlooked(client: TestClient) -> None:
+def test_unknown_parameter_is_refused(client: TestClient) -> None:
     response = client.get(COMPANIES, params={"limt": 5})
 
     assert response.status_code == 422
     assert [error["pointer"] for error in response.json()["errors"]] == ["/limt"]
-
-
-def test_cursor_needs_no_escaping_in_a_url() -> None:
-    assert all(encode_cursor(n).replace("-", "").replace("_", "").isalnum() for n in (1, 12, 123, 2**63 - 1))

@@ -1,4 +1,4 @@
-"""Every error is a problem document: what the caller may know, and nothing else."""
+"""Every error is a problem document without details that the client must not know."""
 
 import json
 import logging
@@ -35,13 +35,13 @@ def descendants(base: type[Exception]) -> Iterator[type[Exception]]:
         yield from descendants(error)
 
 
-def test_every_error_of_the_domain_has_a_row_in_the_table() -> None:
+def test_every_domain_error_is_in_the_table() -> None:
     assert set(descendants(errors.DomainError)) == set(KINDS)
     assert len({kind.slug for kind in KINDS.values()}) == len(KINDS)
 
 
-def test_constraints_of_the_table_are_there(engine: Engine) -> None:
-    """A constraint that is renamed would turn its conflict into a 500."""
+def test_constraints_in_the_table_exist(engine: Engine) -> None:
+    """If a constraint were renamed, its conflict would become a 500."""
     with engine.connect() as connection:
         names = connection.scalars(
             text("SELECT conname FROM pg_constraint UNION SELECT relname FROM pg_class WHERE relkind = 'i'")
@@ -68,7 +68,7 @@ def test_unknown_path_is_a_problem(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "header", [None, "Bearer wrong", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", "Bearer ü"]
 )
-def test_caller_without_the_token_is_told_how_to_send_it(
+def test_request_without_the_token_is_refused(
     guarded: TestClient, method: str, path: str, header: str | None
 ) -> None:
     headers = {} if header is None else {b"authorization": header.encode()}
@@ -79,18 +79,18 @@ def test_caller_without_the_token_is_told_how_to_send_it(
     assert TOKEN not in response.text
 
 
-def test_caller_with_the_token_is_let_in(guarded: TestClient) -> None:
+def test_request_with_the_token_is_accepted(guarded: TestClient) -> None:
     response = guarded.post(COMPANIES, json={"name": "Acme"}, headers={"authorization": f"Bearer {TOKEN}"})
 
     assert response.status_code == 201
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/health/live"])
-def test_token_guards_nothing_but_the_api(guarded: TestClient, path: str) -> None:
-    assert guarded.get(path).status_code == 200
+def test_other_paths_need_no_token(guarded: TestClient) -> None:
+    for path in ("/docs", "/openapi.json", "/health/live"):
+        assert guarded.get(path).status_code == 200
 
 
-def test_what_was_sent_is_not_sent_back(client: TestClient) -> None:
+def test_values_are_not_repeated_in_errors(client: TestClient) -> None:
     body = {"name": ["hunter2"], "is_active": "hunter2", "password": "hunter2"}
     response = client.post(COMPANIES, json=body)
 
@@ -99,7 +99,7 @@ def test_what_was_sent_is_not_sent_back(client: TestClient) -> None:
     assert [set(error) for error in problem["errors"]] == [{"location", "pointer", "message"}] * 3
 
 
-def test_every_mistake_of_a_request_is_told_at_once(client: TestClient) -> None:
+def test_all_invalid_parts_are_reported_at_once(client: TestClient) -> None:
     response = client.post(f"{COMPANIES}/0/users?x=1", json={"email": "one", "role": "chief"})
 
     problem = assert_problem(response, 422, "/problems/invalid-request")
@@ -107,7 +107,7 @@ def test_every_mistake_of_a_request_is_told_at_once(client: TestClient) -> None:
     assert places == {"path/company_id", "body/email", "body/role"}
 
 
-def test_database_that_does_not_answer_is_a_503(caplog: pytest.LogCaptureFixture) -> None:
+def test_unavailable_database_is_a_503(caplog: pytest.LogCaptureFixture) -> None:
     engine = connect("postgresql+psycopg://user:hunter2@127.0.0.1:1/nothing")
     response = TestClient(make_app(engine)).get(COMPANIES)
     engine.dispose()
@@ -130,7 +130,7 @@ def test_pool_without_a_free_connection_is_a_503(postgres_url: str) -> None:
     assert_problem(response, 503, "/problems/database-unavailable")
 
 
-def test_session_killed_between_requests_is_not_noticed(client: TestClient, engine: Engine) -> None:
+def test_connection_that_ended_between_requests_is_replaced(client: TestClient, engine: Engine) -> None:
     client.get(COMPANIES)
     with engine.connect() as connection:
         connection.execute(
@@ -144,8 +144,8 @@ def test_session_killed_between_requests_is_not_noticed(client: TestClient, engi
     assert client.get(COMPANIES).status_code == 200
 
 
-def test_check_of_the_database_that_fails_at_the_commit_is_a_422(engine: Engine) -> None:
-    """What the commit raises takes the same way as what a statement raises."""
+def test_check_that_fails_at_the_commit_is_a_422(engine: Engine) -> None:
+    """Errors of the commit are handled like errors of a statement."""
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -173,10 +173,10 @@ def test_check_of_the_database_that_fails_at_the_commit_is_a_422(engine: Engine)
         ("users", "user_settings", "users/{user}/settings", {}),
     ],
 )
-def test_row_that_vanishes_under_a_new_one_is_not_found(
+def test_parent_that_is_deleted_meanwhile_is_not_found(
     engine: Engine, parent: str, child: str, path: str, body: dict[str, str]
 ) -> None:
-    """The foreign key has the last word, after the service has seen the row that it refers to."""
+    """The foreign key is violated after the service has read the row that it references."""
     with SessionLocal(bind=engine) as session, session.begin():
         company = factories.make_company(session).id
         user = None if parent == "companies" else factories.make_user(session, company_id=company).id
@@ -191,7 +191,7 @@ def test_row_that_vanishes_under_a_new_one_is_not_found(
     assert_problem(response, 404, "/problems/not-found")
 
 
-def test_constraint_that_nobody_has_thought_of_is_a_500_without_details(engine: Engine) -> None:
+def test_unknown_constraint_is_a_500_without_details(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE companies ADD CONSTRAINT uq_surprise UNIQUE (name)"))
     client = TestClient(make_app(engine), raise_server_exceptions=False)
@@ -202,7 +202,7 @@ def test_constraint_that_nobody_has_thought_of_is_a_500_without_details(engine: 
     assert "surprise" not in responses[1].text
 
 
-def test_unforeseen_error_is_raised_again_for_the_servers_log(engine: Engine) -> None:
+def test_unexpected_error_is_raised_again_for_the_log_of_the_server(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE companies RENAME COLUMN is_active TO active"))
     application = make_app(engine)

@@ -154,7 +154,7 @@ def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
     api = "/api/v1/companies"
     user, settings = (
         f"{api}/{{company_id}}/users/{{user_id}}",
-        f"{api}/{{company_id}}/users/{{user_id}}/settings",
+        f"{api}/{{company_id}}/users/{{owner_id}}/settings",
     )
     calls: list[tuple[str, str, dict[str, Any] | None]] = [
         ("GET", "/health/live", None),
@@ -173,7 +173,7 @@ def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
         ("GET", f"{api}/{{company_id}}/user-settings", None),
     ]
     return [
-        (path, client.request(method, path.format(company_id=1, user_id=1), json=body))
+        (path, client.request(method, path.format(company_id=1, user_id=1, owner_id=1), json=body))
         for method, path, body in calls
     ]
 

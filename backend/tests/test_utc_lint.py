@@ -189,7 +189,10 @@ def test_health_is_503_in_a_session_that_is_moved(api: TestClient, engine: Engin
         connection.exec_driver_sql("SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL datestyle = 'SQL, DMY'")
 
     event.listen(engine, "begin", move)
-    response = api.get("/health/ready")
+    try:
+        response = api.get("/health/ready")
+    finally:
+        event.remove(engine, "begin", move)
 
     assert response.status_code == 503
     assert response.json()["detail"] == (

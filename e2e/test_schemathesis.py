@@ -1,0 +1,105 @@
+"""What the OpenAPI schema promises: to Schemathesis, and to a generated client."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from backend.config import ROOT
+from backend.tests.application import TOKEN
+from backend.tests.loopback import WITHOUT_PROXY, free_port
+
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str, directory: Path) -> str:
+    """Run a program of the environment that must succeed, and return its output."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=directory,
+        env=os.environ | {"PATH": path, "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(params=[None, TOKEN], ids=["open", "with a token"])
+def token(request: pytest.FixtureRequest) -> str | None:
+    given: str | None = request.param
+    return given
+
+
+@pytest.fixture
+def address(engine: Engine, token: str | None) -> Iterator[str]:
+    """Serve the API, and give its address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    url = engine.url.render_as_string(hide_password=False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "backend.scripts.serve", "--port", str(port)],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": url, "APP_ENV": "test", "API_TOKEN": token or ""},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError), WITHOUT_PROXY.open(urllib.request.Request(f"{address}/health/ready")):  # noqa: S310  http
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_schemathesis_finds_nothing(address: str, token: str | None, tmp_path: Path) -> None:
+    header = ("--header", f"Authorization: Bearer {token}") if token else ()
+    options = ("--checks", "all", "--max-examples", "10", "--no-color", *header)
+
+    run("schemathesis", "run", *options, f"{address}/openapi.json", directory=tmp_path)
+
+
+USE_OF_THE_CLIENT = """
+import sys
+from procore_integrator_client import AuthenticatedClient
+from procore_integrator_client.api.companies import create_company, list_companies
+from procore_integrator_client.models import CompanyCreate
+
+with AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2], raise_on_unexpected_status=True) as client:
+    create_company.sync(client=client, body=CompanyCreate(name="Acme"))
+    print([company.name for company in list_companies.sync(client=client).items])
+"""
+
+
+def test_generated_client_compiles_and_lists_companies(
+    address: str, token: str | None, tmp_path: Path
+) -> None:
+    url, client = f"{address}/openapi.json", tmp_path / "client"
+    run(
+        "openapi-python-client",
+        "generate",
+        "--fail-on-warning",
+        "--url",
+        url,
+        "--output-path",
+        str(client),
+        directory=tmp_path,
+    )
+    run("python", "-W", "error", "-m", "compileall", "-q", str(client), directory=tmp_path)
+
+    listed = run("python", "-c", USE_OF_THE_CLIENT, address, token or "none", directory=client)
+
+    assert listed == "['Acme']\n"
