@@ -8,7 +8,6 @@ from pathlib import Path
 BENCHMARKS = {
     "isolation": "what keeping tests apart costs beside its peers, and how soon a server answers (best with Docker)",
     "utc": "what instants cost beside plain timestamps: reads, writes, checkouts and JSON",
-    "seed": "what nox -s db_seed takes to write a data set, beside the same rows by INSERT",
     "environment": "Compose, a saved file, a second start without Docker, the dev container (needs Docker, npm)",
 }
 

@@ -28,10 +28,10 @@ DIRECTORY = ROOT / ".dev" / "postgres-18"
 VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
-    "seed": ["devtools.seeding"],
+    "seed": ["devtools.seed"],
     "shell": ["devtools.psql"],
     "utc": ["devtools.utc_check"],
-    "backup": ["devtools.backup.make"],
+    "backup": ["devtools.backup.dump"],
     "restore": ["devtools.backup.restore"],
 }
 
@@ -127,7 +127,7 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
     with tempfile.TemporaryDirectory() as place:
-        for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.zip"):
+        for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
             if code := run(command, environment):
                 return code
     tell("It worked on the ephemeral server, which is gone again. Nothing of yours was changed.")
