@@ -4,7 +4,6 @@ import argparse
 import fcntl
 import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import IO
 
 from rich.filesize import decimal
-from sqlalchemy import URL, Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from backend import migrations
 from backend.config import ROOT, load_settings
@@ -23,12 +20,11 @@ from backend.startup import describe, wait_for_database
 from devtools.children import sigterm_as_ctrl_c
 from devtools.terminal import enter
 
-from .tools import Tools, find_tools
+from .tools import find_tools
 
 DIRECTORY = ROOT / "backups"
 STAMP = "%Y%m%dT%H%M%SZ"
-SUFFIX, PARTIAL = ".dump", ".partial"
-END_SESSION = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name")
+SUFFIX, PARTIAL = ".dump", ".dump.partial"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             revision = migrations.current(connection)
         path = (options.file or default_path(str(settings.url.database), revision)).absolute()
         with writing(path) as file:
-            dump(tools, settings.url, engine, file)
+            tools.dump(settings.url, file)
     size = decimal(path.stat().st_size)
     say(f"Backed up {describe(settings.url)}, at revision {revision or 'none'}, to {shown(path)} ({size}).")
 
@@ -52,25 +48,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Write the whole database, as it is at one moment, into one file that pg_restore reads. It may be "
         "in use meanwhile, and nothing in it is changed.",
     )
-    parser.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="the file to write (default: in backups/, named by database, revision and UTC time)",
-    )
+    default = "the file to write (default: in backups/, named by database, revision and UTC time)"
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
     return parser.parse_args(arguments)
-
-
-def dump(tools: Tools, url: URL, engine: Engine, file: IO[bytes]) -> None:
-    """Run pg_dump. If we are interrupted, its session is ended as well: in a container it does not get our signal."""
-    application = f"db_backup {secrets.token_hex(4)}"
-    try:
-        tools.dump(url.update_query_dict({"application_name": application}), file)
-    except BaseException:
-        with suppress(DBAPIError), engine.connect() as connection:
-            connection.execute(END_SESSION, {"name": application})
-        raise
 
 
 def default_path(database: str, revision: str | None) -> Path:
@@ -104,44 +84,27 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name, and lasts, if the block ends well; else nothing is left of it.
-
-    Only its owner may read it. Raises UserError.
-    """
+    """Open a file that only its owner may read, and that gets its name if the block ends well. Raises UserError."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        remove_leftovers(path.parent)
+        if os.path.lexists(path):
+            raise UserError(f"{shown(path)} exists already; choose another name.")
+        for leftover in path.parent.glob(f".*{PARTIAL}"):
+            # Of a backup that was killed, if nobody holds its lock.
+            with suppress(OSError), leftover.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                refuse_existing(path)
                 yield file
                 os.fsync(file.fileno())
-                refuse_existing(path)
                 partial.rename(path)
             finally:
                 partial.unlink(missing_ok=True)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     except OSError as error:
         raise UserError(f"{shown(path)} cannot be written: {error.strerror}.") from error
-
-
-def refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise UserError(f"{shown(path)} exists already; choose another name.")
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Remove unfinished files of backups that were killed: nobody holds their lock."""
-    for partial in directory.glob(f".*{SUFFIX}{PARTIAL}"):
-        with suppress(OSError), partial.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            partial.unlink()
 
 
 if __name__ == "__main__":

@@ -62,17 +62,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "Without asking it replaces only a local or Compose database that is marked as development or test, and never "
         "production.",
     )
-    parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE",
-        help="what db_backup or `pg_dump --format=custom` wrote (default: the newest of this database in backups/)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--drop-old", action="store_true", help="restore nothing; drop the databases that were kept"
+    add = parser.add_argument
+    default = (
+        "what db_backup or `pg_dump --format=custom` wrote (default: this database's newest in backups/)"
     )
-    parser.add_argument(
+    add("file", nargs="?", type=Path, metavar="FILE", help=default)
+    add("--drop-old", action="store_true", help="restore nothing; drop the databases that were kept")
+    add(
         "--no-owner", action="store_true", help="leave out owners and grants: everything belongs to this role"
     )
-    parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
+    add("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
     options = parser.parse_args(arguments)
     if options.drop_old and options.file:
         parser.error("--drop-old restores nothing, so it takes no FILE")

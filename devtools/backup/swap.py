@@ -86,9 +86,9 @@ def copy_settings(connection: Connection, url: URL, new: str) -> None:
     """Give the new database what ALTER DATABASE ... SET has set for the database of the URL."""
     names = connection.scalars(SETTINGS, {"name": url.database}).all()
     # A session there has the values, if it is not pinned to UTC as ours are, and PostgreSQL knows how to quote them.
-    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    for name in names:
-        with engine.connect() as inside:
+    with create_engine(url, poolclass=NullPool).begin() as inside:
+        run(inside, "SET TRANSACTION READ WRITE")
+        for name in names:
             run(inside, f"ALTER DATABASE {quote(new)} SET {name} FROM CURRENT")
 
 

@@ -57,13 +57,6 @@ class Tools:
                 meanwhile=lambda: show(f"{decimal(os.lseek(file.fileno(), 0, os.SEEK_CUR))} of {decimal(size)} read"),
             )  # fmt: skip
 
-    def output(self, program: str, url: URL, *options: str) -> str:
-        """Return what a program writes to standard output. Raises ToolError."""
-        with TemporaryFile() as file:
-            self.run(program, url, *options, stdout=file)
-            file.seek(0)
-            return file.read().decode()
-
     def run(
         self,
         program: str,

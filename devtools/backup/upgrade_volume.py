@@ -5,6 +5,7 @@ The new data are made in the same volume, so that it keeps its name. A checkout 
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,13 +14,13 @@ from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
 
-from . import cluster
+from .console import progress
 from .tools import docker, docker_says
+from .upgrade_place import DUMP, MARK, RESTORE, Place
 
-MARK = "upgraded-from"
-MAKING = ".making"
+LABEL = "procore-integrator.db_upgrade"
 COMPOSE = ("compose", "--project-directory", str(ROOT))
-# PostgreSQL up to 17 keeps its data at the volume's root, and since then in N/docker. Prints path, version and mark.
+# PostgreSQL's images up to 17 keep the data at the volume's root, and since then in N/docker.
 LIST = f"""
 cd /volume
 for each in . */docker; do
@@ -27,19 +28,29 @@ for each in . */docker; do
 done
 true
 """
-RENAME = f"""
-cd /volume
-echo "$2" > "$1{MAKING}/{MARK}"
-sync
-mv -T "$1{MAKING}" "$1"
-sync
+PREPARE = 'rm -rf "$1"; mkdir -p "$1/dumps"; chown -R postgres "$1"'
+# Nobody else gets in: the server listens on its socket alone, in a container without a network.
+DUMP_OLD = """
+echo 'local all all trust' > /tmp/hba.conf
+options='-c hba_file=/tmp/hba.conf -c listen_addresses= -k /tmp'
+pg_ctl -w -s -t 600 -l /tmp/log -o "$options" start || { cat /tmp/log >&2; exit 1; }
+sh -c "$DUMP" sh "$1"
+pg_ctl -w -s -m fast stop
 """
+# As the image does it on its first start.
+MAKE_NEW = """
+printf %s "$POSTGRES_PASSWORD" > /tmp/password
+initdb --username="$POSTGRES_USER" --pwfile=/tmp/password ${POSTGRES_INITDB_ARGS:-} > /dev/null
+printf '\\nhost all all all %s\\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >> "$PGDATA/pg_hba.conf"
+pg_ctl -w -s -l /tmp/log -o "-c listen_addresses= -k /tmp" start
+PGPASSWORD=$POSTGRES_PASSWORD sh -c "$RESTORE" sh "$1"
+pg_ctl -w -s -m fast stop
+"""
+FINISH = f'echo "$3" > "$1/data/{MARK}"; sync; mv -T "$1/data" "$2"; sync; rm -rf "$1"'
 # What data are recognised by goes last, so that the same command finishes what was interrupted.
-DROP = """
-cd "/volume/$1"
-find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION ! -name "$2" -exec rm -rf {} +
-rm PG_VERSION
-"""
+DROP = (
+    'cd "$1"; find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION ! -name "$2" -exec rm -rf {} +; rm PG_VERSION'
+)
 
 
 @dataclass(frozen=True)
@@ -49,75 +60,82 @@ class Volume:
     name: str
     image: str
     major: int
-    target: str
-    """Where it is mounted."""
     path: str
     """Where in it the image keeps its data."""
     variables: Mapping[str, str]
     """The environment of the service."""
 
-    def run(self, script: str, *arguments: str) -> str:
-        place = ("--volume", f"{self.name}:/volume", "--entrypoint", "sh", self.image)
-        return docker("run", "--rm", "--network", "none", *place, "-euc", script, "sh", *arguments)
+    def run(
+        self,
+        script: str,
+        *arguments: str,
+        what: str,
+        image: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run a script on the volume, as PostgreSQL's account if it gets variables; the container ends with us."""
+        name = f"db_upgrade-{secrets.token_hex(4)}"
+        options = ["--rm", "--init", "--network", "none", "--name", name, "--label", f"{LABEL}={self.name}"]
+        options += ["--volume", f"{self.name}:/volume", "--entrypoint", "sh"]
+        if variables:
+            # By name alone, so that no password is in a list of processes.
+            options += ["--user", "postgres", *(word for each in variables for word in ("--env", each))]
+        try:
+            with progress(what):
+                return docker(
+                    "run",
+                    *options,
+                    image or self.image,
+                    "-euc",
+                    script,
+                    "sh",
+                    *arguments,
+                    variables=variables,
+                )
+        finally:
+            docker_says("rm", "--force", "--volumes", name)
 
 
-def upgrade(*, drop_old: bool) -> bool:
-    """Upgrade the volume, or drop its old data; return whether there was something to do or to say."""
+def find() -> Place | None:
+    """Look at the volume; None if there is no Docker, or no volume yet."""
     volume = read_compose()
     if volume is None:
-        return False
-    cluster.remove_leftovers(volume.name)
-    found = {
-        path: (int(major), "".join(mark))
-        for path, major, *mark in map(str.split, volume.run(LIST).splitlines())
-    }
-    current = found.pop(volume.path, None)
+        return None
+    for left in docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={volume.name}").split():
+        docker_says("rm", "--force", "--volumes", left)  # of an upgrade that was killed
+    lines = volume.run(LIST, what="Looking at the volume").splitlines()
+    found = {path: (int(major), bool(mark)) for path, major, *mark in map(str.split, lines)}
+    has_new, is_upgraded = found.pop(volume.path, (0, False))
     old = {major: path for path, (major, _) in found.items() if major < volume.major}
-    place = f"Compose's volume {volume.name}"
-    if not old:
-        return False
-    source = max(old)
-    is_upgraded = current is not None and bool(current[1])
-    if drop_old and not is_upgraded:
-        raise UserError(f"{place} was not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped.")
-    if drop_old:
-        for major, path in old.items():
-            volume.run(DROP, path, PurePosixPath(volume.path).parts[0])
-            say(f"{place}: dropped the data of PostgreSQL {major}.")
-    elif is_upgraded:
-        say(
-            f"{place} is upgraded already. `nox -s db_upgrade -- --drop-old` drops the data of PostgreSQL {source}."
-        )
-    elif current is not None:
-        raise UserError(
-            f"{place} holds data of PostgreSQL {source}, and newer data of {volume.major} that were not made from them. "
-            f"Nothing was changed.\nIf you do not need the newer ones, move them away and try again: `docker run --rm "
-            f"--volume {volume.name}:/volume {volume.image} mv /volume/{volume.path} /volume/{volume.path}.away`."
-        )
-    else:
-        stop_users(volume)
-        say(f"{place}: from PostgreSQL {source} to {volume.major}.")
-        make(volume, old[source], source)
-        say(
-            f"{place} is upgraded: `docker compose up` serves it. The old data are kept in it; "
-            "`nox -s db_upgrade -- --drop-old` drops them."
-        )
-    return True
+    new = f"/volume/{volume.path}"
+    return Place(
+        name=f"Compose's volume {volume.name}",
+        major=volume.major,
+        old=sorted(old),
+        has_new=has_new > 0,
+        is_upgraded=is_upgraded,
+        move_away=f"docker run --rm --volume {volume.name}:/volume {volume.image} mv {new} {new}.away",
+        make=lambda major: make(volume, major, f"/volume/{old[major]}"),
+        drop=lambda major: drop(volume, f"/volume/{old[major]}"),
+    )
 
 
-def make(volume: Volume, source: str, major: int) -> None:
-    """Make the new data from the old. The last rename is what makes them count."""
-    volume.run('rm -rf "/volume/$1"', f"{volume.path}{MAKING}")
+def make(volume: Volume, major: int, source: str) -> None:
+    stop_users(volume)
+    new, making = f"/volume/{volume.path}", f"/volume/{volume.path}.making"
+    dumps = f"{making}/dumps"
+    user = {"PGHOST": "/tmp", "PGUSER": volume.variables["POSTGRES_USER"]}  # noqa: S108  in the container
+    volume.run(PREPARE, making, what="Preparing")
+    old = {**user, "DUMP": DUMP, "PGDATA": source}
     image = re.sub(r":\d+(?=[^/]*$)", f":{major}", volume.image)
-    user = volume.variables["POSTGRES_USER"]
-    data = f"{volume.target}/{volume.path}{MAKING}"
-    mount = f"{volume.name}:{volume.target}"
-    with (
-        cluster.old_server(image, volume.name, source, user, of=volume.name) as old,
-        cluster.new_server(volume.image, mount, data, volume.variables, of=volume.name) as new,
-    ):
-        cluster.copy(old, new)
-    volume.run(RENAME, volume.path, str(major))
+    volume.run(DUMP_OLD, dumps, what="Dumping", image=image, variables=old)
+    variables = {**volume.variables, **user, "RESTORE": RESTORE, "PGDATA": f"{making}/data"}
+    volume.run(MAKE_NEW, dumps, what="Restoring", variables=variables)
+    volume.run(FINISH, making, new, str(major), what="Finishing")
+
+
+def drop(volume: Volume, data: str) -> None:
+    volume.run(DROP, data, PurePosixPath(volume.path).parts[0], what="Dropping the old data")
 
 
 def read_compose() -> Volume | None:
@@ -128,21 +146,20 @@ def read_compose() -> Volume | None:
     config = json.loads(said.replace("$$", "$"))  # written for Compose to read again
     service = config["services"]["db"]
     [mount] = [each for each in service["volumes"] if each["type"] == "volume"]
-    name = config["volumes"][mount["source"]]["name"]
+    name, image = config["volumes"][mount["source"]]["name"], service["image"]
     if docker_says("volume", "inspect", name) is None:
         return None
-    if docker_says("image", "inspect", service["image"]) is None:
-        docker("pull", service["image"])
-    [image] = json.loads(docker("image", "inspect", service["image"]))
-    variables = dict(word.split("=", 1) for word in image["Config"]["Env"])
-    path = PurePosixPath(variables["PGDATA"]).relative_to(mount["target"])
-    return Volume(
-        name, service["image"], int(variables["PG_MAJOR"]), mount["target"], str(path), service["environment"]
+    if docker_says("image", "inspect", image) is None:
+        docker("pull", image)
+    variables = dict(
+        word.split("=", 1) for word in json.loads(docker("image", "inspect", image))[0]["Config"]["Env"]
     )
+    path = PurePosixPath(variables["PGDATA"]).relative_to(mount["target"])
+    return Volume(name, image, int(variables["PG_MAJOR"]), str(path), service["environment"])
 
 
 def stop_users(volume: Volume) -> None:
-    """Stop Compose's services, and refuse if others still use the volume."""
+    """Stop Compose's services, and refuse if others still use the volume. Raises UserError."""
     users = ("ps", "--filter", f"volume={volume.name}", "--format", "{{.Names}}")
     if docker(*users).strip():
         say("Stopping Compose's services.")
