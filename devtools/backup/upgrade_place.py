@@ -24,11 +24,12 @@ RESTORE = """
 set -eu
 cd "$1"
 mine="CREATE ROLE $(psql -XAt -d template1 -c 'SELECT quote_ident(current_user)');"
-grep -vxF "$mine" roles.sql | psql -Xq -d template1 -v ON_ERROR_STOP=1
-psql -Xq -d template1 -v ON_ERROR_STOP=1 <<'END'
+grep -vxF "$mine" roles.sql > new-roles.sql
+cat >> new-roles.sql <<'END'
 \\getenv password PGPASSWORD
 ALTER ROLE CURRENT_USER PASSWORD :'password';
 END
+psql -Xq -d template1 -v ON_ERROR_STOP=1 -f new-roles.sql
 export PGOPTIONS='-c default_transaction_read_only=off'
 for dump in *.dump; do
     pg_restore --exit-on-error --clean --if-exists --create -d template1 "$dump"

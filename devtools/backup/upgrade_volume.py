@@ -75,7 +75,7 @@ class Volume:
     ) -> str:
         """Run a script on the volume, as PostgreSQL's account if it gets variables; the container ends with us."""
         name = f"db_upgrade-{secrets.token_hex(4)}"
-        options = ["--rm", "--init", "--network", "none", "--name", name, "--label", f"{LABEL}={self.name}"]
+        options = ["--rm", "--network", "none", "--name", name, "--label", f"{LABEL}={self.name}"]
         options += ["--volume", f"{self.name}:/volume", "--entrypoint", "sh"]
         if variables:
             # By name alone, so that no password is in a list of processes.
