@@ -15,7 +15,7 @@ from typing import Any
 
 from backend.tests.loopback import WITHOUT_PROXY, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 # What a developer's shell could bring in, and a fresh clone must do without.
 OURS = (
     "APP_ENV",

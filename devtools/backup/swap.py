@@ -4,7 +4,7 @@ Every function takes a connection in autocommit to another database of the same 
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +19,9 @@ from backend.errors import UserError
 
 LONGEST = 63
 """So many bytes of a name PostgreSQL keeps."""
-UNFINISHED, KEPT = "db_restore: unfinished copy of ", "db_restore: kept from before a restore of "
+UNFINISHED = 4711
+"""The connection limit of a database that is being filled. Unlike a comment it is there from the first moment."""
+KEPT = "db_restore: kept from before a restore of "
 PAUSE = 0.02
 # What is ours to end: a superuser ends any session, another role those of the roles that it is a member of.
 END_SESSIONS = text("""
@@ -35,9 +37,15 @@ SETTINGS = text("""
     SELECT split_part(setting, '=', 1) FROM pg_database AS d, pg_db_role_setting AS s, unnest(setconfig) AS setting
     WHERE datname = :name AND s.setdatabase = d.oid AND s.setrole = 0
 """)
-COMMENTED = text("""
+ARE_UNFINISHED = text("""
     SELECT datname FROM pg_database
-    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ :pattern ORDER BY datname
+    WHERE left(datname, -13) = :head AND datname ~ '_new_[0-9a-f]{8}$' AND datconnlimit = :limit
+""")
+# By name too, for somebody may have given an old one its name back.
+ARE_KEPT = text("""
+    SELECT datname FROM pg_database
+    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{6}Z$'
+    ORDER BY datname
 """)
 
 
@@ -56,7 +64,7 @@ def administrative(url: URL) -> Iterator[Connection]:
 def alone(connection: Connection, name: str) -> Iterator[None]:
     """Let one restore of a database run at a time. Raises UserError."""
     lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-    if not connection.scalar(lock, {"key": UNFINISHED + name}):
+    if not connection.scalar(lock, {"key": f"db_restore {name}"}):
         raise UserError(f"Another db_restore of {name} is running. Wait for its end.")
     # The lock is released with the connection.
     yield
@@ -76,9 +84,9 @@ def create(connection: Connection, name: str) -> str:
     options = " ".join(f"{word} {literal(value)}" for word, value in words.items())
     run(
         connection,
-        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options}",
+        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options} "
+        f"CONNECTION LIMIT {UNFINISHED}",
     )
-    comment_on(connection, new, UNFINISHED + name)
     return new
 
 
@@ -119,9 +127,10 @@ def replace(connection: Connection, url: URL, new: str) -> str:
 def rename(connection: Connection, name: str, new: str) -> str:
     old = next_to(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     with connection.execution_options(isolation_level="READ COMMITTED").begin():
-        comment = connection.execute(PROPERTIES, {"name": name}).one()[3]
+        row, _, _, comment = connection.execute(PROPERTIES, {"name": name}).one()
         run(connection, f"ALTER DATABASE {quote(name)} RENAME TO {quote(old)}")
         run(connection, f"ALTER DATABASE {quote(new)} RENAME TO {quote(name)}")
+        run(connection, f"ALTER DATABASE {quote(name)} CONNECTION LIMIT {row['datconnlimit']}")
         comment_on(connection, old, KEPT + name)
         comment_on(connection, name, comment)
     return old
@@ -132,20 +141,17 @@ def end_sessions(connection: Connection, name: str) -> None:
 
 
 def drop_unfinished(connection: Connection, name: str) -> None:
-    """Drop what restores that were killed have left."""
-    drop_commented(connection, UNFINISHED + name, "_new_[0-9a-f]{8}$")
+    """Drop what restores of a database that were killed have left."""
+    head = next_to(name, "_new_12345678")[:-13]
+    for each in connection.scalars(ARE_UNFINISHED, {"head": head, "limit": UNFINISHED}).all():
+        drop(connection, each)
 
 
-def drop_kept(connection: Connection, name: str) -> list[str]:
+def drop_kept(connection: Connection, name: str) -> Sequence[str]:
     """Drop the databases that restores have kept, and return their names."""
-    return drop_commented(connection, KEPT + name, "_before_[0-9]{8}T[0-9]{6}Z$")
-
-
-def drop_commented(connection: Connection, comment: str, pattern: str) -> list[str]:
-    # By both, for somebody may have given an old one its name back.
-    names = list(connection.scalars(COMMENTED, {"comment": comment, "pattern": pattern}))
-    for name in names:
-        drop(connection, name)
+    names = connection.scalars(ARE_KEPT, {"comment": KEPT + name}).all()
+    for each in names:
+        drop(connection, each)
     return names
 
 

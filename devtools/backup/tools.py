@@ -78,20 +78,24 @@ class Tools:
             except OSError as error:
                 raise ToolError(f"{command[0]} cannot be run: {error.strerror}.") from error
             try:
-                while process.poll() is None:
+                while (code := poll(process)) is None:
                     meanwhile()
-                    try:
-                        process.wait(LOOK_SECONDS)
-                    except subprocess.TimeoutExpired:
-                        continue
             except BaseException:
                 process.terminate()
                 process.wait()
                 raise
-            if process.returncode != 0:
+            if code != 0:
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").splitlines()[:LINES]
-                raise ToolError("\n".join(lines) or f"{program} ended with exit code {process.returncode}.")
+                raise ToolError("\n".join(lines) or f"{program} ended with exit code {code}.")
+
+
+def poll(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait a moment for a process's end, and return its exit code, or None if it still runs."""
+    try:
+        return process.wait(LOOK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def find_tools(connection: Connection, settings: Settings) -> Tools:
