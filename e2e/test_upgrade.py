@@ -33,7 +33,7 @@ SEEN = (
     "SELECT at::text, tableoid::regclass::text FROM theirs ORDER BY 1",
     "SELECT lo_get(4711), obj_description('alembic_version'::regclass)",
     "SELECT rolname, rolconnlimit, rolcreatedb, rolconfig FROM pg_roles WHERE rolname !~ '^p' ORDER BY 1",
-    "SELECT setconfig FROM pg_db_role_setting, pg_database AS d WHERE setdatabase = d.oid AND datname = current_database()",
+    "SELECT current_setting('timezone')",
     "SELECT datname FROM pg_database WHERE datistemplate ORDER BY 1",
 )
 

@@ -46,7 +46,7 @@ pg_ctl -w -s -l /tmp/log -o "-c listen_addresses= -k /tmp" start
 PGPASSWORD=$POSTGRES_PASSWORD sh -c "$RESTORE" sh "$1"
 pg_ctl -w -s -m fast stop
 """
-FINISH = f'echo "$3" > "$1/data/{MARK}"; sync; mv -T "$1/data" "$2"; sync; rm -rf "$1"'
+FINISH = f'rm -rf "$1/dumps"; echo "$3" > "$1/data/{MARK}"; sync; mv -T "$1/data" "$2"; sync; rmdir "$1"'
 # What data are recognised by goes last, so that the same command finishes what was interrupted.
 DROP = (
     'cd "$1"; find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION ! -name "$2" -exec rm -rf {} +; rm PG_VERSION'
@@ -66,12 +66,7 @@ class Volume:
     """The environment of the service."""
 
     def run(
-        self,
-        script: str,
-        *arguments: str,
-        what: str,
-        image: str = "",
-        variables: Mapping[str, str] | None = None,
+        self, what: str, script: str, *words: str, image: str = "", variables: Mapping[str, str] | None = None
     ) -> str:
         """Run a script on the volume, as PostgreSQL's account if it gets variables; the container ends with us."""
         name = f"db_upgrade-{secrets.token_hex(4)}"
@@ -80,18 +75,10 @@ class Volume:
         if variables:
             # By name alone, so that no password is in a list of processes.
             options += ["--user", "postgres", *(word for each in variables for word in ("--env", each))]
+        command = [image or self.image, "-euc", script, "sh", *words]
         try:
             with progress(what):
-                return docker(
-                    "run",
-                    *options,
-                    image or self.image,
-                    "-euc",
-                    script,
-                    "sh",
-                    *arguments,
-                    variables=variables,
-                )
+                return docker("run", *options, *command, variables=variables)
         finally:
             docker_says("rm", "--force", "--volumes", name)
 
@@ -103,7 +90,7 @@ def find() -> Place | None:
         return None
     for left in docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={volume.name}").split():
         docker_says("rm", "--force", "--volumes", left)  # of an upgrade that was killed
-    lines = volume.run(LIST, what="Looking at the volume").splitlines()
+    lines = volume.run("Looking at the volume", LIST).splitlines()
     found = {path: (int(major), bool(mark)) for path, major, *mark in map(str.split, lines)}
     has_new, is_upgraded = found.pop(volume.path, (0, False))
     old = {major: path for path, (major, _) in found.items() if major < volume.major}
@@ -125,17 +112,17 @@ def make(volume: Volume, major: int, source: str) -> None:
     new, making = f"/volume/{volume.path}", f"/volume/{volume.path}.making"
     dumps = f"{making}/dumps"
     user = {"PGHOST": "/tmp", "PGUSER": volume.variables["POSTGRES_USER"]}  # noqa: S108  in the container
-    volume.run(PREPARE, making, what="Preparing")
+    volume.run("Preparing", PREPARE, making)
     old = {**user, "DUMP": DUMP, "PGDATA": source}
     image = re.sub(r":\d+(?=[^/]*$)", f":{major}", volume.image)
-    volume.run(DUMP_OLD, dumps, what="Dumping", image=image, variables=old)
+    volume.run("Dumping", DUMP_OLD, dumps, image=image, variables=old)
     variables = {**volume.variables, **user, "RESTORE": RESTORE, "PGDATA": f"{making}/data"}
-    volume.run(MAKE_NEW, dumps, what="Restoring", variables=variables)
-    volume.run(FINISH, making, new, str(major), what="Finishing")
+    volume.run("Restoring", MAKE_NEW, dumps, variables=variables)
+    volume.run("Finishing", FINISH, making, new, str(major))
 
 
 def drop(volume: Volume, data: str) -> None:
-    volume.run(DROP, data, PurePosixPath(volume.path).parts[0], what="Dropping the old data")
+    volume.run("Dropping the old data", DROP, data, PurePosixPath(volume.path).parts[0])
 
 
 def read_compose() -> Volume | None:
@@ -151,11 +138,11 @@ def read_compose() -> Volume | None:
         return None
     if docker_says("image", "inspect", image) is None:
         docker("pull", image)
-    variables = dict(
-        word.split("=", 1) for word in json.loads(docker("image", "inspect", image))[0]["Config"]["Env"]
-    )
-    path = PurePosixPath(variables["PGDATA"]).relative_to(mount["target"])
-    return Volume(name, image, int(variables["PG_MAJOR"]), str(path), service["environment"])
+    [details] = json.loads(docker("image", "inspect", image))
+    defaults = dict(word.split("=", 1) for word in details["Config"]["Env"])
+    path = PurePosixPath(defaults["PGDATA"]).relative_to(mount["target"])
+    variables = {variable: value for variable, value in service["environment"].items() if value is not None}
+    return Volume(name, image, int(defaults["PG_MAJOR"]), str(path), variables)
 
 
 def stop_users(volume: Volume) -> None:
@@ -166,5 +153,5 @@ def stop_users(volume: Volume) -> None:
         docker(*COMPOSE, "stop")
     if left := docker(*users).split():
         raise UserError(
-            f"{volume.name} is in use by {', '.join(left)}. Stop that first. Nothing was changed."
+            f"{volume.name} is in use by {', '.join(left)}: stop that first. Nothing was changed."
         )
