@@ -1,8 +1,7 @@
-"""What the project's tests stand on: a real PostgreSQL at head, the engine, and the application on both."""
+"""What the project's tests share: a real PostgreSQL at head, the engine, and the application on both."""
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -15,110 +14,86 @@ from backend.database import SessionLocal, connect, init_db
 from backend.tests.application import TOKEN, Connect, make_app
 from backend.tests.loopback import free_port
 from backend.utc import pin_utc
+from freshpg import sqlalchemy_url
 
 
 def pytest_configure() -> None:
-    # A shell has what it starts in the background ignore Ctrl-C, and all that comes of it; some tests press it.
+    # A shell has its background processes ignore Ctrl-C, and they pass that on; some tests press it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def bring_to_head(url: str) -> None:
-    engine = connect(url)
-    try:
-        init_db(engine)
-    finally:
-        engine.dispose()
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def bare_environment() -> Iterator[None]:
     """Hide the developer's own settings: an empty value in the environment also hides what `.env` says."""
-    for name in Settings.model_fields:
-        monkeypatch.setenv(name.upper(), "")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in Settings.model_fields:
+            monkeypatch.setenv(name.upper(), "")
+        yield
 
 
 @pytest.fixture(scope="session")
-def postgres_prepare() -> Callable[[str], None]:
+def postgres_migrate() -> Callable[[str], None]:
+    def bring_to_head(url: str) -> None:
+        engine = connect(sqlalchemy_url(url))
+        init_db(engine)
+        engine.dispose()
+
     return bring_to_head
 
 
 @pytest.fixture(scope="session")
-def postgres_connect() -> Connect:
+def postgres_create_engine() -> Connect:
     return connect
 
 
-@pytest.fixture
-def database(postgres_engine: Engine) -> Engine:
-    """Give the engine on the database of the test's tier; whatever is committed is gone after the test."""
+@pytest.fixture(scope="session")
+def engine(postgres_engine: Engine) -> Engine:
+    """Return the engine on a database at head. A test may change it in any way: it is reset afterwards."""
     return postgres_engine
 
 
 @pytest.fixture
-def session(database: Engine) -> Iterator[Session]:
-    with SessionLocal(bind=database) as session:
+def session(engine: Engine) -> Iterator[Session]:
+    with SessionLocal(bind=engine) as session:
         yield session
 
 
 @pytest.fixture(scope="session")
-def _clients() -> Iterator[tuple[ExitStack, dict[int, TestClient]]]:
-    with ExitStack() as stack:
-        yield stack, {}
+def client(engine: Engine, bare_environment: None) -> Iterator[TestClient]:
+    """Return a client of the application without a token; unhandled exceptions are raised in the test."""
+    # Starting the application takes longer than most tests.
+    with TestClient(make_app(engine)) as client:
+        yield client
 
 
 @pytest.fixture
-def client(database: Engine, _clients: tuple[ExitStack, dict[int, TestClient]]) -> TestClient:
-    """Give a client of the application without a token; what goes wrong inside is raised in the test."""
-    # Starting the application takes longer than most tests, and the engine is one, whatever database it is on.
-    stack, clients = _clients
-    if id(database) not in clients:
-        clients[id(database)] = stack.enter_context(TestClient(make_app(database)))
-    return clients[id(database)]
+def guarded(engine: Engine) -> TestClient:
+    """Return a client without credentials of an application that requires `TOKEN`."""
+    return TestClient(make_app(engine, api_token=TOKEN))
 
 
 @pytest.fixture
-def guarded(database: Engine) -> TestClient:
-    """Give a client, itself without credentials, of an application that wants `TOKEN`."""
-    return TestClient(make_app(database, api_token=TOKEN))
+def empty_url(postgres_new_database: Callable[..., str]) -> str:
+    """Return the URL of an empty database."""
+    return postgres_new_database(empty=True)
 
 
 @pytest.fixture
-def clone(postgres_clone: str, postgres_engine: Engine) -> Engine:
-    """Give the engine on a database that is this test's own."""
-    return postgres_engine
+def empty_engine(empty_url: str) -> Iterator[Engine]:
+    """Return an engine on an empty database."""
+    engine = connect(sqlalchemy_url(empty_url))
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
-def empty(postgres_empty: str, postgres_engine: Engine) -> Engine:
-    """Give the engine on a database with nothing in it."""
-    return postgres_engine
-
-
-@pytest.fixture
-def postgres_url(postgres_clone: str) -> str:
-    """Give the URL of a database at head, which is this test's to change in any way."""
-    return postgres_clone
-
-
-@pytest.fixture
-def engine(postgres_clone: str, postgres_engine: Engine) -> Engine:
-    """Give the engine on the database of `postgres_url`."""
-    return postgres_engine
-
-
-@pytest.fixture
-def empty_engine(postgres_empty: str, postgres_engine: Engine) -> Engine:
-    """Give the engine on a database with nothing in it."""
-    return postgres_engine
-
-
-@pytest.fixture
-def connect_pinned(postgres_database: str) -> Iterator[Connect]:
-    """Give `pin_utc` on a bare engine, so that nothing else can be what holds the zone."""
+def connect_pinned(postgres_url: str) -> Iterator[Connect]:
+    """Return a function that applies `pin_utc` to a bare engine, so that nothing else can set the zone."""
     engines: list[Engine] = []
 
     def connect(**options: Any) -> Engine:  # noqa: ANN401 - create_engine's
-        engines.append(pin_utc(create_engine(postgres_database, **options)))
+        engines.append(pin_utc(create_engine(sqlalchemy_url(postgres_url), **options)))
         return engines[-1]
 
     yield connect
@@ -128,14 +103,12 @@ def connect_pinned(postgres_database: str) -> Iterator[Connect]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """Give a port of loopback on which nobody listens."""
+    """Return a port on loopback that nobody listens on."""
     return free_port()
 
 
 @pytest.fixture
-def target(postgres_clone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A database at head with nothing in it, which the settings name."""
-    monkeypatch.setenv("DATABASE_URL", postgres_clone)
-    engine = connect(postgres_clone)
-    yield engine
-    engine.dispose()
+def target(engine: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Return the engine on a database at head without rows, which the settings name."""
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    return engine

@@ -26,9 +26,13 @@ VENV = ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
 PACKAGE = "packages/freshpg"
+DIAGRAM = ("inject", "docs/database.md", "backend.models.models:Base", "--column-sort", "preserve-order")
 # A server that is asked to stop finishes what it does; nox's own patience is half a second.
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
-UV = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+# `$UV` is set by uvx; nox[uv] installs it next to nox; without it, venv and pip do the same more slowly.
+UV = os.environ.get("UV") or shutil.which(
+    "uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+)
 
 
 def install(session: nox.Session, python: str, *, uv: str | None) -> None:
@@ -149,8 +153,8 @@ def db_check(session: nox.Session) -> None:
 
 @nox.session
 def diagram(session: nox.Session) -> None:
-    """Update the picture of the tables in the documentation (-- --check)."""
-    module(session, "devtools.diagram")
+    """Update the picture of the tables in docs/database.md from the models (-- --check)."""
+    run(session, "paracelsus", *DIAGRAM, *session.posargs)
 
 
 @nox.session
@@ -167,9 +171,10 @@ def doctor(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format and the direction of imports with Ruff and import-linter."""
+    """Check style, format, the direction of imports and that the picture of the tables is current."""
     run(session, "ruff", "check", *session.posargs)
     run(session, "ruff", "format", "--check")
+    run(session, "paracelsus", *DIAGRAM, "--check")
     run(session, "lint-imports", "--no-logo", "--cache-dir", f"{nox.options.envdir or '.nox'}/import-linter")
 
 
@@ -182,7 +187,20 @@ def types(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
-    run(session, "pytest", "--postgres", "docker", "-p", "no:randomly", "-n", "2", "e2e", *session.posargs)
+    run(
+        session,
+        "pytest",
+        "--postgres",
+        "docker",
+        "-p",
+        "no:randomly",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "e2e",
+        *session.posargs,
+    )
 
 
 @nox.session

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# The first process of the workspace: it makes the user `dev` fit in with the machine outside, and then waits.
+# The first process of the workspace: it gives the user `dev` the uid and gid of the workspace's owner, and then waits.
 #
-# Files that `dev` makes in the workspace must belong to its owner outside. On most machines that is a matter of uid and
-# gid; where the owner is root (a root host, or an engine without root, whose root is the person), so is `dev`.
+# Files that `dev` makes in the workspace must belong to its owner outside. If the owner is root (on a root host, or with a
+# rootless engine, where root is the person), `dev` becomes root too.
 set -euo pipefail
 
 ready=/run/workspace-ready
 rm -f "$ready"
 
-# Where an editor clones into a volume, it mounts that at /workspaces.
+# An editor that clones into a volume mounts it at /workspaces.
 workspace=/workspace
 for found in /workspaces/*/.devcontainer; do
   [[ -d $found ]] && workspace=${found%/.devcontainer}
 done
 
 as_dev() { setpriv --reuid=dev --regid=dev --init-groups "$@"; }
-# Asked as `dev`, for some file systems show everybody his own name.
+# As `dev`, because some file systems show every user as the owner.
 owner() { as_dev stat --format "$1" "$2"; }
 
-# Whether what `dev` makes there comes to belong to the workspace's owner.
+# Whether what `dev` makes there belongs to the workspace's owner.
 fits_in() {
   local probe
   [[ $(owner %u "$workspace") == "$(id -u dev)" ]] && return
@@ -29,7 +29,7 @@ fits_in() {
   return $result
 }
 
-# A volume of the engine's belongs to nobody outside.
+# A volume of the engine belongs to nobody outside.
 is_volume() {
   local mount
   mount=$(findmnt --noheadings --first-only --output FSROOT --target "$workspace")
@@ -47,11 +47,12 @@ if ! fits_in; then
   fi
 fi
 
-# A volume keeps what it was made with, and the workspace may have changed hands.
+# A volume keeps the owner it was made with, and the workspace may belong to somebody else now.
 if [[ $(stat --format %u:%g /home/dev) != "$(id -u dev):$(id -g dev)" ]]; then
   chown --recursive --no-dereference dev:"$(id -g dev)" /home/dev
 fi
-git config --system --replace-all safe.directory "$workspace"
+# Not in the workspace: in a worktree, whose repository is not mounted, every git command fails.
+(cd / && git config --system --replace-all safe.directory "$workspace")
 
 socket=/var/run/docker.sock
 if [[ -S $socket ]]; then
@@ -62,7 +63,7 @@ fi
 
 touch "$ready"
 
-# Bash, as the first process, reaps whatever is orphaned here.
+# Bash, as the first process, reaps orphans.
 trap 'exit 0' TERM INT
 "$@" &
 wait $!

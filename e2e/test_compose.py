@@ -45,7 +45,7 @@ def test_docs_need_no_network_beyond_the_api(up: Checkout) -> None:
     assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").body
 
 
-def test_saved_file_answers_anew(up: Checkout) -> None:
+def test_saved_file_is_served(up: Checkout) -> None:
     health = up.path / "backend" / "routers" / "health.py"
     health.write_text(health.read_text().replace('prefix="/health"', 'prefix="/well"'))
 
@@ -165,6 +165,30 @@ def test_ports_are_open_on_loopback_alone(up: Checkout) -> None:
     assert f"127.0.0.1:{up.api_port}->8000/tcp" in published
     assert f"127.0.0.1:{up.db_port}->5432/tcp" in published
     assert "0.0.0.0" not in published  # noqa: S104  that is what must not be there
+
+
+def test_api_runs_without_root_and_without_capabilities(up: Checkout) -> None:
+    status = up.compose("exec", "-T", "api", "cat", "/proc/1/status")
+
+    lines = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert lines["Uid"].split() == ["10001"] * 4
+    assert (lines["CapEff"], lines["CapBnd"], lines["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
+
+
+def test_checkout_that_the_container_cannot_read_is_one_plain_line(checkout: Checkout) -> None:
+    (checkout.path / "backend").chmod(0o700)
+
+    checkout.compose("up", "--detach", "--wait", check=False)
+
+    assert "run 'chmod -R go+rX backend' on the host" in checkout.compose("logs", "api")
+
+
+def test_log_of_the_database_is_quiet_when_user_and_name_differ(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("POSTGRES_USER='appuser'\n")
+
+    checkout.compose("up", "--detach", "--wait")
+
+    assert "FATAL" not in checkout.compose("logs", "db")
 
 
 def test_changed_lock_is_not_ignored_by_up(up: Checkout) -> None:

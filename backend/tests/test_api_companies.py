@@ -46,11 +46,10 @@ def test_created_company_is_shown_and_read_where_location_says(client: TestClien
     assert client.get(response.headers["location"]).json() == company
 
 
-@pytest.mark.postgres("committing")
-def test_row_is_committed_when_the_status_leaves(database: Engine) -> None:
+def test_row_is_committed_when_the_status_leaves(engine: Engine) -> None:
     """A 201 is a promise: looked at from a connection of its own at the moment the response starts."""
-    application = make_app(database)
-    url = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    application = make_app(engine)
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     seen: list[object] = []
 
     async def watch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +66,7 @@ def test_row_is_committed_when_the_status_leaves(database: Engine) -> None:
     assert seen == [(1,)]
 
 
-def test_refused_request_leaves_nothing(client: TestClient, database: Engine) -> None:
+def test_refused_request_leaves_nothing(client: TestClient, engine: Engine) -> None:
     location = create(client)
     assert client.post(f"{location}/users", json={"email": "one@example.com"}).status_code == 201
     assert client.post(f"{location}/users", json={"email": "ONE@example.com"}).status_code == 409

@@ -17,9 +17,9 @@ ROWS = 7
 
 
 @pytest.fixture(params=RESOURCES)
-def path(request: pytest.FixtureRequest, database: Engine) -> str:
+def path(request: pytest.FixtureRequest, engine: Engine) -> str:
     """Return the path of a list of seven rows, all of one instant, with another company's among them."""
-    with SessionLocal(bind=database) as session, session.begin():
+    with SessionLocal(bind=engine) as session, session.begin():
         company, other = factories.make_company(session), factories.make_company(session)
         if request.param == "companies":
             for _ in range(ROWS - 2):
@@ -77,19 +77,19 @@ def test_walk_shows_every_row_once_in_order(
     assert len(keys) == ROWS
 
 
-def test_walk_goes_on_when_the_row_of_the_cursor_is_gone(client: TestClient, database: Engine) -> None:
-    with SessionLocal(bind=database) as session, session.begin():
+def test_walk_goes_on_when_the_row_of_the_cursor_is_gone(client: TestClient, engine: Engine) -> None:
+    with SessionLocal(bind=engine) as session, session.begin():
         ids = [factories.make_company(session).id for _ in range(4)]
     first = client.get(COMPANIES, params={"limit": 2}).json()
-    with database.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(text("DELETE FROM companies WHERE id = :id"), {"id": ids[1]})
     second = client.get(COMPANIES, params={"limit": 2, "cursor": first["next_cursor"]}).json()
 
     assert [key(item) for item in second["items"]] == ids[2:]
 
 
-def test_fifty_are_shown_where_no_limit_is_given(client: TestClient, database: Engine) -> None:
-    with database.begin() as connection:
+def test_fifty_are_shown_where_no_limit_is_given(client: TestClient, engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("INSERT INTO companies (name) SELECT 'x' FROM generate_series(1, 51)"))
     page = client.get(COMPANIES).json()
 

@@ -40,9 +40,9 @@ def test_every_error_of_the_domain_has_a_row_in_the_table() -> None:
     assert len({kind.slug for kind in KINDS.values()}) == len(KINDS)
 
 
-def test_constraints_of_the_table_are_there(database: Engine) -> None:
+def test_constraints_of_the_table_are_there(engine: Engine) -> None:
     """A constraint that is renamed would turn its conflict into a 500."""
-    with database.connect() as connection:
+    with engine.connect() as connection:
         names = connection.scalars(
             text("SELECT conname FROM pg_constraint UNION SELECT relname FROM pg_class WHERE relkind = 'i'")
         )
@@ -121,8 +121,8 @@ def test_database_that_does_not_answer_is_a_503(caplog: pytest.LogCaptureFixture
     ]
 
 
-def test_pool_without_a_free_connection_is_a_503(postgres_committing: str) -> None:
-    engine = connect(postgres_committing, pool_size=1, max_overflow=0, pool_timeout=0.05)
+def test_pool_without_a_free_connection_is_a_503(postgres_url: str) -> None:
+    engine = connect(postgres_url, pool_size=1, max_overflow=0, pool_timeout=0.05)
     with engine.connect():
         response = TestClient(make_app(engine)).get(COMPANIES)
     engine.dispose()
@@ -130,10 +130,9 @@ def test_pool_without_a_free_connection_is_a_503(postgres_committing: str) -> No
     assert_problem(response, 503, "/problems/database-unavailable")
 
 
-@pytest.mark.postgres("committing")
-def test_session_killed_between_requests_is_not_noticed(client: TestClient, database: Engine) -> None:
+def test_session_killed_between_requests_is_not_noticed(client: TestClient, engine: Engine) -> None:
     client.get(COMPANIES)
-    with database.connect() as connection:
+    with engine.connect() as connection:
         connection.execute(
             text(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -145,9 +144,9 @@ def test_session_killed_between_requests_is_not_noticed(client: TestClient, data
     assert client.get(COMPANIES).status_code == 200
 
 
-def test_check_of_the_database_that_fails_at_the_commit_is_a_422(clone: Engine) -> None:
+def test_check_of_the_database_that_fails_at_the_commit_is_a_422(engine: Engine) -> None:
     """What the commit raises takes the same way as what a statement raises."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(
             text(
                 "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'"
@@ -160,7 +159,7 @@ def test_check_of_the_database_that_fails_at_the_commit_is_a_422(clone: Engine) 
                 " FOR EACH ROW EXECUTE FUNCTION refuse()"
             )
         )
-    response = TestClient(make_app(clone)).post(COMPANIES, json={"name": "Acme"})
+    response = TestClient(make_app(engine)).post(COMPANIES, json={"name": "Acme"})
 
     problem = assert_problem(response, 422, "/problems/refused-value")
     assert "ck_companies_late" in str(problem["detail"])
@@ -175,10 +174,10 @@ def test_check_of_the_database_that_fails_at_the_commit_is_a_422(clone: Engine) 
     ],
 )
 def test_row_that_vanishes_under_a_new_one_is_not_found(
-    clone: Engine, parent: str, child: str, path: str, body: dict[str, str]
+    engine: Engine, parent: str, child: str, path: str, body: dict[str, str]
 ) -> None:
     """The foreign key has the last word, after the service has seen the row that it refers to."""
-    with SessionLocal(bind=clone) as session, session.begin():
+    with SessionLocal(bind=engine) as session, session.begin():
         company = factories.make_company(session).id
         user = None if parent == "companies" else factories.make_user(session, company_id=company).id
         function = f"BEGIN DELETE FROM {parent}; RETURN NEW; END"  # noqa: S608 - the names are of this test
@@ -187,15 +186,15 @@ def test_row_that_vanishes_under_a_new_one_is_not_found(
             text(f"CREATE TRIGGER vanish BEFORE INSERT ON {child} FOR EACH ROW EXECUTE FUNCTION vanish()")
         )
     path = f"{COMPANIES}/{company}/{path.format(user=user)}"
-    response = TestClient(make_app(clone)).post(path, json=body)
+    response = TestClient(make_app(engine)).post(path, json=body)
 
     assert_problem(response, 404, "/problems/not-found")
 
 
-def test_constraint_that_nobody_has_thought_of_is_a_500_without_details(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_constraint_that_nobody_has_thought_of_is_a_500_without_details(engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("ALTER TABLE companies ADD CONSTRAINT uq_surprise UNIQUE (name)"))
-    client = TestClient(make_app(clone), raise_server_exceptions=False)
+    client = TestClient(make_app(engine), raise_server_exceptions=False)
     responses = [client.post(COMPANIES, json={"name": "Acme"}) for _ in range(2)]
 
     assert responses[0].status_code == 201
@@ -203,10 +202,10 @@ def test_constraint_that_nobody_has_thought_of_is_a_500_without_details(clone: E
     assert "surprise" not in responses[1].text
 
 
-def test_unforeseen_error_is_raised_again_for_the_servers_log(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_unforeseen_error_is_raised_again_for_the_servers_log(engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("ALTER TABLE companies RENAME COLUMN is_active TO active"))
-    application = make_app(clone)
+    application = make_app(engine)
     response = TestClient(application, raise_server_exceptions=False).get(COMPANIES)
 
     problem = assert_problem(response, 500, "about:blank")

@@ -28,13 +28,13 @@ def location(client: TestClient, user: str) -> str:
     return response.headers["location"]
 
 
-def wait_for_a_lock(database: Engine) -> None:
+def wait_for_a_lock(engine: Engine) -> None:
     """Return once another session of this database waits for a lock."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     deadline = time.monotonic() + 10
-    with database.connect() as observer:
+    with engine.connect() as observer:
         while not observer.scalar(waiting):
             # What it sees of the others stands still for the length of a transaction.
             observer.rollback()
@@ -67,16 +67,15 @@ def test_second_settings_are_a_conflict(client: TestClient, location: str) -> No
     assert client.get(location).json()["timezone"] == "UTC"
 
 
-@pytest.mark.postgres("committing")
 def test_settings_created_while_another_creates_them_are_a_conflict(
-    client: TestClient, user: str, database: Engine
+    client: TestClient, user: str, engine: Engine
 ) -> None:
     """Both have seen that there are none; the second's INSERT waits for the first's, and finds its key taken."""
     insert = text("INSERT INTO user_settings (user_id) VALUES (:user)")
-    with ThreadPoolExecutor(1) as pool, database.connect() as first:
+    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
         first.execute(insert, {"user": int(user.rpartition("/")[2])})
         second = pool.submit(client.post, f"{user}/settings", json={})
-        wait_for_a_lock(database)
+        wait_for_a_lock(engine)
         first.commit()
         response = second.result()
 
@@ -125,15 +124,14 @@ def test_change_from_another_version_is_a_conflict(client: TestClient, location:
     assert client.get(location).json()["timezone"] == "Europe/Berlin"
 
 
-@pytest.mark.postgres("committing")
 def test_change_that_waited_for_another_is_a_conflict(
-    client: TestClient, location: str, database: Engine
+    client: TestClient, location: str, engine: Engine
 ) -> None:
     """Both have read version 1; the second's UPDATE waits for the first's row lock, and finds version 2."""
-    with ThreadPoolExecutor(1) as pool, database.connect() as first:
+    with ThreadPoolExecutor(1) as pool, engine.connect() as first:
         first.execute(text("UPDATE user_settings SET timezone = 'Europe/Berlin', version = 2"))
         second = pool.submit(client.patch, location, json={"version": 1, "timezone": "Europe/Paris"})
-        wait_for_a_lock(database)
+        wait_for_a_lock(engine)
         first.commit()
         response = second.result()
 

@@ -40,9 +40,9 @@ def test_created_user_is_shown_and_read_where_location_says(client: TestClient, 
     assert client.get(response.headers["location"]).json() == user
 
 
-def test_password_hash_is_never_shown(client: TestClient, company: str, database: Engine) -> None:
+def test_password_hash_is_never_shown(client: TestClient, company: str, engine: Engine) -> None:
     location = create_user(client, company)
-    with database.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(text("UPDATE users SET password_hash = 'very-secret'"))
 
     for response in (
@@ -89,7 +89,6 @@ def test_case_of_ones_own_email_can_be_changed(client: TestClient, company: str)
     assert client.patch(location, json={"email": "One@Example.com"}).json()["email"] == "One@Example.com"
 
 
-@pytest.mark.postgres("committing")
 def test_of_many_who_want_an_email_at_once_one_gets_it(client: TestClient, company: str) -> None:
     emails = [f"{'oO'[n % 2]}ne@example.com" for n in range(8)]
     with ThreadPoolExecutor(4) as pool:

@@ -49,10 +49,10 @@ class World:
 
 
 @pytest.fixture
-def world(database: Engine) -> Iterator[World]:
+def world(engine: Engine) -> Iterator[World]:
     # Nothing is committed: what a test leaves is gone when the connection is given back. It is psycopg's, and so are
     # the errors and what they say.
-    with closing(database.raw_connection()) as pooled:
+    with closing(engine.raw_connection()) as pooled:
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
         world = World(connection, 0, 0, 0, {"companies": {"name": "Acme"}, "users": {}})

@@ -18,48 +18,48 @@ def tables(engine: Engine) -> set[str]:
         return set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")))
 
 
-def test_init_builds_the_schema_and_does_nothing_the_second_time(empty: Engine) -> None:
-    first, second = init_db(empty), init_db(empty)
+def test_init_builds_the_schema_and_does_nothing_the_second_time(empty_engine: Engine) -> None:
+    first, second = init_db(empty_engine), init_db(empty_engine)
 
     assert (first.current, second.current) == (None, migrations.head())
-    assert tables(empty) == TABLES
+    assert tables(empty_engine) == TABLES
 
 
-def test_many_inits_at_the_same_moment_all_succeed_and_one_does_the_work(empty: Engine) -> None:
+def test_many_inits_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
     with ThreadPoolExecutor(8) as pool:
-        states = list(pool.map(lambda _: init_db(empty), range(8)))
+        states = list(pool.map(lambda _: init_db(empty_engine), range(8)))
 
     assert sorted(state.current is None for state in states) == [False] * 7 + [True]
 
 
 def test_inits_at_the_same_moment_succeed_where_the_database_defaults_to_repeatable_read(
-    empty: Engine,
+    empty_engine: Engine,
 ) -> None:
-    with empty.begin() as connection:
-        name = empty.url.database
+    with empty_engine.begin() as connection:
+        name = empty_engine.url.database
         connection.execute(
             text(f'ALTER DATABASE "{name}" SET default_transaction_isolation = "repeatable read"')
         )
-    empty.dispose()
+    empty_engine.dispose()
 
     with ThreadPoolExecutor(4) as pool:
-        states = list(pool.map(lambda _: init_db(empty), range(4)))
+        states = list(pool.map(lambda _: init_db(empty_engine), range(4)))
 
     assert sorted(state.current is None for state in states) == [False] * 3 + [True]
 
 
-def test_schema_of_an_unknown_revision_is_ahead_and_left_alone(empty: Engine) -> None:
-    init_db(empty)
-    with empty.begin() as connection:
+def test_schema_of_an_unknown_revision_is_ahead_and_left_alone(empty_engine: Engine) -> None:
+    init_db(empty_engine)
+    with empty_engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
 
-    state = init_db(empty)
+    state = init_db(empty_engine)
 
     assert (state.current, state.is_ahead, state.is_usable) == ("from_the_future", True, True)
 
 
-def test_statements_in_errors_do_not_show_what_users_wrote(empty: Engine) -> None:
-    with empty.connect() as connection, pytest.raises(DataError) as caught:
+def test_statements_in_errors_do_not_show_what_users_wrote(empty_engine: Engine) -> None:
+    with empty_engine.connect() as connection, pytest.raises(DataError) as caught:
         connection.execute(text("SELECT 1 / 0 WHERE :secret <> ''"), {"secret": "what a user wrote"})
 
     assert "what a user wrote" not in str(caught.value)

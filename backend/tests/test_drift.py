@@ -115,24 +115,24 @@ CHANGES = {
 
 @pytest.mark.parametrize(("statement", "sentence"), CHANGES.items(), ids=range(len(CHANGES)))
 def test_each_change_by_hand_is_the_one_thing_that_is_told(
-    statement: str, sentence: str, clone: Engine
+    statement: str, sentence: str, engine: Engine
 ) -> None:
-    change(clone, statement)
+    change(engine, statement)
 
-    assert [difference.tell("the database") for difference in found(clone)] == [sentence]
+    assert [difference.tell("the database") for difference in found(engine)] == [sentence]
 
 
-def test_changed_function_is_told(clone: Engine) -> None:
+def test_changed_function_is_told(engine: Engine) -> None:
     change(
-        clone,
+        engine,
         "CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
     )
 
-    [difference] = found(clone)
+    [difference] = found(engine)
     assert (difference.thing, difference.what) == (Thing("", "function", "keep_timestamps()"), "changed")
     assert "RETURN NEW; END" in difference.actual["definition"]
-    change(clone, *statements(difference))
-    assert found(clone) == []
+    change(engine, *statements(difference))
+    assert found(engine) == []
 
 
 # These take more than a statement.
@@ -141,40 +141,40 @@ BY_HAND = [each for each in CHANGES if not any(word in each for word in NOT_BY_H
 
 
 @pytest.mark.parametrize("statement", BY_HAND, ids=range(len(BY_HAND)))
-def test_what_is_said_to_do_by_hand_puts_it_right(statement: str, clone: Engine) -> None:
-    change(clone, statement)
+def test_what_is_said_to_do_by_hand_puts_it_right(statement: str, engine: Engine) -> None:
+    change(engine, statement)
 
-    [difference] = found(clone)
-    change(clone, *statements(difference))
+    [difference] = found(engine)
+    change(engine, *statements(difference))
 
-    assert found(clone) == []
+    assert found(engine) == []
 
 
 @pytest.mark.parametrize("word", NOT_BY_HAND)
-def test_what_takes_a_person_is_not_said_to_be_done_by_a_statement(word: str, clone: Engine) -> None:
+def test_what_takes_a_person_is_not_said_to_be_done_by_a_statement(word: str, engine: Engine) -> None:
     [statement] = [each for each in CHANGES if word in each]
-    change(clone, statement)
+    change(engine, statement)
 
-    [difference] = found(clone)
+    [difference] = found(engine)
     assert statements(difference) == []
 
 
-def test_invalid_index_is_told(clone: Engine) -> None:
+def test_invalid_index_is_told(engine: Engine) -> None:
     """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index and is none."""
-    change(clone, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
-    outside = clone.execution_options(isolation_level="AUTOCOMMIT")
+    change(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
+    outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
         connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY uq_broken ON companies (name)"))
 
-    [difference] = found(clone)
+    [difference] = found(engine)
     assert difference.actual["validity"] == "invalid: its building failed"
 
 
-def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(clone: Engine) -> None:
+def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(engine: Engine) -> None:
     """With a search path of the database's own, too."""
-    change(clone, f'ALTER DATABASE "{clone.url.database}" SET search_path = public, pg_catalog')
-    clone.dispose()
-    with clone.connect() as connection:
+    change(engine, f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog')
+    engine.dispose()
+    with engine.connect() as connection:
         before = catalog.read(connection)
         assert differences(connection) == []
         assert catalog.read(connection) == before
@@ -184,10 +184,10 @@ def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(clone: E
         assert connection.scalar(text("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'models%'")) == 0
 
 
-def test_what_belongs_to_an_extension_is_no_difference(clone: Engine) -> None:
-    change(clone, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
+def test_what_belongs_to_an_extension_is_no_difference(engine: Engine) -> None:
+    change(engine, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
 
-    assert found(clone) == []
+    assert found(engine) == []
 
 
 def test_table_that_is_missing_is_told_once_and_not_part_by_part() -> None:
@@ -197,13 +197,13 @@ def test_table_that_is_missing_is_told_once_and_not_part_by_part() -> None:
     assert [difference.what for difference in compare({}, there)] == ["extra"]
 
 
-def test_comparison_is_quick(clone: Engine) -> None:
+def test_comparison_is_quick(engine: Engine) -> None:
     """A start in development makes it, beside the start: 40 ms where it was measured.
 
     Here it is the best of ten, and ten times that, for other work may run beside it.
     """
     took = []
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         for _ in range(10):
             began = time.perf_counter()
             differences(connection)

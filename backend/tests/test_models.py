@@ -118,10 +118,10 @@ def test_deleting_a_connections_user_counts_as_a_change(session: Session) -> Non
     assert connection.updated_at > before
 
 
-def test_second_writer_of_a_version_is_told(database: Engine) -> None:
-    with SessionLocal(bind=database) as session, session.begin():
+def test_second_writer_of_a_version_is_told(engine: Engine) -> None:
+    with SessionLocal(bind=engine) as session, session.begin():
         user_id = factories.make_user_settings(session).user_id
-    with SessionLocal(bind=database) as one, SessionLocal(bind=database) as other:
+    with SessionLocal(bind=engine) as one, SessionLocal(bind=engine) as other:
         mine, theirs = one.get_one(UserSettings, user_id), other.get_one(UserSettings, user_id)
         theirs.timezone = "Europe/Paris"
         other.commit()
@@ -129,7 +129,7 @@ def test_second_writer_of_a_version_is_told(database: Engine) -> None:
         with pytest.raises(StaleDataError):
             one.flush()
 
-    with SessionLocal(bind=database) as session:
+    with SessionLocal(bind=engine) as session:
         settings = session.get_one(UserSettings, user_id)
         assert (settings.timezone, settings.version) == ("Europe/Paris", 2)
 
@@ -155,7 +155,6 @@ def test_defaults_are_the_databases(session: Session) -> None:
 
 
 # Of a new database, for what the planner chooses depends on what was in the tables before.
-@pytest.mark.postgres("clone")
 @pytest.mark.parametrize(
     ("query", "index"),
     [

@@ -25,11 +25,11 @@ TABLES = {*Base.metadata.tables, "alembic_version"}
 
 
 @pytest.fixture
-def configured(postgres_empty: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def configured(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A development database at head, which the settings name and which bears its mark."""
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
+    monkeypatch.setenv("DATABASE_URL", empty_url)
     init_script.main([])
-    engine = connect(postgres_empty)
+    engine = connect(empty_url)
     yield engine
     engine.dispose()
 
@@ -89,29 +89,29 @@ DROPPED = {
 }  # fmt: skip
 
 
-def test_everything_goes_whatever_it_is_and_called_and_is_told(empty: Engine) -> None:
-    run(empty, EVERYTHING)
+def test_everything_goes_whatever_it_is_and_called_and_is_told(empty_engine: Engine) -> None:
+    run(empty_engine, EVERYTHING)
 
-    dropped = reset_db(empty).dropped
+    dropped = reset_db(empty_engine).dropped
 
     assert set(dropped) == DROPPED
-    assert is_whole(empty)
-    assert set(reset_db(empty).dropped) == {f"table public.{name}" for name in TABLES} | {
+    assert is_whole(empty_engine)
+    assert set(reset_db(empty_engine).dropped) == {f"table public.{name}" for name in TABLES} | {
         "function public.keep_timestamps()"
     }
 
 
-def test_what_belongs_to_an_extension_stays_with_its_schema(empty: Engine) -> None:
+def test_what_belongs_to_an_extension_stays_with_its_schema(empty_engine: Engine) -> None:
     run(
-        empty,
+        empty_engine,
         "CREATE EXTENSION citext",
         "CREATE SCHEMA extras; CREATE EXTENSION pg_trgm SCHEMA extras",
         "CREATE TABLE extras.ours (name citext)",
     )
 
-    assert reset_db(empty).dropped == ["table extras.ours"]
-    assert ask(empty, "SELECT extras.similarity('a', 'a')") == 1.0
-    assert ask(empty, "SELECT 'A'::citext = 'a'") is True
+    assert reset_db(empty_engine).dropped == ["table extras.ours"]
+    assert ask(empty_engine, "SELECT extras.similarity('a', 'a')") == 1.0
+    assert ask(empty_engine, "SELECT 'A'::citext = 'a'") is True
 
 
 def test_what_would_object_goes_first() -> None:

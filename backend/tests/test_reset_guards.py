@@ -24,11 +24,11 @@ TOKEN = "t" * 32
 
 
 @pytest.fixture
-def configured(postgres_empty: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def configured(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A development database at head, which the settings name and which bears its mark."""
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
+    monkeypatch.setenv("DATABASE_URL", empty_url)
     init_script.main([])
-    engine = connect(postgres_empty)
+    engine = connect(empty_url)
     yield engine
     engine.dispose()
 
@@ -90,29 +90,29 @@ def test_mark_survives_a_reset_and_is_that_of_who_did_it(configured: Engine) -> 
     assert mark() == "test"
 
 
-def test_only_production_marks_what_it_did_not_build(empty: Engine) -> None:
+def test_only_production_marks_what_it_did_not_build(empty_engine: Engine) -> None:
     """A development start on a database that it did not make must not call it its own."""
-    init_db(empty)
+    init_db(empty_engine)
 
     def mark_after(environment: str) -> str | None:
-        init_db(empty, environment=environment)
-        with empty.connect() as connection:
+        init_db(empty_engine, environment=environment)
+        with empty_engine.connect() as connection:
             return environment_marker.read(connection)
 
     assert mark_after("development") is None
-    with empty.begin() as connection:
+    with empty_engine.begin() as connection:
         migrations.downgrade(connection, "87abf947398d")
     assert mark_after("development") is None, "nor one that it brought along"
     assert mark_after("production") == "production"
     assert mark_after("development") == "production"
 
 
-def test_mark_that_a_role_may_not_write_is_left_and_the_start_goes_on(empty: Engine) -> None:
-    init_db(empty)
-    run(empty, f'ALTER DATABASE "{empty.url.database}" SET default_transaction_read_only = on')
-    empty.dispose()
+def test_mark_that_a_role_may_not_write_is_left_and_the_start_goes_on(empty_engine: Engine) -> None:
+    init_db(empty_engine)
+    run(empty_engine, f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
+    empty_engine.dispose()
 
-    assert init_db(empty, environment="production").is_at_head
+    assert init_db(empty_engine, environment="production").is_at_head
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ def test_another_name_than_the_databases_is_refused_and_what_would_go_is_told(co
     [(None, True), (b"something\n", False), (b"\x04", False), (b"\xff\n", False)],
     ids=str,
 )
-def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, empty: Engine) -> None:
-    run(empty, "CREATE TABLE somebodys (id int)")
-    name = f"{empty.url.database}\n".encode()
+def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, empty_engine: Engine) -> None:
+    run(empty_engine, "CREATE TABLE somebodys (id int)")
+    name = f"{empty_engine.url.database}\n".encode()
     ours, theirs = pty.openpty()
     try:
         os.write(ours, typed or name)
@@ -170,7 +170,7 @@ def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, emp
             [sys.executable, "-m", "backend.scripts.reset_db"],
             cwd=ROOT,
             env=os.environ
-            | {"DATABASE_URL": empty.url.render_as_string(hide_password=False), "PYTHONIOENCODING": "utf-8"},
+            | {"DATABASE_URL": empty_engine.url.render_as_string(hide_password=False), "PYTHONIOENCODING": "utf-8"},
             stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     finally:
@@ -180,15 +180,15 @@ def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, emp
     assert done.returncode == (0 if is_right else 1), done.stderr
     assert "What would be done in" in done.stdout
     assert done.stderr.startswith("" if is_right else "Nothing was dropped in ")
-    assert ask(empty, "SELECT to_regclass('somebodys') IS NULL") is is_right
+    assert ask(empty_engine, "SELECT to_regclass('somebodys') IS NULL") is is_right
 
 
-def test_nobody_is_asked_where_the_input_is_closed(empty: Engine) -> None:
-    run(empty, "CREATE TABLE somebodys (id int)")
+def test_nobody_is_asked_where_the_input_is_closed(empty_engine: Engine) -> None:
+    run(empty_engine, "CREATE TABLE somebodys (id int)")
 
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "backend.scripts.reset_db"],
-        cwd=ROOT, env=os.environ | {"DATABASE_URL": empty.url.render_as_string(hide_password=False)},
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": empty_engine.url.render_as_string(hide_password=False)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 

@@ -22,10 +22,10 @@ SECRET = "do-not-print-this"
 
 
 @pytest.fixture
-def configured(postgres_empty: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def configured(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An empty database, which the settings name."""
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
-    engine = connect(postgres_empty)
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    engine = connect(empty_url)
     yield engine
     engine.dispose()
 

@@ -48,7 +48,7 @@ class Serving:
 
 
 @pytest.fixture
-def serve(tree: Path, unused_port: int, postgres_clone: str) -> Iterator[Callable[[], Serving]]:
+def serve(tree: Path, unused_port: int, postgres_url: str) -> Iterator[Callable[[], Serving]]:
     """Start servers; whatever is left of them is killed afterwards."""
     started: list[Serving] = []
 
@@ -58,7 +58,7 @@ def serve(tree: Path, unused_port: int, postgres_clone: str) -> Iterator[Callabl
             process = subprocess.Popen(
                 [sys.executable, "-m", "backend.scripts.serve", "--reload", "--port", str(unused_port)],
                 cwd=tree,
-                env=os.environ | {"DATABASE_URL": postgres_clone},
+                env=os.environ | {"DATABASE_URL": postgres_url},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

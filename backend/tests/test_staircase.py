@@ -31,10 +31,10 @@ def stairs() -> list[str]:
     return revisions
 
 
-def test_every_revision_goes_up_down_and_up_again_on_rows(empty: Engine) -> None:
+def test_every_revision_goes_up_down_and_up_again_on_rows(empty_engine: Engine) -> None:
     """A step down leaves the schema exactly as it was below, and a step that drops no table keeps every row."""
     steps = ["base", *stairs()]
-    with empty.begin() as connection:
+    with empty_engine.begin() as connection:
         for below, revision in pairwise(steps):
             before, rows_before = catalog.read(connection), count_rows(connection)
             migrations.upgrade(connection, revision)
@@ -60,8 +60,8 @@ def kept(now: Counter[str], before: Counter[str]) -> bool:
     return all(now[table] == before[table] for table in now.keys() & before.keys())
 
 
-def test_all_the_way_down_and_up_on_rows(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_all_the_way_down_and_up_on_rows(engine: Engine) -> None:
+    with engine.begin() as connection:
         seed(connection)
         migrations.downgrade(connection, "base")
         migrations.upgrade(connection)
@@ -88,8 +88,8 @@ print("nothing" if init_db(engine).current is None else "done before", flush=Tru
 """
 
 
-def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty: Engine) -> None:
-    url = empty.url.render_as_string(hide_password=False)
+def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
+    url = empty_engine.url.render_as_string(hide_password=False)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
@@ -108,7 +108,7 @@ def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empt
 
     assert [process.returncode for process in processes] == [0] * 10, said
     assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
-    with empty.connect() as connection:
+    with empty_engine.connect() as connection:
         assert differences(connection) == []
 
 
@@ -143,8 +143,8 @@ def one_more(path: Path, *steps: str) -> None:
     migrations.forget()
 
 
-def test_migration_that_fails_half_way_leaves_the_database_as_it_was(clone: Engine, broken: Path) -> None:
-    with clone.begin() as connection:
+def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Engine, broken: Path) -> None:
+    with engine.begin() as connection:
         seed(connection)
         before, rows = catalog.read(connection), count_rows(connection)
         revision = migrations.current(connection)
@@ -156,42 +156,44 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(clone: Engi
     )
 
     with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(clone)
+        init_db(engine)
 
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert catalog.read(connection) == before
         assert count_rows(connection) == rows
         assert migrations.current(connection) == revision
 
 
-def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(empty: Engine, broken: Path) -> None:
+def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
+    empty_engine: Engine, broken: Path
+) -> None:
     one_more(broken, 'op.execute("SELECT 1 / 0")')
 
     with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(empty)
+        init_db(empty_engine)
 
-    with empty.connect() as connection:
+    with empty_engine.connect() as connection:
         assert catalog.read(connection) == {}
         assert migrations.current(connection) is None
 
 
 def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
-    clone: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for a lock on a table keeps everybody else waiting behind."""
     one_more(broken, 'op.execute("ALTER TABLE users ADD COLUMN nickname text")')
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
-    settings = load_settings(_env_file=None, database_url=clone.url.render_as_string(hide_password=False))
-    with clone.begin() as holder:
+    settings = load_settings(_env_file=None, database_url=engine.url.render_as_string(hide_password=False))
+    with engine.begin() as holder:
         holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError) as caught:
-            init_db(clone)
+            init_db(engine)
         with pytest.raises(UserError) as told:
-            start_database(clone, settings)
+            start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     assert "Another connection holds a lock on what is to be changed, and nothing was" in str(told.value)
-    assert "column" not in {thing.kind for thing in columns_named(clone, "nickname")}
+    assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
 def columns_named(engine: Engine, name: str) -> list[catalog.Thing]:
@@ -199,29 +201,29 @@ def columns_named(engine: Engine, name: str) -> list[catalog.Thing]:
         return [thing for thing in catalog.read(connection) if thing.name == name]
 
 
-def test_migration_waits_for_a_lock_no_longer_than_it_says(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_migration_waits_for_a_lock_no_longer_than_it_says(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "0"
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == f"{migrations.LOCK_SECONDS}s"
-    with empty.begin() as connection:
+    with empty_engine.begin() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "0", "and it is the transaction's alone"
 
 
-def test_limit_that_the_caller_has_set_stays(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_limit_that_the_caller_has_set_stays(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '123ms'"))
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
 
 
 def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
-    clone: Engine, broken: Path
+    engine: Engine, broken: Path
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")
 
     with pytest.raises(SystemExit, match=r"run by hand before the release: see CONTRIBUTING\.md"):
-        init_db(clone)
-    with clone.connect() as connection:
+        init_db(engine)
+    with engine.connect() as connection:
         assert differences(connection) == []
         assert migrations.current(connection) != "one_more"

@@ -21,8 +21,8 @@ def settings_for(url: str, **values: object) -> Settings:
 
 
 @pytest.fixture
-def newer(postgres_empty: str) -> Iterator[Engine]:
-    engine = connect(postgres_empty)
+def newer(empty_url: str) -> Iterator[Engine]:
+    engine = connect(empty_url)
     init_db(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
@@ -30,8 +30,8 @@ def newer(postgres_empty: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_clone: str, unused_port: int) -> None:
-    url = make_url(postgres_clone)
+def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str, unused_port: int) -> None:
+    url = make_url(postgres_url)
     with pytest.raises(OperationalError) as caught:
         connect(url.set(host="127.0.0.1", port=unused_port)).connect()
 
@@ -52,8 +52,8 @@ def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
     )
 
 
-def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
-    engine = connect(make_url(postgres_database).set(database="not there"))
+def test_missing_database_is_not_waited_for(postgres_url: str) -> None:
+    engine = connect(make_url(postgres_url).set(database="not there"))
 
     with pytest.raises(
         UserError,
@@ -62,8 +62,8 @@ def test_missing_database_is_not_waited_for(postgres_database: str) -> None:
         wait_for_database(engine, 60)
 
 
-def test_refused_password_is_not_waited_for_and_never_shown(postgres_database: str) -> None:
-    engine = connect(make_url(postgres_database).set(password=SECRET))
+def test_refused_password_is_not_waited_for_and_never_shown(postgres_url: str) -> None:
+    engine = connect(make_url(postgres_url).set(password=SECRET))
 
     with pytest.raises(UserError) as caught:
         wait_for_database(engine, 60)
@@ -94,15 +94,15 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
     assert ["Going on" in line for line in told] == [True]
 
 
-def test_database_that_is_read_only_is_told_in_a_line(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_database_that_is_read_only_is_told_in_a_line(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         connection.execute(
-            text(f'ALTER DATABASE "{empty.url.database}" SET default_transaction_read_only = on')
+            text(f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
         )
-    empty.dispose()
+    empty_engine.dispose()
 
     with pytest.raises(UserError, match="refused: cannot execute CREATE TABLE in a read-only transaction"):
-        start_database(empty, settings_for(empty.url.render_as_string(hide_password=False)))
+        start_database(empty_engine, settings_for(empty_engine.url.render_as_string(hide_password=False)))
 
 
 def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
@@ -113,8 +113,8 @@ def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
         start_database(newer, settings_for(newer.url.render_as_string(hide_password=False)))
 
 
-def test_parameters_of_the_url_win_over_our_own(postgres_database: str) -> None:
-    engine = connect(f"{postgres_database}?application_name=mine")
+def test_parameters_of_the_url_win_over_our_own(postgres_url: str) -> None:
+    engine = connect(f"{postgres_url}?application_name=mine")
 
     with engine.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "mine"

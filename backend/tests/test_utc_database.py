@@ -34,8 +34,8 @@ def assert_pinned(engine: Engine) -> None:
         assert connection.scalar(text("SELECT now()")).tzinfo is UTC
 
 
-def test_engine_is_handed_back(connect_pinned: Connect, postgres_database: str) -> None:
-    engine = create_engine(postgres_database)
+def test_engine_is_handed_back(connect_pinned: Connect, postgres_url: str) -> None:
+    engine = create_engine(postgres_url)
 
     assert pin_utc(engine) is engine
 
@@ -70,34 +70,34 @@ def test_zone_of_pgtz_loses(connect_pinned: Connect, monkeypatch: pytest.MonkeyP
     assert_pinned(connect_pinned())
 
 
-def test_zone_of_the_database_loses(clone: Engine) -> None:
-    with clone.begin() as connection:
-        name = clone.url.database
+def test_zone_of_the_database_loses(engine: Engine) -> None:
+    with engine.begin() as connection:
+        name = engine.url.database
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'Australia/Lord_Howe'"))
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET datestyle = 'Postgres, DMY'"))
-    clone.dispose()
+    engine.dispose()
 
-    assert_pinned(clone)
+    assert_pinned(engine)
 
 
-def test_zone_of_the_role_in_the_database_loses(clone: Engine) -> None:
+def test_zone_of_the_role_in_the_database_loses(engine: Engine) -> None:
     """It beats the database's and the role's own, and `ALTER ROLE` alone is refused to ordinary roles."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(
             text(
-                f"ALTER ROLE CURRENT_USER IN DATABASE \"{clone.url.database}\" SET timezone = 'Pacific/Apia'"
+                f"ALTER ROLE CURRENT_USER IN DATABASE \"{engine.url.database}\" SET timezone = 'Pacific/Apia'"
             )
         )
-    clone.dispose()
+    engine.dispose()
 
-    assert_pinned(clone)
+    assert_pinned(engine)
 
 
 def test_connection_that_was_made_before_the_engine_was_pinned_is_pinned_at_checkout(
-    postgres_database: str,
+    postgres_url: str,
 ) -> None:
     options = {"options": "-c timezone=America/New_York"}
-    engine = create_engine(postgres_database, pool_size=1, max_overflow=0, connect_args=options)
+    engine = create_engine(postgres_url, pool_size=1, max_overflow=0, connect_args=options)
     with engine.connect() as connection:
         assert zone(connection)[0] == "America/New_York"
         before = connection.scalar(text("SELECT pg_backend_pid()"))
@@ -112,10 +112,10 @@ def test_connection_that_was_made_before_the_engine_was_pinned_is_pinned_at_chec
 
 
 def test_session_that_another_client_shares_is_repaired_at_checkout(
-    connect_pinned: Connect, postgres_database: str
+    connect_pinned: Connect, postgres_url: str
 ) -> None:
     """As behind a pooler in transaction mode, where a server connection passes from client to client."""
-    shared = psycopg.connect(postgres_database.replace("+psycopg", ""))
+    shared = psycopg.connect(postgres_url)
     engine = connect_pinned(creator=lambda: shared, poolclass=StaticPool)
     for statement in ("SET TIME ZONE 'America/New_York'", "SET datestyle = 'German'", "RESET ALL"):
         assert_pinned(engine)
@@ -163,8 +163,8 @@ def test_session_left_in_an_open_transaction_is_replaced(connect_pinned: Connect
     assert_pinned(engine)
 
 
-def test_two_sides_of_a_fold_come_back_apart(database: Engine) -> None:
-    with SessionLocal(bind=database) as session:
+def test_two_sides_of_a_fold_come_back_apart(engine: Engine) -> None:
+    with SessionLocal(bind=engine) as session:
         companies = [Company(name="x", created_at=at, updated_at=at) for at in (FIRST, SECOND)]
         session.add_all(companies)
         session.commit()
@@ -184,8 +184,8 @@ def test_two_sides_of_a_fold_come_back_apart(database: Engine) -> None:
     [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01T00:00:00Z", 0],  # noqa: DTZ001 - the mistake under test
 )
 @pytest.mark.parametrize("rows", [1, 2])
-def test_what_is_no_instant_is_refused_before_it_is_sent(database: Engine, value: object, rows: int) -> None:
-    with database.connect() as connection:
+def test_what_is_no_instant_is_refused_before_it_is_sent(engine: Engine, value: object, rows: int) -> None:
+    with engine.connect() as connection:
         with pytest.raises(StatementError):
             connection.execute(insert(Company), [{"name": "x", "created_at": value}] * rows)
 
@@ -193,15 +193,15 @@ def test_what_is_no_instant_is_refused_before_it_is_sent(database: Engine, value
 
 
 @pytest.mark.parametrize("value", [datetime(2024, 1, 1), date(2024, 1, 1), "2024-01-01"])  # noqa: DTZ001 - likewise
-def test_comparison_with_what_is_no_instant_is_refused(database: Engine, value: Any) -> None:  # noqa: ANN401 - anything at all
-    with database.connect() as connection, pytest.raises(StatementError):
+def test_comparison_with_what_is_no_instant_is_refused(engine: Engine, value: Any) -> None:  # noqa: ANN401 - anything at all
+    with engine.connect() as connection, pytest.raises(StatementError):
         connection.execute(select(Company.id).where(Company.created_at > value))
 
 
-def test_value_that_is_written_into_a_statement_is_an_instant_too(database: Engine) -> None:
+def test_value_that_is_written_into_a_statement_is_an_instant_too(engine: Engine) -> None:
     def written(at: datetime) -> str:
         literal = select(bindparam("at", at, type_=UtcDateTime()))
-        return str(literal.compile(database, compile_kwargs={"literal_binds": True}))
+        return str(literal.compile(engine, compile_kwargs={"literal_binds": True}))
 
     assert "'2024-11-03 06:30:00+00:00'" in written(SECOND)
     with pytest.raises(CompileError) as caught:
@@ -209,9 +209,9 @@ def test_value_that_is_written_into_a_statement_is_an_instant_too(database: Engi
     assert "without an offset" in str(caught.value.__cause__)
 
 
-def test_arithmetic_with_an_interval_gives_an_instant(database: Engine) -> None:
+def test_arithmetic_with_an_interval_gives_an_instant(engine: Engine) -> None:
     at = datetime(2024, 3, 9, 12, tzinfo=UTC)
-    with database.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(insert(Company).values(name="x", created_at=at))
         day_before = connection.scalar(select(Company.created_at - timedelta(days=1)))
 
@@ -219,9 +219,9 @@ def test_arithmetic_with_an_interval_gives_an_instant(database: Engine) -> None:
     assert day_before.tzinfo is UTC
 
 
-def test_value_of_an_engine_that_is_not_pinned_is_utc_all_the_same(postgres_database: str) -> None:
+def test_value_of_an_engine_that_is_not_pinned_is_utc_all_the_same(postgres_url: str) -> None:
     """There the type itself converts what the driver gives in the session's zone."""
-    engine = create_engine(postgres_database, poolclass=NullPool)
+    engine = create_engine(postgres_url, poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
         assert connection.scalar(text("SELECT now()")).tzinfo == NEW_YORK

@@ -150,8 +150,8 @@ def test_a_day_added_over_a_change_is_24_hours(moments: Raw) -> None:
     assert at + timedelta(days=1) == later
 
 
-def test_orm_core_and_text_load_utc_in_a_moved_session(database: Engine) -> None:
-    with database.begin() as connection:
+def test_orm_core_and_text_load_utc_in_a_moved_session(engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("INSERT INTO companies (name, created_at) VALUES ('x', '2024-11-03 06:30Z')"))
         connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
         values = [
@@ -218,8 +218,8 @@ def test_loaders_in_c_are_taken_where_psycopg_has_them(connect_pinned: Connect) 
     pooled.close()
 
 
-def test_other_connections_of_the_process_are_left_as_they_were(raw: Raw, postgres_database: str) -> None:
-    url = postgres_database.replace("+psycopg", "")
+def test_other_connections_of_the_process_are_left_as_they_were(raw: Raw, postgres_url: str) -> None:
+    url = postgres_url
     with psycopg.connect(url, options="-c timezone=America/New_York") as other:
         (at,) = other.execute("SELECT %s::timestamptz", [datetime(2024, 1, 1)]).fetchone() or ()  # noqa: DTZ001 - which it takes
 
@@ -357,9 +357,9 @@ def test_date_is_refused_as_the_bound_of_a_named_range(raw: Raw, place: str) -> 
         raw.execute(f"SELECT {place}".encode(), [TimestamptzRange(date(2024, 1, 1), None)])  # type: ignore[arg-type]  # the mistake under test
 
 
-def test_naive_datetime_in_text_is_refused_by_the_engine(database: Engine) -> None:
+def test_naive_datetime_in_text_is_refused_by_the_engine(engine: Engine) -> None:
     with (
-        database.connect() as connection,
+        engine.connect() as connection,
         pytest.raises(Exception, match="refused as a timestamptz") as caught,
     ):
         connection.execute(text("SELECT :at"), {"at": NAIVE})

@@ -64,8 +64,8 @@ def _times(
         yield from _times(schema, part, pattern, seen)
 
 
-def test_every_endpoint_declares_its_times(database: Engine) -> None:
-    app = make_app(database)
+def test_every_endpoint_declares_its_times(engine: Engine) -> None:
+    app = make_app(engine)
 
     assert faults(app) == []
     shape = app.openapi()["components"]["schemas"]["CompanyRead"]
@@ -247,12 +247,12 @@ def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
     ]
 
 
-def test_every_response_of_the_api_shows_27_characters(clone: Engine) -> None:
+def test_every_response_of_the_api_shows_27_characters(engine: Engine) -> None:
     """In a database whose zone is not UTC."""
-    with clone.begin() as connection:
-        connection.execute(text(f"ALTER DATABASE \"{clone.url.database}\" SET timezone = 'Asia/Kathmandu'"))
-    clone.dispose()
-    app = make_app(clone)
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{engine.url.database}\" SET timezone = 'Asia/Kathmandu'"))
+    engine.dispose()
+    app = make_app(engine)
     with TestClient(app) as client:
         responses = ask_for_everything(client)
 

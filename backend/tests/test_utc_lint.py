@@ -133,8 +133,8 @@ FINE = [
 ]
 
 
-def test_catalog_tells_every_column_that_could_be_wrong_and_no_other(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_catalog_tells_every_column_that_could_be_wrong_and_no_other(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         for statement in TYPES.strip().splitlines():
             connection.execute(text(statement))
         connection.execute(
@@ -151,8 +151,8 @@ def test_catalog_tells_every_column_that_could_be_wrong_and_no_other(empty: Engi
         assert advice in found[f"c{n}"].advice
 
 
-def test_catalog_looks_where_it_is_told(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_catalog_looks_where_it_is_told(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         connection.exec_driver_sql("""
             CREATE TABLE here (at timestamp);
             CREATE TABLE gone (at timestamp);
@@ -170,8 +170,8 @@ def test_catalog_looks_where_it_is_told(empty: Engine) -> None:
     assert tables == {"here"}
 
 
-def test_catalog_leaves_out_what_belongs_to_an_extension(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_catalog_leaves_out_what_belongs_to_an_extension(engine: Engine) -> None:
+    with engine.begin() as connection:
         extension = connection.scalar(
             text("SELECT min(name) FROM pg_available_extension_versions WHERE trusted AND NOT installed")
         )
@@ -182,14 +182,14 @@ def test_catalog_leaves_out_what_belongs_to_an_extension(clone: Engine) -> None:
         assert lint_catalog(connection) == []
 
 
-def test_catalog_of_the_project_is_clean(database: Engine) -> None:
-    with database.connect() as connection:
+def test_catalog_of_the_project_is_clean(engine: Engine) -> None:
+    with engine.connect() as connection:
         assert lint_catalog(connection) == []
 
 
 @pytest.fixture
-def api(clone: Engine) -> Iterator[TestClient]:
-    with TestClient(make_app(clone)) as client:
+def api(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(make_app(engine)) as client:
         yield client
 
 
@@ -199,8 +199,8 @@ def test_health_says_that_utc_is_ok(api: TestClient) -> None:
     assert (response.status_code, response.json()["utc"]) == (200, "ok")
 
 
-def test_health_refuses_a_column_that_was_changed_by_hand(api: TestClient, clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_health_refuses_a_column_that_was_changed_by_hand(api: TestClient, engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("ALTER TABLE job_queue ALTER run_at TYPE timestamptz(0)"))
     response = api.get("/health/ready")
 
@@ -211,22 +211,25 @@ def test_health_refuses_a_column_that_was_changed_by_hand(api: TestClient, clone
     )
 
 
-def test_health_leaves_tables_of_others_alone(api: TestClient, clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_health_leaves_tables_of_others_alone(api: TestClient, engine: Engine) -> None:
+    with engine.begin() as connection:
         connection.execute(text("CREATE TABLE somebody_elses (at timestamp)"))
         connection.execute(text("CREATE SCHEMA another CREATE TABLE users (at timestamp)"))
 
     assert api.get("/health/ready").status_code == 200
 
 
-def test_health_refuses_a_session_that_is_moved(api: TestClient, clone: Engine) -> None:
+def test_health_refuses_a_session_that_is_moved(api: TestClient, engine: Engine) -> None:
     """As behind a pooler that hands another client's session on, after the check at checkout."""
 
     def move(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
         connection.exec_driver_sql("SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL datestyle = 'SQL, DMY'")
 
-    event.listen(clone, "begin", move)
-    response = api.get("/health/ready")
+    event.listen(engine, "begin", move)
+    try:
+        response = api.get("/health/ready")
+    finally:
+        event.remove(engine, "begin", move)
 
     assert response.status_code == 503
     assert response.json()["detail"] == (

@@ -135,13 +135,13 @@ class LongVisit(Visit):
 guard_models(Other)
 
 
-def test_another_base_is_guarded_alike(empty: Engine) -> None:
+def test_another_base_is_guarded_alike(empty_engine: Engine) -> None:
     """The wing knows nothing of the project's tables: names are the column's, subclasses and synonyms are held too."""
-    Other.metadata.create_all(empty)
+    Other.metadata.create_all(empty_engine)
     for model in (Visit, LongVisit):
         with pytest.raises(ValueError, match=r"^visits\.begins: "):
             model(begin=datetime(2024, 1, 1))  # noqa: DTZ001 - the mistake under test
-    with SessionLocal(bind=empty) as session:
+    with SessionLocal(bind=empty_engine) as session:
         visit = LongVisit(started=FOLD)
         session.add(visit)
         session.commit()
@@ -154,11 +154,11 @@ def test_another_base_is_guarded_alike(empty: Engine) -> None:
             session.execute(text("UPDATE visits SET begins = 'infinity'"))
 
 
-def test_schema_made_twice_is_left_as_it_is(empty: Engine) -> None:
+def test_schema_made_twice_is_left_as_it_is(empty_engine: Engine) -> None:
     for _ in range(2):
-        Other.metadata.create_all(empty)
-        Base.metadata.create_all(empty)
-    with SessionLocal(bind=empty) as session:
+        Other.metadata.create_all(empty_engine)
+        Base.metadata.create_all(empty_engine)
+    with SessionLocal(bind=empty_engine) as session:
         factories.make_company(session).created_at -= timedelta(days=1)
         with pytest.raises(IntegrityError, match=r"created_at of table .* cannot be changed"):
             session.flush()

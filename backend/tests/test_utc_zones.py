@@ -87,9 +87,9 @@ def test_field_shows_and_reads_the_same_instant(value: datetime) -> None:
 
 
 @pytest.fixture(scope="module")
-def session_zones(postgres_database: str) -> list[str]:
+def session_zones(postgres_url: str) -> list[str]:
     """Return the zones that the server knows."""
-    with psycopg.connect(postgres_database.replace("+psycopg", "")) as connection:
+    with psycopg.connect(postgres_url) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM pg_timezone_names ORDER BY name")]
 
 
@@ -103,10 +103,10 @@ SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.function_scope
 @SLOW
 @given(st.lists(HELD, min_size=1, max_size=20), st.data())
 def test_round_trip_under_every_session_zone(
-    database: Engine, session_zones: Sequence[str], values: list[datetime], data: st.DataObject
+    engine: Engine, session_zones: Sequence[str], values: list[datetime], data: st.DataObject
 ) -> None:
     zone = data.draw(st.sampled_from(session_zones))
-    with database.connect() as connection:
+    with engine.connect() as connection:
         connection.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": zone})
         typed = connection.execute(
             ROUND_TRIP.columns(at=UtcDateTime()), {"values": [ensure_utc(value) for value in values]}
@@ -133,10 +133,10 @@ def rows_of_the_driver(
 @SLOW
 @given(HELD, st.data())
 def test_attribute_is_the_same_before_the_flush_and_after_the_refresh(
-    database: Engine, session_zones: Sequence[str], value: datetime, data: st.DataObject
+    engine: Engine, session_zones: Sequence[str], value: datetime, data: st.DataObject
 ) -> None:
     zone = data.draw(st.sampled_from(session_zones))
-    with Session(database) as session:
+    with Session(engine) as session:
         session.execute(text("SELECT set_config('TimeZone', :zone, true)"), {"zone": zone})
         company = session.scalar(text("INSERT INTO companies (name) VALUES ('x') RETURNING id"))
         job = JobQueue(company_id=company, job_type="sync", run_at=value)

@@ -14,7 +14,7 @@ from backend.startup import plain_refusals, wait_for_database
 from devtools.database import find_own
 from devtools.migrations.check_db import Comparison, check_database, report
 from devtools.terminal import enter
-from freshpg.run import tell
+from freshpg.command import tell
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

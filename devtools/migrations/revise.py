@@ -22,7 +22,7 @@ from backend.models.models import Base
 from backend.startup import plain_refusals
 from devtools.migrations.drafting import Draft, draft
 from devtools.terminal import enter
-from freshpg.run import tell
+from freshpg.command import tell
 
 HOW = 'nox -s db_revision -- -m "add x to y"'
 BLANK = Draft("pass", "pass", (), (), ())

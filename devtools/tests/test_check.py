@@ -33,9 +33,9 @@ def settings_for(engine: Engine, **values: object) -> Settings:
 
 
 @pytest.fixture
-def configured(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    monkeypatch.setenv("DATABASE_URL", clone.url.render_as_string(hide_password=False))
-    return clone
+def configured(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    return engine
 
 
 def told_at_start(engine: Engine) -> list[str]:
@@ -47,12 +47,14 @@ def told_at_start(engine: Engine) -> list[str]:
     return told
 
 
-def test_start_in_development_says_it_in_two_lines(clone: Engine) -> None:
-    change(clone, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text")
+def test_start_in_development_says_it_in_two_lines(engine: Engine) -> None:
+    change(
+        engine, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text"
+    )
 
-    assert told_at_start(clone) == [
+    assert told_at_start(engine) == [
         (
-            f"The database {clone.url.host}:{clone.url.port}/{clone.url.database} differs from the models: "
+            f"The database {engine.url.host}:{engine.url.port}/{engine.url.database} differs from the models: "
             "table `old_a`, table `old_b`, table `old_c` and 1 more."
         ),
         (
@@ -62,14 +64,16 @@ def test_start_in_development_says_it_in_two_lines(clone: Engine) -> None:
     ]
 
 
-def test_start_with_nothing_to_tell_tells_nothing(clone: Engine) -> None:
-    assert told_at_start(clone) == []
+def test_start_with_nothing_to_tell_tells_nothing(engine: Engine) -> None:
+    assert told_at_start(engine) == []
 
 
-def test_start_of_the_application_says_it_in_the_log(clone: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    change(clone, "ALTER TABLE users ADD nick text")
+def test_start_of_the_application_says_it_in_the_log(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    change(engine, "ALTER TABLE users ADD nick text")
 
-    with TestClient(create_app(settings_for(clone), engine=clone)):
+    with TestClient(create_app(settings_for(engine), engine=engine)):
         deadline = time.monotonic() + 10
         while len(caplog.messages) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -80,8 +84,8 @@ def test_start_of_the_application_says_it_in_the_log(clone: Engine, caplog: pyte
 
 
 @pytest.mark.parametrize("environment", ["test", "production"])
-def test_start_elsewhere_does_not_compare(environment: str, clone: Engine) -> None:
-    assert tell_drift(clone, settings_for(clone, app_env=environment, api_token="x" * 32)) is None
+def test_start_elsewhere_does_not_compare(environment: str, engine: Engine) -> None:
+    assert tell_drift(engine, settings_for(engine, app_env=environment, api_token="x" * 32)) is None
 
 
 def test_check_of_a_database_as_it_should_be_says_so(
@@ -120,10 +124,10 @@ def test_check_tells_table_by_table_what_to_do(
     ]
 
 
-def test_what_the_migrations_have_too_takes_a_migration(clone: Engine) -> None:
+def test_what_the_migrations_have_too_takes_a_migration(engine: Engine) -> None:
     """As a table whose model was taken out: what it wants is a revision, on every database."""
     [table] = [Difference(Thing("old_jobs", "table", "old_jobs"), "extra", {}, {})]
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         state = schema_state(connection)
 
     of_migrations = list(lines(Comparison("the migrations", state, [table])))
@@ -205,13 +209,13 @@ def test_role_that_may_make_no_schema_is_told_so_and_keeps_no_start_from_its_wor
     assert told_at_start(reader) == []
 
 
-def test_database_that_takes_no_writes_is_told_so_in_two_lines(clone: Engine) -> None:
+def test_database_that_takes_no_writes_is_told_so_in_two_lines(engine: Engine) -> None:
     """As a standby, which has what its primary has."""
-    change(clone, f'ALTER DATABASE "{clone.url.database}" SET default_transaction_read_only = on')
-    clone.dispose()
+    change(engine, f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
+    engine.dispose()
 
     with pytest.raises(UserError, match="in a read-only transaction") as caught:
-        check_db.check_database(clone)
+        check_db.check_database(engine)
 
     assert str(caught.value).endswith("\nCompare the server that it is a copy of, which takes writes.")
 

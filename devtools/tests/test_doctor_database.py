@@ -48,34 +48,36 @@ def change(engine: Engine, *statements: str) -> None:
             connection.execute(text(each))
 
 
-def test_database_as_it_should_be_is_well(clone: Engine) -> None:
-    change(clone, f"ALTER DATABASE {clone.url.database} SET timezone = 'UTC'")
-    found = look_at(clone)
+def test_database_as_it_should_be_is_well(engine: Engine) -> None:
+    change(engine, f"ALTER DATABASE {engine.url.database} SET timezone = 'UTC'")
+    found = look_at(engine)
 
     assert {name: each.state for name, each in found.items()} == dict.fromkeys(
         ("server", "schema", "drift", "utc", "clock"), State.OK
     )
-    place = f"{clone.url.host}:{clone.url.port}/{clone.url.database}"
+    place = f"{engine.url.host}:{engine.url.port}/{engine.url.database}"
     assert found["server"].finding.endswith(f" answers at {place}, the one configured.")
     assert found["schema"].finding == f"The schema is at head, {migrations.head()}."
 
 
-def test_nothing_in_the_database_is_changed(clone: Engine) -> None:
+def test_nothing_in_the_database_is_changed(engine: Engine) -> None:
     """Its last transaction that wrote anything was before."""
     statement = text("SELECT string_agg(oid::text || xmin::text, ' ' ORDER BY oid) FROM pg_class")
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         before = connection.scalar(statement)
 
-    assert look_at(clone)["drift"].state is State.OK
+    assert look_at(engine)["drift"].state is State.OK
 
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert connection.scalar(statement) == before
 
 
-def test_difference_from_the_models_is_named(clone: Engine) -> None:
-    change(clone, "ALTER TABLE users ADD nick text", *(f"CREATE TABLE old_{name} (id int)" for name in "abc"))
+def test_difference_from_the_models_is_named(engine: Engine) -> None:
+    change(
+        engine, "ALTER TABLE users ADD nick text", *(f"CREATE TABLE old_{name} (id int)" for name in "abc")
+    )
 
-    found = look_at(clone)["drift"]
+    found = look_at(engine)["drift"]
 
     assert found.state is State.WRONG
     assert found.finding.startswith("The database differs from the models: ")
@@ -83,27 +85,27 @@ def test_difference_from_the_models_is_named(clone: Engine) -> None:
     assert found.cure.startswith("`nox -s db_check`")
 
 
-def test_schema_that_is_behind_is_told_by_how_much(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_schema_that_is_behind_is_told_by_how_much(engine: Engine) -> None:
+    with engine.begin() as connection:
         migrations.downgrade(connection, "-1")
 
-    found = look_at(clone)["schema"]
+    found = look_at(engine)["schema"]
 
     assert (found.state, found.cure) == (State.WRONG, "`nox -s db_init`, or the next start.")
     assert found.finding.startswith("The schema is 1 migration behind, at ")
 
 
-def test_schema_that_the_code_does_not_know_is_wrong(clone: Engine) -> None:
-    change(clone, "UPDATE alembic_version SET version_num = 'feedc0de'")
+def test_schema_that_the_code_does_not_know_is_wrong(engine: Engine) -> None:
+    change(engine, "UPDATE alembic_version SET version_num = 'feedc0de'")
 
-    found = look_at(clone)["schema"]
+    found = look_at(engine)["schema"]
 
     assert found.state is State.WRONG
     assert found.finding == "The schema is at revision feedc0de, which this code does not know."
 
 
-def test_database_with_nothing_in_it_wants_its_schema(empty: Engine) -> None:
-    found = look_at(empty)
+def test_database_with_nothing_in_it_wants_its_schema(empty_engine: Engine) -> None:
+    found = look_at(empty_engine)
 
     assert (found["schema"].state, found["schema"].cure) == (State.WARNING, "`nox -s db_init`.")
     assert found["drift"].state is State.UNKNOWN
@@ -111,60 +113,59 @@ def test_database_with_nothing_in_it_wants_its_schema(empty: Engine) -> None:
 
 @pytest.mark.parametrize("whose", ["DATABASE", "ROLE IN DATABASE"])
 def test_zone_that_sessions_begin_in_is_told_with_the_statement_that_moves_them_back(
-    whose: str, clone: Engine
+    whose: str, engine: Engine
 ) -> None:
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         user, name = connection.execute(
             text("SELECT quote_ident(current_user), quote_ident(current_database())")
         ).one()
     subject = f"DATABASE {name}" if whose == "DATABASE" else f"ROLE {user} IN DATABASE {name}"
-    change(clone, f"ALTER {subject} SET timezone = 'America/New_York'")
+    change(engine, f"ALTER {subject} SET timezone = 'America/New_York'")
 
-    found = look_at(clone)["utc"]
+    found = look_at(engine)["utc"]
 
     assert found.state is State.WARNING
     assert found.finding.startswith("Sessions begin in America/New_York.")
     assert found.cure == f"In `nox -s db_shell`: ALTER {subject} SET timezone = 'UTC'"
-    change(clone, found.cure.partition(": ")[2])
-    assert look_at(clone)["utc"].state is State.OK
+    change(engine, found.cure.partition(": ")[2])
+    assert look_at(engine)["utc"].state is State.OK
 
 
-def test_zone_of_pgtz_is_told_to_be_the_environments(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zone_of_pgtz_is_told_to_be_the_environments(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGTZ", "Asia/Kathmandu")
 
-    found = look_at(clone)["utc"]
+    found = look_at(engine)["utc"]
 
     assert found.finding.startswith("Sessions begin in Asia/Kathmandu.")
     assert found.cure == "Unset PGTZ, or take `options` out of DATABASE_URL."
 
 
-def test_column_that_keeps_no_instants_is_wrong(clone: Engine) -> None:
+def test_column_that_keeps_no_instants_is_wrong(engine: Engine) -> None:
     change(
-        clone,
+        engine,
         "ALTER TABLE usage_logs DROP CONSTRAINT ck_usage_logs_created_at_range",
         "ALTER TABLE usage_logs ALTER created_at TYPE timestamp",
     )
 
-    found = look_at(clone)["utc"]
+    found = look_at(engine)["utc"]
 
     assert found.state is State.WRONG
     assert "usage_logs.created_at is timestamp" in found.finding
 
 
-def test_clock_of_this_machine_that_is_an_hour_behind_is_found(clone: Engine) -> None:
-    (found,) = inside.clock(clone, now=lambda: time.time() - 3600)
+def test_clock_of_this_machine_that_is_an_hour_behind_is_found(engine: Engine) -> None:
+    (found,) = inside.clock(engine, now=lambda: time.time() - 3600)
 
     assert found.state is State.WRONG
     assert found.finding == "The database's clock is 60 min ahead of this machine's."
 
 
-@pytest.mark.postgres("clone")
-def test_lock_on_what_is_looked_at_holds_nobody_up(clone: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_on_what_is_looked_at_holds_nobody_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inside, "LOCK_SECONDS", 0.05)
-    with ThreadPoolExecutor(1) as pool, clone.begin() as connection:
+    with ThreadPoolExecutor(1) as pool, engine.begin() as connection:
         connection.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
 
-        found = pool.submit(look_at, clone).result(timeout=15)
+        found = pool.submit(look_at, engine).result(timeout=15)
 
     assert found["schema"].state is State.UNKNOWN
     assert found["schema"].finding == "Another connection holds a lock on what is to be looked at."
@@ -255,10 +256,10 @@ def whole(skeleton: Skeleton) -> Skeleton:
 
 
 def test_database_is_asked_through_the_door_in_the_environment_that_is_there(
-    whole: Skeleton, clone: Engine
+    whole: Skeleton, engine: Engine
 ) -> None:
-    change(clone, "ALTER TABLE users ADD nick text")
-    whole.write(".env", f"DATABASE_URL='{url_of(clone)}'\n")
+    change(engine, "ALTER TABLE users ADD nick text")
+    whole.write(".env", f"DATABASE_URL='{url_of(engine)}'\n")
 
     found = {each["name"]: each for each in whole.ask("database/*")}
 

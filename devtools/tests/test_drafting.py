@@ -157,19 +157,19 @@ def drafted(engine: Engine, *changes: Callable[[MetaData], None]) -> tuple[Draft
     return found, models
 
 
-def test_nothing_is_drafted_where_nothing_changed(clone: Engine) -> None:
-    with clone.connect() as connection:
+def test_nothing_is_drafted_where_nothing_changed(engine: Engine) -> None:
+    with engine.connect() as connection:
         assert draft(connection, copied_models()) is None
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_draft_brings_the_change_about_and_takes_it_back(
-    change: Callable[[MetaData], None], clone: Engine
+    change: Callable[[MetaData], None], engine: Engine
 ) -> None:
-    draft, models = drafted(clone, change)
+    draft, models = drafted(engine, change)
 
     assert draft.missing == ()
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         before = catalog.read(connection)
         take(connection, draft.upgrade)
         assert differences(connection, models) == []
@@ -177,31 +177,31 @@ def test_draft_brings_the_change_about_and_takes_it_back(
         assert catalog.read(connection) == before
 
 
-def test_all_of_it_at_once(clone: Engine) -> None:
-    draft, models = drafted(clone, *TOGETHER)
+def test_all_of_it_at_once(engine: Engine) -> None:
+    draft, models = drafted(engine, *TOGETHER)
 
     assert draft.missing == ()
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         take(connection, draft.upgrade)
         assert differences(connection, models) == []
 
 
-def test_drafting_leaves_the_schema_as_it_was(clone: Engine) -> None:
-    drafted(clone, *TOGETHER)
+def test_drafting_leaves_the_schema_as_it_was(engine: Engine) -> None:
+    drafted(engine, *TOGETHER)
 
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert differences(connection) == []
 
 
-def test_draft_names_nothing_of_ours(clone: Engine) -> None:
+def test_draft_names_nothing_of_ours(engine: Engine) -> None:
     """A migration is history: it must mean the same when our types have changed or gone."""
-    draft, _ = drafted(clone, *TOGETHER)
+    draft, _ = drafted(engine, *TOGETHER)
 
     assert "backend" not in draft.upgrade + draft.downgrade
     assert "sa.Column('seen_at', sa.DateTime(timezone=True), nullable=True)" in draft.upgrade
 
 
-def test_what_no_step_brings_about_is_said_in_the_file_and_to_who_asked(clone: Engine) -> None:
+def test_what_no_step_brings_about_is_said_in_the_file_and_to_who_asked(engine: Engine) -> None:
     """Alembic sees no change of a primary key, and a table that becomes UNLOGGED takes a person."""
 
     def change(models: MetaData) -> None:
@@ -210,7 +210,7 @@ def test_what_no_step_brings_about_is_said_in_the_file_and_to_who_asked(clone: E
         old.to_metadata(models)
         models.tables["usage_logs"]._prefixes = ["UNLOGGED"]  # noqa: SLF001  the constructor's, which a copy goes without
 
-    draft, _ = drafted(clone, change, add_column)
+    draft, _ = drafted(engine, change, add_column)
 
     [missing] = draft.missing
     assert missing == (
@@ -220,13 +220,13 @@ def test_what_no_step_brings_about_is_said_in_the_file_and_to_who_asked(clone: E
     assert first.startswith("# To be completed: usage_logs, table `usage_logs` differs")
 
 
-def test_step_that_postgresql_refuses_is_drafted_and_said(clone: Engine) -> None:
+def test_step_that_postgresql_refuses_is_drafted_and_said(engine: Engine) -> None:
     """No text is cast to a number by itself: the draft says so, and a person adds postgresql_using."""
 
     def change(models: MetaData) -> None:
         models.tables["job_queue"].c.last_error.type = sa.Integer()
 
-    draft, _ = drafted(clone, change)
+    draft, _ = drafted(engine, change)
 
     assert "type_=sa.Integer()" in draft.upgrade
     assert draft.missing == (
@@ -237,9 +237,9 @@ def test_step_that_postgresql_refuses_is_drafted_and_said(clone: Engine) -> None
     )
 
 
-def test_percent_sign_is_written_as_it_is(clone: Engine) -> None:
+def test_percent_sign_is_written_as_it_is(engine: Engine) -> None:
     """Alembic doubles it, as for a driver, and the CHECK would be another."""
-    draft, _ = drafted(clone, add_table_that_keeps_its_timestamps, comment)
+    draft, _ = drafted(engine, add_table_that_keeps_its_timestamps, comment)
 
     assert "body NOT LIKE '100%'" in draft.upgrade
     assert "'100% theirs'" in draft.upgrade
@@ -247,18 +247,18 @@ def test_percent_sign_is_written_as_it_is(clone: Engine) -> None:
     assert "drop_constraint" not in draft.upgrade
 
 
-def test_what_the_catalog_says_is_taken_as_it_is(clone: Engine) -> None:
+def test_what_the_catalog_says_is_taken_as_it_is(engine: Engine) -> None:
     """What is in the schema and in no model is dropped, and made again on the way back: `:x` is no parameter."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         for statement in (
             "ALTER TABLE companies ADD CONSTRAINT ck_companies_odd CHECK (name <> ':x' AND name NOT LIKE '100%')",
             "CREATE FUNCTION odd() RETURNS text LANGUAGE sql AS 'SELECT $$:y 100% %s$$::text'",
         ):
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
-    draft, models = drafted(clone)
+    draft, models = drafted(engine)
 
     assert draft.missing == ()
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         before = catalog.read(connection)
         take(connection, draft.upgrade)
         assert differences(connection, models) == []
@@ -330,9 +330,9 @@ RISKS = {
     ("change", "sentences"), RISKS.items(), ids=lambda each: getattr(each, "__name__", "")
 )
 def test_what_hurts_on_a_live_table_is_said_with_the_safe_way(
-    change: Callable[[MetaData], None], sentences: list[str], clone: Engine
+    change: Callable[[MetaData], None], sentences: list[str], engine: Engine
 ) -> None:
-    draft, _ = drafted(clone, change)
+    draft, _ = drafted(engine, change)
 
     for sentence in sentences:
         assert sentence in said(draft)
@@ -345,30 +345,30 @@ def test_what_hurts_on_a_live_table_is_said_with_the_safe_way(
     "harmless", [add_column, stable, wider, add_table_that_keeps_its_timestamps, change_default, drop_trigger, comment],
     ids=lambda change: change.__name__,
 )  # fmt: skip
-def test_nothing_is_said_of_what_is_harmless(harmless: Callable[[MetaData], None], clone: Engine) -> None:
-    draft, _ = drafted(clone, harmless)
+def test_nothing_is_said_of_what_is_harmless(harmless: Callable[[MetaData], None], engine: Engine) -> None:
+    draft, _ = drafted(engine, harmless)
 
     assert draft.remarks == ()
 
 
-def test_index_that_was_built_by_hand_before_the_release_is_found_there(clone: Engine) -> None:
-    draft, models = drafted(clone, add_index)
-    with clone.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def test_index_that_was_built_by_hand_before_the_release_is_found_there(engine: Engine) -> None:
+    draft, models = drafted(engine, add_index)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("CREATE INDEX CONCURRENTLY ix_users_role ON users USING btree (role)"))
 
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         take(connection, draft.upgrade)
         assert differences(connection, models) == []
 
 
-def test_rename_is_not_guessed_and_is_hinted(clone: Engine) -> None:
-    draft, _ = drafted(clone, rename_column)
+def test_rename_is_not_guessed_and_is_hinted(engine: Engine) -> None:
+    draft, _ = drafted(engine, rename_column)
 
     assert "op.drop_column('companies', 'is_active')" in draft.upgrade
     assert '`op.alter_column("companies", "is_active", new_column_name="active")`' in said(draft)
 
 
-def test_rename_of_a_table_is_hinted(clone: Engine) -> None:
-    draft, _ = drafted(clone, rename_table)
+def test_rename_of_a_table_is_hinted(engine: Engine) -> None:
+    draft, _ = drafted(engine, rename_table)
 
     assert '`op.rename_table("user_settings", "preferences")`' in said(draft)

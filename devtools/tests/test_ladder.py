@@ -159,9 +159,9 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
 
 
 @pytest.fixture
-def configured(postgres_empty: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("DATABASE_URL", postgres_empty)
-    engine = connect(postgres_empty)
+def configured(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    engine = connect(empty_url)
     yield engine
     engine.dispose()
 

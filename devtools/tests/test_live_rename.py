@@ -73,13 +73,13 @@ def passwords(connection: Connection, column: str) -> dict[str, str | None]:
 
 
 @pytest.fixture
-def live(clone: Engine) -> Engine:
+def live(engine: Engine) -> Engine:
     """A table with rows from before."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO companies (name) VALUES ('A')"))
         for name in ("before@x", "touched@x", "none@x"):
             insert(connection, name, OLD, None if name == "none@x" else f"of {name}")
-    return clone
+    return engine
 
 
 def test_no_write_of_either_release_is_lost_at_any_time(live: Engine) -> None:

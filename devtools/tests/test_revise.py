@@ -45,10 +45,12 @@ def versions(project: Path) -> set[str]:
     return {path.name for path in (project / "backend" / "migrations" / "versions").glob("[!_]*.py")}
 
 
-def test_change_of_the_models_becomes_a_file_that_brings_it_about(project: Path, empty: Engine) -> None:
+def test_change_of_the_models_becomes_a_file_that_brings_it_about(
+    project: Path, empty_engine: Engine
+) -> None:
     before = versions(project)
     began = datetime.now(UTC)
-    mine = empty.url.render_as_string(hide_password=False)
+    mine = empty_engine.url.render_as_string(hide_password=False)
 
     done = run(project, "devtools.migrations.revise", "-m", "add nicknames.", DATABASE_URL=mine)
 
@@ -62,7 +64,7 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(project: Path,
     assert written.startswith('"""Add nicknames."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n')
     assert f'down_revision = "{migrations.head()}"' in written
     assert "backend" not in written
-    with empty.connect() as connection:
+    with empty_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
     # It is formatted and clean, and makes what the models say.
     assert run(project, "ruff", "format", "--check", f"backend/migrations/versions/{name}").returncode == 0

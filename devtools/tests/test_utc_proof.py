@@ -64,11 +64,11 @@ def schemas(engine: Engine) -> list[str]:
 
 
 @pytest.fixture
-def live(clone: Engine) -> Engine:
+def live(engine: Engine) -> Engine:
     """A database with tables of the same names, and rows that are somebody's."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(text("INSERT INTO companies (name) VALUES ('somebody''s')"))
-    return clone
+    return engine
 
 
 def test_live_database_is_left_as_it_was(live: Engine) -> None:
@@ -153,25 +153,25 @@ def test_every_value_is_the_instant_that_it_is_said_to_be(zone: str) -> None:
     assert [microseconds_of(value.held) for value in values] == [value.microseconds for value in values]
 
 
-def test_database_of_its_own_is_moved_by_its_settings_and_moved_back(clone: Engine) -> None:
-    with clone.connect() as connection:
+def test_database_of_its_own_is_moved_by_its_settings_and_moved_back(engine: Engine) -> None:
+    with engine.connect() as connection:
         before = connection.scalars(SETTINGS).all()
     zones = ["America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]
-    report = prove(clone, zones=zones, owns_database=True, only="session")
+    report = prove(engine, zones=zones, owns_database=True, only="session")
 
     assert (report.failures, report.is_proved) == ([], True)
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert connection.scalars(SETTINGS).all() == before
 
 
-def test_what_moves_the_sessions_of_others_is_reported(clone: Engine) -> None:
-    name = clone.url.database
-    with clone.begin() as connection:
+def test_what_moves_the_sessions_of_others_is_reported(engine: Engine) -> None:
+    name = engine.url.database
+    with engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'Pacific/Apia'"))
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET datestyle = 'German'"))
         connection.execute(text("CREATE TABLE theirs (at timestamp)"))
-    clone.dispose()
-    report = prove(clone, only="session")
+    engine.dispose()
+    report = prove(engine, only="session")
 
     assert report.is_proved
     remarks = [found.text for found in report.observations if found.is_remarkable]
@@ -180,26 +180,26 @@ def test_what_moves_the_sessions_of_others_is_reported(clone: Engine) -> None:
     assert any(remark.startswith("theirs.at is timestamp without time zone") for remark in remarks)
 
 
-def test_path_that_is_none_proves_nothing(clone: Engine) -> None:
-    report = prove(clone, only="telepathy")
+def test_path_that_is_none_proves_nothing(engine: Engine) -> None:
+    report = prove(engine, only="telepathy")
 
     assert (report.total, report.is_proved) == (0, False)
 
 
-def test_application_that_does_not_start_is_no_finding_but_an_error(clone: Engine) -> None:
+def test_application_that_does_not_start_is_no_finding_but_an_error(engine: Engine) -> None:
     def broken(engine: Engine) -> FastAPI:
         app = make_app(engine)
         app.router.lifespan_context = None  # type: ignore[assignment]  # whatever it is, it does not start
         return app
 
     with pytest.raises(TypeError):
-        verify(clone, Base, broken, companies)
+        verify(engine, Base, broken, companies)
 
-    assert schemas(clone) == []
+    assert schemas(engine) == []
 
 
-def test_client_gives_what_an_application_raises_as_a_500(clone: Engine) -> None:
-    app = make_app(clone)
+def test_client_gives_what_an_application_raises_as_a_500(engine: Engine) -> None:
+    app = make_app(engine)
 
     @app.get("/broken")
     def broken() -> None:
@@ -261,10 +261,10 @@ def test_ephemeral_server_is_moved_by_the_databases_own_settings() -> None:
 
 
 def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
-    clone: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("backend.utc.instants._WHOLE_SECOND", "Z")
-    monkeypatch.setenv("DATABASE_URL", clone.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("COLUMNS", "100")
 
     with pytest.raises(SystemExit) as ended:
@@ -280,8 +280,8 @@ def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
     assert "NOT PROVED" in shown
 
 
-def test_all_tables_are_proved(clone: Engine) -> None:
-    report = verify(clone, Base, make_app, utc_subjects.subjects, owns_database=True)
+def test_all_tables_are_proved(engine: Engine) -> None:
+    report = verify(engine, Base, make_app, utc_subjects.subjects, owns_database=True)
 
     assert report.failures == []
     assert report.is_proved

@@ -116,12 +116,12 @@ def showing_a_bare_datetime(engine: Engine) -> FastAPI:
 
 
 @pytest.fixture
-def prove(postgres_database: str) -> Iterator[Callable[..., Report]]:
+def prove(postgres_url: str) -> Iterator[Callable[..., Report]]:
     """Prove two tables in one zone, on an engine made when it is called."""
     engines: list[Engine] = []
 
     def prove(**options: Any) -> Report:  # noqa: ANN401 - verify's
-        engines.append(connect(postgres_database))
+        engines.append(connect(postgres_url))
         return run(engines[-1], **options)
 
     yield prove

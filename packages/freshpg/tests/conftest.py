@@ -7,8 +7,6 @@ import pytest
 
 from freshpg import Server, start_ephemeral
 
-from .doctoring import Skeleton
-
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Server]:
@@ -35,10 +33,3 @@ def kept(reachable: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=memory) as name:
         Path(name).chmod(0o755)
         yield Path(name)
-
-
-@pytest.fixture
-def skeleton(tmp_path: Path) -> Skeleton:
-    # With a space in its name, as people have it.
-    (tmp_path / "check out").mkdir()
-    return Skeleton(tmp_path / "check out")

@@ -1,24 +1,41 @@
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import time
-from dataclasses import replace
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from shlex import quote
 
 import psycopg
 import pytest
 
-from freshpg import PostgresUnavailable, Server, start_ephemeral
-from freshpg.binaries import WHEEL, Binaries, find_binaries
-from freshpg.identity import Identity, possible_identities
+from freshpg import Binaries, PostgresUnavailable, Server, find_binaries, start_ephemeral
+from freshpg.binaries import WHEEL, temporary_initdb_arguments
+from freshpg.data_dir_cache import entry_for
+from freshpg.run_as import RunAs, possible_users
 
-from .support import data_directory, environment, is_alive, postmaster, python, query, wait_until
+from .processes import (
+    LIBPQ,
+    data_directory,
+    is_alive,
+    open_directory,
+    owner,
+    postmaster,
+    query,
+    show,
+    wait_until,
+)
 
-IDENTITIES = [pytest.param(identity, id=identity.name) for identity in possible_identities()]
-ACCOUNTS = [identity for identity in possible_identities() if identity.uid is not None]
+USERS = [pytest.param(user, id=user.name) for user in possible_users()]
+UNKNOWN_UID = 12345
+
+OWNER = """
+import sys
+from freshpg import start_ephemeral
+server = start_ephemeral()
+print(server.url, flush=True)
+sys.stdin.read()
+"""
 
 FORKING_OWNER = """
 import os, signal, sys
@@ -30,248 +47,180 @@ if child == 0:
     signal.pause()
 print(child, server.url, flush=True)
 sys.stdin.read()
-server.stop()
-"""
-
-OWNER = """
-import sys
-from freshpg import start_ephemeral
-server = start_ephemeral()
-print(server.url, flush=True)
-sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("identity", IDENTITIES)
-def test_an_ephemeral_server_serves_and_leaves_nothing(identity: Identity) -> None:
-    with start_ephemeral(identity=identity) as server:
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with start_ephemeral() as server:
+        yield server
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with open_directory() as path:
+        yield path
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_temporary_server_serves_and_leaves_nothing(user: RunAs) -> None:
+    with start_ephemeral(run_as=user, settings=["wal_level=logical", "work_mem=8MB"]) as server:
         data = data_directory(server.url)
         pid = postmaster(data)
-
-        assert query(server.url, "select rolsuper from pg_roles where rolname = current_user") == [(True,)]
-        assert query(server.url, "show server_version") == [(server.version,)]
-        assert query(server.url, "show fsync") == [("off",)]
-        assert query(server.url, "show server_encoding") == [("UTF8",)]
-        assert query(server.url, "show timezone") == [("UTC",)]
+        assert show(server.url, "fsync", "server_encoding", "timezone") == ["off", "UTF8", "UTC"]
+        assert show(server.url, "wal_level", "work_mem", "server_version") == [
+            "logical",
+            "8MB",
+            server.version,
+        ]
+        assert server.describe_death() is None
 
     assert not is_alive(pid)
     assert not data.parent.exists()
-
-
-def test_stopping_twice_does_nothing_more() -> None:
-    server = start_ephemeral()
-
-    server.stop()
     server.stop()
 
-    with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(server.url, connect_timeout=2)
+
+def test_each_server_has_a_password_of_its_own(running: Server) -> None:
+    kept = entry_for(find_binaries(), temporary_initdb_arguments(find_binaries().major)) / "password"
+
+    for password in ("", "postgres", kept.read_text(encoding="utf-8")):
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(psycopg.conninfo.make_conninfo(running.url, password=password))
+    assert running.url.split("@")[0].rpartition(":")[2] not in repr(running)
 
 
-@pytest.mark.parametrize("password", ["", "postgres", "wrong"])
-def test_a_server_is_open_to_nobody_without_its_password(embedded: Server, password: str) -> None:
-    with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(psycopg.conninfo.make_conninfo(embedded.url, password=password))
-
-
-def test_the_password_stays_out_of_what_a_traceback_shows(embedded: Server) -> None:
-    assert str(psycopg.conninfo.conninfo_to_dict(embedded.url)["password"]) not in repr(embedded)
-
-
-def test_a_users_settings_for_postgresql_do_not_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = {
-        "PGDATA": "/nonexistent",
-        "PGPORT": "1",
-        "PGHOST": "nowhere.invalid",
-        "PGUSER": "somebody",
-        "PGPASSWORD": "theirs",
-        "PGTZ": "Asia/Kolkata",
-        "PGOPTIONS": "-c search_path=theirs",
-        "TZ": "Asia/Kolkata",
-        "LC_ALL": "nowhere",
-    }
-    for name, value in theirs.items():
+def test_variables_for_libpq_and_the_locale_reach_neither_connection_nor_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (
+        LIBPQ | {"PGDATA": "/nonexistent", "TZ": "Asia/Kolkata", "LC_ALL": "nowhere"}
+    ).items():
         monkeypatch.setenv(name, value)
 
     with start_ephemeral() as server:
-        for name in theirs:
+        assert {name: os.environ[name] for name in LIBPQ} == LIBPQ
+        for name in LIBPQ:
             monkeypatch.delenv(name)
-        assert query(server.url, "show timezone") == [("UTC",)]
-
-
-def test_a_server_that_refuses_for_good_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
-
-    with pytest.raises(PostgresUnavailable, match="unrecognized configuration parameter"):
-        start_ephemeral()
-
-
-def test_a_server_that_takes_no_connection_in_time_is_reported_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # From a seed, which the first start makes.
-    start_ephemeral().stop()
-    monkeypatch.setenv("PGSSLMODE", "require")
-    monkeypatch.setattr("freshpg.embedded.START_SECONDS", 5.0)
-
-    with pytest.raises(PostgresUnavailable, match=r"no connection within 5 s \(.*SSL"):
-        start_ephemeral()
+        assert show(server.url, "timezone", "log_timezone") == ["UTC", "UTC"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_server_ends_with_its_owner_however_that_ends(number: signal.Signals) -> None:
-    owner = subprocess.Popen(
-        python("-c", OWNER),
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with owner:
-        assert owner.stdout is not None
-        url = owner.stdout.readline().strip()
+    with owner(OWNER) as (process, url):
         data = data_directory(url)
         pid = postmaster(data)
-        owner.send_signal(number)
-        owner.wait(10)
+        process.send_signal(number)
 
         wait_until(lambda: not is_alive(pid), "the server is gone")
         wait_until(lambda: not data.parent.exists(), "the directory is gone")
 
 
-@pytest.mark.parametrize("end", ["killed", "stopping"])
-def test_a_forked_child_that_outlives_its_owner_neither_stops_nor_keeps_the_server(end: str) -> None:
-    owner = subprocess.Popen(
-        python("-c", FORKING_OWNER),
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with owner:
-        assert owner.stdout is not None
-        child, url = owner.stdout.readline().split()
+def test_a_forked_child_neither_stops_the_server_nor_keeps_it_alive() -> None:
+    with owner(FORKING_OWNER) as (process, line):
+        child, url = line.split()
         data = data_directory(url)
-        pid = postmaster(data)
-        assert owner.stdin is not None
-        if end == "killed":
-            owner.kill()
-        else:
-            owner.stdin.close()
+        process.kill()
         try:
-            wait_until(lambda: not is_alive(pid), "the server is gone", 10)
-            wait_until(lambda: not data.parent.exists(), "the directory is gone", 10)
+            wait_until(lambda: not data.parent.exists(), "the directory is gone")
             assert is_alive(int(child))
         finally:
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_a_server_is_stopped_at_once_though_somebody_holds_its_keepers_input() -> None:
-    server = start_ephemeral()
-    data = data_directory(server.url)
-    held = []
-    for descriptor in range(3, 128):
-        with contextlib.suppress(OSError):
-            held.append(os.dup(descriptor))
-    started = time.monotonic()
-    try:
-        server.stop()
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-
-    assert time.monotonic() - started < 15
-    assert not data.parent.exists()
-
-
-def test_a_server_whose_keeper_was_killed_is_stopped_all_the_same() -> None:
-    with start_ephemeral() as server:
-        data = data_directory(server.url)
-        pid = postmaster(data)
-        parent = subprocess.run(
-            ["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True
-        )
-        os.kill(int(parent.stdout), signal.SIGKILL)
-        assert query(server.url, "select 1") == [(1,)]
-
-    assert not is_alive(pid)
-    assert not data.parent.exists()
-
-
-def test_a_server_that_is_killed_leaves_no_directory_once_stopped() -> None:
+def test_the_death_of_a_server_is_described_in_one_line() -> None:
     with start_ephemeral() as server:
         data = data_directory(server.url)
         os.kill(postmaster(data), signal.SIGKILL)
+        said = server.describe_death()
 
+    assert said is not None
+    assert said.startswith("The embedded PostgreSQL server ended with SIGKILL. Its log ends: ")
+    assert "database system is ready to accept connections" in said
+    assert "\n" not in said
     assert not data.parent.exists()
 
 
-def test_a_server_that_dies_at_the_start_is_reported_with_its_log(reachable: Path) -> None:
-    binaries = _with_postgres(reachable, 'echo "disk on fire" >&2; exit 3')
+def test_a_server_that_is_left_running_outlives_its_owner_until_its_command_ends_it() -> None:
+    script = OWNER.replace("server.url", "server.url, server.leave_running()").replace("sys.stdin.read()", "")
+    with owner(script) as (process, line):
+        url, command = line.split(" ", 1)
+        process.wait(10)
+        data = data_directory(url)
 
-    with pytest.raises(PostgresUnavailable, match=r"status 3\. Its log ends:\n  disk on fire$"):
-        start_ephemeral(binaries, possible_identities()[0])
+        subprocess.run(command.split(), check=True)
 
-
-def test_an_initdb_that_fails_is_reported_with_its_log(reachable: Path) -> None:
-    binaries = _with_postgres(reachable, "exit 0", initdb='echo "no room" >&2; exit 1')
-
-    with pytest.raises(PostgresUnavailable, match=r"initdb failed with status 1\. Its log ends:\n  no room$"):
-        start_ephemeral(binaries, possible_identities()[0])
+        wait_until(lambda: not data.parent.exists(), "the directory is gone")
 
 
-def test_a_port_lost_in_a_race_is_replaced(reachable: Path) -> None:
-    """The first start finds its port taken, as PostgreSQL says it; the second is the real one."""
+def test_a_server_that_does_not_start_is_reported_with_its_log() -> None:
+    with pytest.raises(
+        PostgresUnavailable, match=r"ended with exit status 1\. Its log ends:\n.*no_such_setting"
+    ):
+        start_ephemeral(settings=["no_such_setting=1"])
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path: Path) -> None:
     real = find_binaries()
-    first = reachable / "first"
-    refusal = 'echo "FATAL:  could not create any TCP/IP sockets" >&2; exit 1'
-    binaries = _with_postgres(
-        reachable,
-        f"mkdir {quote(str(first))} 2>/dev/null && {{ {refusal}; }}\n"
-        f'exec {quote(real.program("postgres"))} "$@"',
-        initdb=f'exec {quote(real.program("initdb"))} "$@"',
-    )
-    reachable.chmod(0o777)
-
-    with start_ephemeral(replace(binaries, version=real.version), possible_identities()[0]) as server:
-        assert query(server.url, "select 1") == [(1,)]
-    assert first.is_dir()
-
-
-@pytest.mark.parametrize(
-    "identity", [pytest.param(account, id=account.name) for account in ACCOUNTS] or IDENTITIES
-)
-def test_programs_out_of_the_accounts_reach_are_copied_with_their_libraries(
-    identity: Identity, tmp_path: Path
-) -> None:
-    real = find_binaries()
-    site = tmp_path / "site"
+    if not real.may_be_copied:
+        pytest.skip("the system's programs cannot be copied")
     package = real.bin.parents[1]
-    shutil.copytree(package / "pginstall", site / package.name / "pginstall", symlinks=True)
-    for beside in real.beside:
-        shutil.copytree(beside, site / beside.name, symlinks=True)
-    site.chmod(0o700)
+    shutil.copytree(package / "pginstall", tmp_path / package.name / "pginstall", symlinks=True)
+    for libraries in real.libraries:
+        shutil.copytree(libraries, tmp_path / libraries.name, symlinks=True)
     hidden = Binaries(
-        site / package.name / "pginstall" / "bin",
+        tmp_path / package.name / "pginstall" / "bin",
         real.version,
         WHEEL,
-        tuple(site / beside.name for beside in real.beside),
+        tuple(tmp_path / libraries.name for libraries in real.libraries),
     )
 
-    with start_ephemeral(hidden, identity) as server:
-        directory = Path(str(query(server.url, "select setting from pg_config where name = 'BINDIR'")[0][0]))
+    with start_ephemeral(hidden, user) as server:
+        used = Path(str(query(server.url, "select setting from pg_config where name = 'BINDIR'")[0][0]))
 
-    copied = site not in directory.parents
-    assert copied == (identity.uid is not None)
-    assert directory.exists() != copied
+    assert (used == hidden.bin) == (user.uid is None)
 
 
-def _with_postgres(place: Path, script: str, *, initdb: str = "exit 0") -> Binaries:
-    """Make programs of which `postgres` does what the script says, except to tell its version."""
-    programs = place / "bin"
-    programs.mkdir()
-    for name, text in (("postgres", f'[ "$1" = --version ] && exit 0\n{script}'), ("initdb", initdb)):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-        (programs / name).chmod(0o755)
-    return Binaries(programs, "18.0", "a test")
+@pytest.mark.parametrize("fault", ["truncated", "empty", "open to others", "read-only", "a file"])
+def test_a_cache_that_cannot_be_used_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    entry = entry_for(find_binaries(), temporary_initdb_arguments(find_binaries().major))
+    if fault == "a file":
+        (place / "cache").touch()
+    elif fault == "read-only":
+        # A symbolic link to nowhere can be neither read nor replaced by a directory, by root either.
+        (place / "cache").symlink_to("/proc/nonexistent")
+    else:
+        entry.mkdir(parents=True, mode=0o755 if fault == "open to others" else 0o700)
+        # Two blocks of zeros are an empty archive: it can be extracted, and no server starts from it.
+        (entry / "data.tar").write_bytes(b"trunc" if fault == "truncated" else bytes(1024))
+        (entry / "password").write_text("known", encoding="utf-8")
+
+    with start_ephemeral() as server:
+        assert query(server.url, "select 1") == [(1,)]
+    if entry.exists():
+        assert (entry / "data.tar").stat().st_size > 1024 or fault == "open to others"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_an_entry_in_passwd_can_start_a_server(place: Path) -> None:
+    """With an interpreter that any user can reach, as in a container that runs with `--user 12345`."""
+    interpreter = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    if interpreter is None or sys.version_info[:2] != (3, 11):
+        pytest.skip("no interpreter here that another user can run with this environment's packages")
+    result = subprocess.run(
+        [interpreter, "-B", "-c", OWNER],
+        env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        user=UNKNOWN_UID,
+        group=UNKNOWN_UID,
+        extra_groups=[],
+    )
+
+    assert result.stdout.startswith("postgresql://"), result.stderr

@@ -1,342 +1,403 @@
+"""The plugin from outside: a small project, a run of pytest on it, and what it says."""
+
+import os
 import re
 import signal
 import socket
 import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
+import sqlalchemy  # noqa: F401 (imported here, so that runs in this process do not import it each time)
 
-from freshpg import Server, ensure_database
+from freshpg import Server, database_url, ensure_database
 
-from .support import environment, finished, is_alive, python, query, wait_until
+from .processes import is_alive, query, wait_until
 
 CONFTEST = """
-import os, psycopg, pytest
+import psycopg, pytest
 
-def connect(url):
-    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+def run(url, statement):
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 @pytest.fixture(scope="session")
-def postgres_prepare():
-    def prepare(url):
-        with open("prepared", "a") as file:
+def postgres_migrate():
+    def migrate(url):
+        with open("migrated", "a") as file:
             print(url, file=file)
-        with connect(url) as connection:
-            connection.execute('''
-                create table things (id int generated always as identity);
-                create table alembic_version as select 'head' as version_num;
-            ''')
-    return prepare
+        run(url, "create table things (id int generated always as identity, name text not null)")
+        run(url, "create table revision as select 'head' as name")
+    return migrate
 """
 
-SUITE = """
-import sys
-import pytest
-from conftest import connect
-
-def one(url, statement):
-    with connect(url) as connection:
-        return connection.execute(statement).fetchone()[0]
-
-@pytest.mark.parametrize("number", range(4))
-def test_reset(postgres_committing, number):
-    assert one(postgres_committing, "insert into things default values returning id") == 1
-    assert one(postgres_committing, "select version_num from alembic_version") == "head"
-
-@pytest.mark.parametrize("number", range(4))
-def test_clone(postgres_clone, postgres_database, number):
-    assert postgres_clone != postgres_database
-    with connect(postgres_clone) as connection:
-        connection.execute("drop table things")
-
-def test_empty(postgres_empty):
-    assert one(postgres_empty, "select count(*) from pg_class where relname = 'things'") == 0
-
-def test_server(postgres_server):
-    assert postgres_server.url.startswith("postgresql+psycopg://")
-    if postgres_server.kind == "embedded":
-        # Importing these takes as long as starting an embedded server.
-        assert not {"docker", "testcontainers"} & set(sys.modules)
-        print("DATA", one(postgres_server.url, "show data_directory"))
-"""
-
-DATABASES = "select datname from pg_database order by 1"
-
-Project = Callable[..., Path]
+Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    def make(suite: str = SUITE) -> Path:
-        (tmp_path / "pytest.ini").write_text(
-            "[pytest]\naddopts = -p freshpg.plugin -p no:cacheprovider\nfilterwarnings = error\n",
-            encoding="utf-8",
+def run(pytester: pytest.Pytester, embedded: Server, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs pytest on a test module, on a server that is given."""
+    for name in ("TEST_DATABASE_URL", "CI", "FORCE_COLOR", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    monkeypatch.setenv("COLUMNS", "200")
+    pytester.makeconftest(CONFTEST)
+
+    def run(
+        module: str, *arguments: str, ini: str = "", postgres: str = "", apart: bool = False
+    ) -> pytest.RunResult:
+        pytester.makeini(f"[pytest]\nfilterwarnings = error\n{ini}")
+        pytester.makepyfile(
+            "import os, pathlib, psycopg, pytest\nfrom conftest import run\n" + textwrap.dedent(module)
         )
-        (tmp_path / "conftest.py").write_text(CONFTEST, encoding="utf-8")
-        (tmp_path / "test_suite.py").write_text(suite, encoding="utf-8")
-        return tmp_path
+        options = ["-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
+        if postgres != "unset":
+            options += ["--postgres", postgres or embedded.url]
+        if apart:
+            return pytester.runpytest_subprocess(*options, timeout=120)
+        return pytester.runpytest_inprocess(*options)
 
-    return make
-
-
-# Other plugins double the time that an inner run takes.
-BARE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-WORKERS = ("-p", "xdist", "-n", "2")
+    return run
 
 
-def pytest_in(place: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return finished(python("-m", "pytest", *arguments), cwd=place, **BARE, **variables)
+@pytest.fixture
+def databases(embedded: Server) -> Iterator[list[object]]:
+    """Check that the server has the same databases afterwards."""
+    statement = "select datname from pg_database order by 1"
+    before = query(embedded.url, statement)
+    yield [name for (name,) in before]
+    assert query(embedded.url, statement) == before
 
 
-@contextmanager
-def pytest_started(place: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = python("-m", "pytest", *arguments)
-    with subprocess.Popen(command, cwd=place, env=environment(**BARE), stdout=subprocess.DEVNULL) as run:
-        try:
-            yield run
-        finally:
-            run.kill()
+COMMITTING = """
+@pytest.mark.parametrize("number", range(4))
+def test_rows(postgres_url, number):
+    assert run(postgres_url, "insert into things (name) values ('a') returning id") == [(1,)]
+    assert run(postgres_url, "table revision") == [("head",)]
+
+@pytest.mark.parametrize("number", range(2))
+def test_schema(postgres_url, number):
+    run(postgres_url, "drop table things")
+"""
 
 
-def test_the_suite_passes_on_a_server_of_its_own_that_is_announced_and_gone_afterwards(
-    project: Project,
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_every_test_finds_the_database_as_migrated_once(
+    run: Run, pytester: pytest.Pytester, databases: list[object], workers: tuple[str, ...]
 ) -> None:
-    place = project()
+    result = run(COMMITTING, *workers, apart=bool(workers))
 
-    result = pytest_in(place, "-rP")
-
-    assert result.returncode == 0, result.stdout
-    assert "10 passed" in result.stdout
-    header = [line for line in result.stdout.splitlines() if re.match(r"PostgreSQL \S+, ", line)]
-    assert len(header) == 1
-    assert header[0].endswith("because Docker does not answer at unix:///nonexistent")
-    told = re.search(r"^DATA (\S+)$", result.stdout, re.MULTILINE)
-    assert told is not None
-    assert not Path(told.group(1)).exists()
-    assert len((place / "prepared").read_text(encoding="utf-8").splitlines()) == 1
+    result.assert_outcomes(passed=6)
+    assert len((pytester.path / "migrated").read_text(encoding="utf-8").splitlines()) == 1
+    result.stdout.fnmatch_lines(["PostgreSQL *, given (127.0.0.1:*/postgres), as --postgres *"])
+    assert re.search(r"^PostgreSQL [\d.]+, given$", result.stdout.str(), re.MULTILINE)
 
 
-def test_workers_share_the_one_server_that_the_controller_started(project: Project) -> None:
-    place = project(
-        "import pathlib, pytest\n"
-        "@pytest.mark.parametrize('number', range(4))\n"
-        "def test_note(postgres_server, worker_id, number):\n"
-        "    pathlib.Path(f'{worker_id}.{number}').write_text(postgres_server.url)\n"
+def test_url_is_the_same_for_the_whole_of_a_worker_and_writes_of_fixtures_are_reset(run: Run) -> None:
+    result = run(
+        """
+        @pytest.fixture(scope="session")
+        def app(postgres_url):
+            return postgres_url
+
+        @pytest.fixture
+        def leaving(app):
+            yield
+            run(app, "insert into things (name) values ('torn down')")
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(app, leaving, postgres_url, number):
+            assert postgres_url == app
+            assert run(app, "select count(*) from things") == [(0,)]
+
+        def test_dynamic(request):
+            run(request.getfixturevalue("app"), "insert into things (name) values ('x')")
+
+        def test_last(app):
+            assert run(app, "insert into things (name) values ('x') returning id") == [(1,)]
+        """
+    )
+    result.assert_outcomes(passed=5)
+
+
+def test_engine_is_one_and_recovers_when_the_database_was_replaced(run: Run) -> None:
+    result = run(
+        """
+        from sqlalchemy import text
+        engines = set()
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(postgres_engine, number):
+            engines.add(id(postgres_engine))
+            assert len(engines) == 1 and postgres_engine.driver == "psycopg"
+            with postgres_engine.begin() as connection:
+                connection.execute(text("alter table things add column number int"))
+        """
+    )
+    result.assert_outcomes(passed=3)
+
+
+def test_asynchronous_engine_is_refused_in_a_sentence(run: Run) -> None:
+    result = run(
+        """
+        class AsyncEngine:
+            def __init__(self, url): pass
+
+        @pytest.fixture(scope="session")
+        def postgres_create_engine():
+            return AsyncEngine
+
+        def test_it(postgres_engine): pass
+        """
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*postgres_create_engine returned AsyncEngine, *of postgres_url."])
+
+
+def test_further_databases_are_dropped_after_the_test(run: Run, databases: list[object]) -> None:
+    result = run(
+        """
+        def test_it(postgres_new_database, postgres_server):
+            copy, empty = postgres_new_database(), postgres_new_database(empty=True)
+            assert run(copy, "table revision") == [("head",)]
+            assert run(empty, "select count(*) from pg_class where relname = 'things'") == [(0,)]
+            count = "select count(*) from pg_database where datname like '%_new_'"
+            assert run(postgres_server.url, count) == [(2,)]
+
+        def test_after(postgres_server):
+            count = "select count(*) from pg_database where datname like '%_new_'"
+            assert run(postgres_server.url, count) == [(0,)]
+        """
+    )
+    result.assert_outcomes(passed=2)
+
+
+FORGETS = """
+held = []
+
+def test_forgets(postgres_url):
+    held.append(psycopg.connect(postgres_url))
+    held[0].execute("insert into things (name) values ('a')")
+
+def test_after(postgres_url):
+    held[0].close()
+    assert run(postgres_url, "table things") == []
+"""
+
+
+def test_open_transaction_fails_its_own_test_by_name(run: Run) -> None:
+    result = run(FORGETS)
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_forgets*", "The test left a transaction open*insert into things*"]
     )
 
-    result = pytest_in(place, *WORKERS, "--postgres", "embedded")
 
-    assert result.returncode == 0, result.stdout
-    notes = list(place.glob("gw*"))
-    assert {note.stem for note in notes} == {"gw0", "gw1"}
-    assert len({note.read_text(encoding="utf-8") for note in notes}) == 1
+def test_open_transaction_can_be_a_warning(run: Run) -> None:
+    result = run(FORGETS, "-W", "default", ini="postgres_leftovers = warn")
+
+    result.assert_outcomes(passed=2, warnings=1)
 
 
-@pytest.fixture
-def guest(embedded: Server) -> Iterator[str]:
-    """Return the administrative URL of an ordinary role that may create databases."""
-    query(embedded.url, "create role guest login createdb password 'guest'")
-    yield embedded.url.replace(embedded.url.split("//")[1].split("@")[0], "guest:guest")
+def test_server_of_ours_has_the_settings_loses_databases_and_is_gone_afterwards(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    result = run(
+        """
+        @pytest.fixture(scope="module")
+        def wide(postgres_server):
+            run(postgres_server.url, "create database wide")
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(postgres_url, wide, number):
+            run(postgres_url, "create database made")
+            assert run(postgres_url, "show work_mem") == [("7MB",)]
+            assert run(postgres_url, "select count(*) from pg_database where datname = 'wide'") == [(1,)]
+            pathlib.Path("data").write_text(run(postgres_url, "show data_directory")[0][0])
+
+        def test_extension(postgres_url):
+            run(postgres_url, 'create extension "uuid-ossp"')
+        """,
+        postgres="embedded",
+        ini="postgres_settings = work_mem=7MB",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    assert not Path((pytester.path / "data").read_text(encoding="utf-8")).exists()
+    result.stdout.fnmatch_lines(["If a CREATE EXTENSION failed: *--postgres docker has them."])
+    assert re.search(
+        r"^PostgreSQL [\d.]+, embedded, started in \d\.\d\d s$", result.stdout.str(), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "workers"])
+def test_code_that_connects_as_it_is_imported_finds_its_variables(
+    run: Run, pytester: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    pytester.makeconftest("import os\nIMPORTED = os.environ['DATABASE_URL']\n" + CONFTEST)
+    module = """
+        from conftest import IMPORTED
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(number):
+            assert run(IMPORTED, "insert into things (name) values ('a') returning id") == [(1,)]
+            with psycopg.connect("") as connection:
+                assert connection.info.dbname in IMPORTED
+        """
+    ini = "postgres_environment = DATABASE_URL PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE"
+    run(module, *workers, ini=ini, apart=True).assert_outcomes(passed=4)
+    assert run(module, "--collect-only", ini=ini, postgres="embedded", apart=True).ret == 0
+
+
+def test_failed_test_shows_how_to_open_its_database_without_a_password(run: Run, embedded: Server) -> None:
+    result = run("def test_it(postgres_url):\n    assert 0\n", "--showlocals")
+
+    result.stdout.fnmatch_lines(["psql 'user=postgres dbname=test_*_main host=127.0.0.1 port=*'"])
+    password = str(psycopg.conninfo.conninfo_to_dict(embedded.url)["password"])
+    assert password not in result.stdout.str()
+
+
+def test_kept_databases_are_as_the_tests_left_them(run: Run, embedded: Server) -> None:
+    result = run(
+        """
+        def test_fails(postgres_url, postgres_new_database):
+            run(postgres_url, "insert into things (name) values ('kept')")
+            run(postgres_new_database(), "insert into things (name) values ('further')")
+            assert 0
+
+        def test_after(postgres_url):
+            assert run(postgres_url, "table things") == []
+        """,
+        "--keep-database",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    names = re.findall(r"^psql .*dbname=(\S+) .*  # \S+::test_fails$", result.stdout.str(), re.MULTILINE)
+    rows = [query(database_url(embedded.url, name), "select name from things") for name in names]
+    # A later run takes them for nobody's orphans.
+    run("def test_it(postgres_url): pass\n").assert_outcomes(passed=1)
+    for name in names:
+        query(embedded.url, f"drop database {name}")
+    assert sorted(rows) == [[("further",)], [("kept",)]]
+    result.stdout.fnmatch_lines(["They stay until you drop them."])
+
+
+def test_server_with_a_kept_database_runs_until_it_is_ended(run: Run) -> None:
+    result = run("def test_it(postgres_url): assert 0\n", "--keep-database", postgres="embedded", apart=True)
+
+    found = re.search(r"^The server keeps running; kill (\d+) ends it\.$", result.stdout.str(), re.MULTILINE)
+    url = re.search(r"^psql (\S+)  # ", result.stdout.str(), re.MULTILINE)
+    assert found is not None, result.stdout.str()
+    assert url is not None
+    try:
+        assert query(url[1], "select name from revision") == [("head",)]
+    finally:
+        os.kill(int(found[1]), signal.SIGTERM)
+    wait_until(lambda: not is_alive(int(found[1])), "the supervisor has ended")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "workers"])
+def test_death_of_the_server_ends_the_run_with_one_line(run: Run, workers: tuple[str, ...]) -> None:
+    result = run(
+        """
+        import signal, time
+
+        def test_kills(postgres_url):
+            data = pathlib.Path(run(postgres_url, "show data_directory")[0][0])
+            os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+            time.sleep(0.5)
+            run(postgres_url, "select 1")
+
+        @pytest.mark.parametrize("number", range(20))
+        def test_more(postgres_url, number):
+            run(postgres_url, "select 1")
+        """,
+        *workers,
+        postgres="embedded",
+        apart=True,
+    )
+    assert result.parseoutcomes().get("failed", 0) + result.parseoutcomes().get("errors", 0) <= 2
+    assert re.search(r"PostgreSQL [\d.]+, embedded, died during the run: ", result.stdout.str())
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
+    run: Run, pytester: pytest.Pytester, embedded: Server
+) -> None:
+    foreign = ensure_database(embedded.url, "test_0123456789_main")
+    pytester.makepyfile(
+        test_wait="""
+        import pathlib, time
+        def test_wait(postgres_url):
+            pathlib.Path("waits").touch()
+            time.sleep(60)
+    """
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "test_wait.py",
+        "--postgres",
+        embedded.url,
+        "-p",
+        "no:cacheprovider",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        wait_until((pytester.path / "waits").exists, "the test waits", 60)
+        process.kill()
+    (pytester.path / "test_wait.py").unlink()
+    result = run("def test_it(postgres_url): pass\n")
+
+    found = query(embedded.url, r"select datname from pg_database where datname like 'test\_%'")
+    query(foreign, "select 1")
+    query(embedded.url, "drop database test_0123456789_main")
+    assert found == [("test_0123456789_main",)]
+    result.stdout.fnmatch_lines(["Dropped databases of a killed run: test_*_main, test_*_template"])
+
+
+def test_role_that_may_not_create_databases_is_refused(run: Run, embedded: Server) -> None:
+    query(embedded.url, "create role guest login password 'hunter2'")
+    where = embedded.url.partition("@")[2]
+    result = run(
+        "def test_it(postgres_url): pass\n", postgres=f"postgresql://guest:hunter2@{where}", apart=True
+    )
     query(embedded.url, "drop role guest")
 
-
-@pytest.fixture
-def foreign(embedded: Server) -> Iterator[str]:
-    """Return the URL of a database that a run did not make, though its name looks so."""
-    url = ensure_database(embedded.url, "test_foreign")
-    query(url, "create table kept as select 42 as answer")
-    yield url
-    query(embedded.url, "drop database test_foreign with (force)")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *CREATEDB*"])
+    assert "hunter2" not in result.stdout.str() + result.stderr.str()
 
 
-def test_on_a_given_server_an_ordinary_role_leaves_nothing_and_touches_nothing(
-    project: Project, guest: str, foreign: str
+def test_variable_names_the_server_and_the_option_wins(
+    run: Run, embedded: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = query(guest, DATABASES)
-    place = project()
-
-    result = pytest_in(place, *WORKERS, TEST_DATABASE_URL=guest)
-
-    assert result.returncode == 0, result.stdout
-    assert "10 passed" in result.stdout
-    assert re.search(
-        r"^PostgreSQL \S+, given \(127.0.0.1:\d+/postgres\), as TEST_DATABASE_URL",
-        result.stdout,
-        re.MULTILINE,
-    )
-    assert len((place / "prepared").read_text(encoding="utf-8").splitlines()) == 1
-    assert query(guest, DATABASES) == before
-    assert query(foreign, "table kept") == [(42,)]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_drops_its_databases(
-    project: Project, guest: str, foreign: str, number: signal.Signals
-) -> None:
-    before = query(guest, DATABASES)
-    place = project(
-        "import pathlib, time\n"
-        "def test_wait(postgres_committing, postgres_clone):\n"
-        "    pathlib.Path('waiting').touch()\n"
-        "    time.sleep(60)\n"
-    )
-    with pytest_started(place, "--postgres", guest) as run:
-        wait_until((place / "waiting").exists, "the test waits")
-        assert len(query(guest, DATABASES)) == len(before) + 3
-        run.send_signal(number)
-        run.wait(20)
-
-    assert run.returncode == pytest.ExitCode.INTERRUPTED
-    assert query(guest, DATABASES) == before
-
-
-@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])
-@pytest.mark.parametrize(
-    ("request_", "line"),
-    [
-        ("docker", "--postgres docker was asked for and cannot be had: Docker does not answer at"),
-        (
-            "postgresql://u:hunter2@127.0.0.1:1/d",
-            "The PostgreSQL server given, at 127.0.0.1:1/d, cannot be used",
-        ),
-    ],
-    ids=["docker", "given"],
-)
-def test_a_server_that_cannot_be_had_is_one_plain_error(
-    project: Project, request_: str, line: str, workers: tuple[str, ...]
-) -> None:
-    result = pytest_in(project(), "--postgres", request_, *workers)
-
-    assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert result.stderr.startswith(f"ERROR: {line}")
-    assert "Traceback" not in result.stdout + result.stderr
-    assert "hunter2" not in result.stdout + result.stderr
-    assert "failed" not in result.stdout
-
-
-def test_a_mistake_in_the_variable_that_names_the_server_is_said_to_be_there(project: Project) -> None:
-    result = pytest_in(project(), TEST_DATABASE_URL="mysql://u:hunter2@h/d")
-
-    assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert result.stderr.startswith("ERROR: TEST_DATABASE_URL: The URL given")
-    assert "hunter2" not in result.stdout + result.stderr
-
-
-@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])
-def test_a_users_settings_for_libpq_reach_no_server_of_ours(
-    project: Project, workers: tuple[str, ...]
-) -> None:
-    theirs = {"PGSSLMODE": "require", "PGHOSTADDR": "127.0.0.2", "PGOPTIONS": "-c no_such_setting=1"}
-    result = pytest_in(project(), "--postgres", "embedded", *workers, **theirs)
-
-    assert result.returncode == 0, result.stdout
-
-
-def test_a_failing_tests_report_shows_no_password(project: Project) -> None:
-    place = project(
-        "import re\n"
-        "def test_it(postgres_committing, postgres_clone, postgres_empty, postgres_server):\n"
-        "    password = re.search(':([^:@]*)@', postgres_server.url)[1]\n"
-        "    open('password', 'w').write(password)\n"
-        "    del password\n"
-        "    assert postgres_server is None\n"
-        "    assert postgres_committing is None\n"
-    )
-
-    result = pytest_in(place, "--showlocals", "--postgres", "embedded")
-
-    assert "1 failed" in result.stdout
-    assert ":***@127.0.0.1" in result.stdout
-    password = (place / "password").read_text(encoding="utf-8")
-    shown = [line for line in result.stdout.splitlines() if password in line]
-    # The commands that open its databases, on a server that lives no longer than the run, have to have it.
-    assert all(line.startswith("psql postgresql://") for line in shown)
-    assert len(shown) == 3
-
-
-@pytest.mark.parametrize("workers", [(), WORKERS], ids=["alone", "workers"])
-def test_a_server_that_does_not_start_is_one_plain_error(
-    project: Project, reachable: Path, workers: tuple[str, ...]
-) -> None:
-    """The binaries look whole when they are chosen, and initdb then fails, as on a full disk."""
-    place = project()
-    programs = reachable / "programs"
-    programs.mkdir()
-    for name, script in (("postgres", "echo postgres 18.0"), ("initdb", "echo no room; exit 1")):
-        (programs / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        (programs / name).chmod(0o755)
-    (place / "conftest.py").write_text(
-        CONFTEST + "\nfrom freshpg import binaries\n"
-        f"found = binaries.Binaries(binaries.Path({str(programs)!r}), '18.0', 'broken')\n"
-        "binaries._from_wheel = lambda: found\n",
-        encoding="utf-8",
-    )
-
-    result = pytest_in(place, "--postgres", "embedded", *workers)
-
-    assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    told = result.stdout + result.stderr
-    assert "The embedded PostgreSQL did not start: initdb failed with status 1." in told
-    assert "no room" in told
-    assert "Traceback" not in told
-    assert " failed" not in told.replace("initdb failed", "")
+    monkeypatch.setenv("TEST_DATABASE_URL", embedded.url)
+    result = run("def test_it(postgres_url): pass\n", postgres="unset")
+    result.stdout.fnmatch_lines(["PostgreSQL *, given *, as TEST_DATABASE_URL *"])
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    run("def test_it(postgres_url): pass\n").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--help"])
-def test_where_no_test_runs_nothing_is_looked_for(project: Project, option: str) -> None:
-    """The server given would take the connection and never answer, and so any attempt would show."""
+def test_nothing_is_looked_for_if_no_test_runs(run: Run, option: str) -> None:
+    """The server would accept the connection and never answer, so that any attempt shows."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
-        port = listener.getsockname()[1]
-        result = pytest_in(project(), option, TEST_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/d")
+        url = f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/d"
+        result = run("def test_it(postgres_url): pass\n", option, postgres=url)
 
-        assert result.returncode == 0, result.stdout + result.stderr
+        assert result.ret == 0
         with pytest.raises(BlockingIOError):
             listener.accept()
 
 
-def test_a_forgotten_transaction_fails_its_own_test_alone(project: Project, embedded: Server) -> None:
-    place = project(
-        "import pytest\n"
-        "from conftest import connect\n"
-        "held = []\n"
-        "@pytest.fixture(scope='session')\n"
-        "def postgres_lock_seconds(): return 0.2\n"
-        "def test_first(postgres_committing):\n"
-        "    held.append(connect(postgres_committing))\n"
-        "    held[0].autocommit = False\n"
-        "    held[0].execute('insert into things default values')\n"
-        "def test_second(postgres_committing):\n"
-        "    assert connect(postgres_committing).execute('table things').fetchall() == []\n"
-    )
+def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
+    result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
 
-    result = pytest_in(place, "-W", "ignore", "--postgres", embedded.url)
-
-    assert "2 passed, 1 error" in result.stdout
-    assert re.search(
-        r"pid \d+ \(idle in transaction\), last statement: insert into things default values", result.stdout
-    )
-
-
-def test_a_killed_run_leaves_no_server(project: Project) -> None:
-    place = project(
-        "import pathlib, time\n"
-        "from test_helpers import one\n"
-        "def test_wait(postgres_server):\n"
-        "    data = one(postgres_server.url, 'show data_directory')\n"
-        "    pathlib.Path('making').write_text(data)\n"
-        "    pathlib.Path('making').rename('data')\n"
-        "    time.sleep(60)\n"
-    )
-    (place / "test_helpers.py").write_text(SUITE.split("@pytest", maxsplit=1)[0], encoding="utf-8")
-    with pytest_started(place, "--postgres", "embedded") as run:
-        wait_until((place / "data").exists, "the server runs")
-        data = Path((place / "data").read_text(encoding="utf-8"))
-        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-        run.kill()
-        run.wait(10)
-
-    wait_until(lambda: not is_alive(pid), "the server is gone")
-    wait_until(lambda: not data.parent.exists(), "the directory is gone")
+    result.stderr.fnmatch_lines(["ERROR: postgres_leftovers has to be error or warn, not 'ignore'."])

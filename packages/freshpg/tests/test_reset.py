@@ -1,273 +1,248 @@
-"""The end of a test with real commits: what it wrote is gone, what was there is back, what else changed is named."""
+"""The reset on its own: a database like the template, something that a test does, and the database afterwards."""
 
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from freshpg import Server
-from freshpg.databases import Databases, new_run_id
-from freshpg.reset import Found, Reset
+from freshpg import Server, database_url, ensure_database
+from freshpg.reset import GRACE_SECONDS, LOCK_SECONDS, Reset
 
-from .support import query
+from .processes import query
 
 SCHEMA = """
-    create table parents (id bigint generated always as identity primary key, name text,
-                          shouted text generated always as (upper(name)) stored);
-    create table children (id serial primary key, parent bigint not null references parents on delete restrict);
-    create table loops (id int primary key, other int references loops on delete restrict);
-    create table lefts (id int primary key);
-    create table rights (id int primary key references lefts);
-    alter table lefts add foreign key (id) references rights deferrable initially deferred;
-    create table parts (id int) partition by range (id);
-    create table part_one partition of parts for values from (0) to (10);
-    create unlogged table notes (body text);
-    create schema "Odd ""one";
-    create table "Odd ""one"."a.b; drop" (x int);
-    create table kept (id int primary key, refused text);
-    create function refuse() returns trigger language plpgsql as
-        $$ begin raise exception 'no row of this table may go'; end $$;
-    create trigger refuse before delete on kept for each row execute function refuse();
-    create sequence counter start 7;
-    create type mood as enum ('good');
-    create view seen as select * from parents;
-    create table alembic_version (version_num text);
-    insert into alembic_version values ('head');
-    insert into parents (name) values ('first'), ('second');
-    insert into children (parent) values (1);
-"""
-
-DATA = """
-    insert into parents (name) values ('third');
-    insert into children (parent) select id from parents;
-    insert into loops values (1, 1), (2, 1);
-    insert into lefts values (1);
-    insert into rights values (1);
-    insert into parts values (1);
-    insert into notes values ('x');
-    insert into "Odd ""one"."a.b; drop" values (1);
-    insert into kept values (1, 'x');
-    select nextval('counter'), nextval('counter');
-"""
-
-CONTENT = """
-    select (select array_agg(p::text order by id) from parents p),
-           (select array_agg(c::text order by id) from children c),
-           (select count(*) from loops) + (select count(*) from lefts) + (select count(*) from parts)
-           + (select count(*) from notes)
-           + (select count(*) from "Odd ""one"."a.b; drop") + (select count(*) from kept),
-           (select (last_value, is_called)::text from counter), (select last_value from parents_id_seq),
-           (select last_value from children_id_seq), (select version_num from alembic_version)
+    create table parent (id int generated always as identity primary key, name text not null);
+    create table child (id serial primary key, parent int not null references parent deferrable);
+    create table seeded (id int generated always as identity primary key, word text);
+    insert into seeded (word) values ('one'), ('two');
+    create table parted (id int, at date) partition by range (at);
+    create table parted_2026 partition of parted for values from ('2026-01-01') to ('2027-01-01');
+    create schema other; create unlogged table other."Odd name" (id int);
+    create sequence loose start 100;
+    create materialized view counted as select count(*) from parent;
+    create type mood as enum ('fine');
+    create function one() returns int language sql return 1;
+    create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+    create trigger keep before delete on child for each row execute function refuse();
+    create index on parent (name);
 """
 
 
-@pytest.fixture(params=["superuser", "ordinary role"])
-def url(request: pytest.FixtureRequest, embedded: Server) -> Iterator[str]:
-    """Give the URL of a database with that schema, for a superuser and for a role that owns it and no more."""
-    administrative = embedded.url
-    if request.param != "superuser":
-        query(embedded.url, "create role tester login createdb password 'tester'")
-        administrative = embedded.url.replace(embedded.url.split("//")[1].split("@")[0], "tester:tester")
-    databases = Databases(administrative, new_run_id())
-    url = databases.create(f"{databases.prefix}reset")
+@pytest.fixture(scope="module", params=["superuser", "ordinary role"])
+def role_url(request: pytest.FixtureRequest, embedded: Server) -> Iterator[str]:
+    if request.param == "superuser":
+        yield embedded.url
+        return
+    query(embedded.url, "create role ordinary login createdb password 'ordinary'")
+    yield f"postgresql://ordinary:ordinary@{embedded.url.partition('@')[2]}"
+    query(embedded.url, "drop role ordinary")
+
+
+@pytest.fixture
+def url(role_url: str) -> Iterator[str]:
+    name = f"reset_{time.monotonic_ns()}"
+    url = ensure_database(role_url, name)
     query(url, SCHEMA)
     yield url
-    assert databases.drop_all() == []
-    databases.close()
-    if request.param != "superuser":
-        query(embedded.url, "drop role tester")
+    query(role_url, f"drop database {name} with (force)")
 
 
 @pytest.fixture
 def reset(url: str) -> Iterator[Reset]:
-    made = Reset(url, lock_seconds=10)
-    yield made
-    made.close()
+    reset = Reset(url)
+    yield reset
+    reset.close()
 
 
-@pytest.fixture
-def hasty_reset(url: str) -> Iterator[Reset]:
-    made = Reset(url, lock_seconds=0.2)
-    yield made
-    made.close()
+CONTENTS = """
+    select (select count(*) from parent), (select count(*) from child), (select count(*) from parted),
+           (select count(*) from other."Odd name"), (select string_agg(word, ' ') from seeded),
+           nextval('parent_id_seq'), nextval('child_id_seq'), nextval('seeded_id_seq'), nextval('loose')
+"""
+UNTOUCHED = [(0, 0, 0, 0, "one two", 1, 1, 3, 100)]
+
+ROWS = [
+    "insert into parent (name) values ('a'); insert into child (parent) values (1)",
+    "insert into parted values (1, '2026-05-05'); insert into other.\"Odd name\" values (1)",
+    "insert into parent (name) select 'long' from generate_series(1, 20000)",
+    "select nextval('seeded_id_seq'), nextval('loose')",
+    "select setval('parent_id_seq', 1000)",
+    "begin; insert into parent (name) values ('rolled back'); rollback",
+    "vacuum; analyze",
+]
 
 
-def test_rows_seeds_and_sequences_are_as_before_however_often(url: str, reset: Reset) -> None:
-    before = query(url, CONTENT)
-    for _ in range(3):
-        query(url, DATA)
-        assert query(url, CONTENT) != before
+def test_rows_and_sequences_are_as_before(url: str, reset: Reset) -> None:
+    for statement in ROWS:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for part in statement.split("; "):
+                connection.execute(part.encode())
+        outcome = reset()
 
-        assert reset() == Found()
-
-        assert query(url, CONTENT) == before
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "update parents set name = 'other' where id = 1",
-        "delete from children",
-        "truncate parents cascade",
-        "update alembic_version set version_num = 'elsewhere'",
-        "insert into alembic_version values ('second')",
-        "select setval('counter', 50, false)",
-        "alter sequence counter restart",
-    ],
-)
-def test_what_the_template_had_is_restored(url: str, reset: Reset, change: str) -> None:
-    before = query(url, CONTENT)
-    query(url, change)
-
-    assert reset().faults == []
-
-    assert query(url, CONTENT) == before
+        assert (outcome.is_spoilt, outcome.left_open) == (False, []), statement
+        assert query(url, CONTENTS) == UNTOUCHED, statement
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("create table more ()", "table more was created"),
-        ("drop table notes", "table notes was dropped"),
-        ("drop table parts", "table parts was dropped"),
-        ("alter table notes add column more text", "column more of table notes was created"),
-        ("alter table notes alter column body set default 'x'", "default value for column body of table notes"),
-        ("create index more on notes (body)", "index more was created"),
-        ("alter table notes add constraint more check (body <> '')", "constraint more on table notes was created"),
-        ("alter table kept disable trigger refuse", "trigger refuse on table kept was changed"),
-        ("create or replace function refuse() returns trigger language plpgsql as $$ begin return old; end $$",
-         "function refuse() was changed"),
-        ("alter type mood add value 'bad'", "the values of type mood was"),
-        ("create schema more", "schema more was created"),
-        ("create or replace view seen as select *, 1 as one from parents", "column one of view seen was created"),
-        ("alter table notes enable row level security", "table notes was changed"),
-        ("create policy more on notes", "policy more on table notes was created"),
-        ("grant select on notes to public", "table notes was changed"),
-        ("comment on table notes is 'x'", "the comment on table notes was created"),
-        ("alter sequence counter increment 2", "the parameters of sequence counter was changed"),
-    ],
-)  # fmt: skip
-def test_what_changed_beside_rows_is_named(url: str, reset: Reset, change: str, told: str) -> None:
-    query(url, change)
+def test_value_that_a_refused_row_took_from_a_sequence_is_given_back(url: str, reset: Reset) -> None:
+    with pytest.raises(psycopg.errors.NotNullViolation):
+        query(url, "insert into parent (name) values (null)")
+    reset()
 
-    found = reset()
-
-    assert found.spoilt
-    assert len(found.faults) == 1
-    assert told in found.faults[0]
-    assert found.faults[0].endswith('@pytest.mark.postgres("clone").')
+    assert query(url, CONTENTS) == UNTOUCHED
 
 
-@pytest.mark.parametrize("whose", ["database {name}", "role current_user in database {name}"])
-def test_settings_of_the_database_and_of_roles_in_it_are_named(url: str, reset: Reset, whose: str) -> None:
-    name = url.rpartition("/")[2]
-    query(url, f"alter {whose.format(name=name)} set work_mem = '5MB'")
-
-    found = reset()
-
-    assert found.spoilt
-    assert "the setting work_mem" in found.faults[0]
-
-
-@pytest.mark.parametrize(
-    "harmless",
-    [
-        "truncate notes",
-        "vacuum full notes",
-        "analyze",
-        "create temp table t (id serial primary key)",
-        "reindex table notes",
-        "create table t (); drop table t",
-    ],
-)
-def test_what_leaves_the_schema_as_it_was_is_no_fault(url: str, reset: Reset, harmless: str) -> None:
-    query(url, harmless)
-
-    assert reset() == Found()
-
-
-def test_large_objects_are_gone(url: str, reset: Reset) -> None:
-    query(url, "select lo_from_bytea(0, 'x')")
-
-    assert reset() == Found()
-
-    assert query(url, "select count(*) from pg_largeobject_metadata") == [(0,)]
+SCHEMA_CHANGES = [
+    "create table more (id int)",
+    "alter table parent add column extra int",
+    "alter table parent rename column extra to further",
+    "alter table parent alter column name type varchar",
+    "alter table parent alter column name set default 'x'",
+    "alter table parent alter column name drop not null",
+    "alter table child drop constraint child_parent_fkey",
+    "alter table child disable trigger keep",
+    "drop trigger keep on child",
+    "drop index parent_name_idx",
+    "create view seen as select 1",
+    "alter type mood add value 'tired'",
+    "create domain positive as int check (value > 0)",
+    "create or replace function one() returns int language sql return 2",
+    "drop function one",
+    "create schema more",
+    "alter sequence loose increment 5",
+    "create policy all_rows on parent",
+    "alter default privileges grant select on tables to public",
+    "comment on table parent is 'x'",
+    "refresh materialized view counted",
+    "create statistics pair on id, name from parent",
+    "select lo_create(0)",
+    "update seeded set word = 'changed' where id = 1",
+    "insert into seeded (word) values ('three')",
+    "delete from seeded where id = 1",
+    "drop table child",
+]
 
 
-def open_transaction(url: str) -> psycopg.Connection:
+def test_change_of_the_schema_or_of_the_templates_rows_is_seen(url: str) -> None:
+    unseen = []
+    for statement in SCHEMA_CHANGES:
+        reset = Reset(url)
+        assert not reset().is_spoilt
+        query(url, statement)
+        if not reset().is_spoilt:
+            unseen.append(statement)
+        reset.close()
+
+    assert unseen == []
+
+
+def test_setting_of_the_database_is_seen(url: str, reset: Reset) -> None:
+    query(url, f"alter database {psycopg.conninfo.conninfo_to_dict(url)['dbname']} set work_mem to '5MB'")
+
+    assert reset().is_spoilt
+
+
+def test_change_that_was_rolled_back_is_none(url: str, reset: Reset) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("drop table child; create table more (id int)")
+        connection.rollback()
+
+    assert not reset().is_spoilt
+
+
+def test_open_transaction_is_named_and_ended_at_once(url: str, reset: Reset) -> None:
     connection = psycopg.connect(url)
-    connection.execute("insert into parents (name) values ('forgotten')")
-    return connection
+    connection.execute("insert into parent (name) values ('a')")
+    started = time.monotonic()
+    outcome = reset()
 
-
-def reading_transaction(url: str) -> psycopg.Connection:
-    connection = psycopg.connect(url)
-    connection.execute("select from parents")
-    return connection
-
-
-def session_lock(url: str) -> psycopg.Connection:
-    connection = psycopg.connect(url, autocommit=True)
-    connection.execute("select pg_advisory_lock(1)")
-    return connection
-
-
-def table_lock(url: str) -> psycopg.Connection:
-    connection = psycopg.connect(url)
-    connection.execute("lock table parents, notes")
-    return connection
-
-
-@pytest.mark.parametrize("forget", [open_transaction, reading_transaction, session_lock, table_lock])
-def test_what_a_connection_still_holds_is_named_and_ended(
-    url: str, hasty_reset: Reset, forget: Callable[[str], psycopg.Connection]
-) -> None:
-    before = query(url, CONTENT)
-    forgotten = forget(url)
-    pid = forgotten.info.backend_pid
-
-    found = hasty_reset()
-
-    assert not found.spoilt
-    assert f"pid {pid} (" in found.faults[0]
-    assert "These connections were ended." in found.faults[0]
+    pid = connection.info.backend_pid
+    statement = "insert into parent (name) values ('a')"
+    assert outcome.left_open == [f"pid {pid} (idle in transaction), last statement: {statement}"]
+    assert time.monotonic() - started < GRACE_SECONDS + 0.75
+    assert query(url, CONTENTS) == UNTOUCHED
     with pytest.raises(psycopg.OperationalError):
-        forgotten.execute("select 1")
-    forgotten.close()
-    assert query(url, CONTENT) == before
-    assert hasty_reset() == Found()
+        connection.execute("select 1")
+    connection.close()
 
 
-def test_transaction_that_ends_by_itself_in_time_is_no_fault_and_its_rows_go(url: str, reset: Reset) -> None:
-    before = query(url, CONTENT)
-    with open_transaction(url) as connection:
-        late = threading.Timer(0.05, connection.commit)
-        late.start()
+def test_statement_that_still_runs_costs_a_second(url: str, reset: Reset) -> None:
+    """It has no transaction number of its own, and holds a lock that the reset needs."""
+    query(url, "insert into parent (name) values ('a')")
+    connection = psycopg.connect(url)
+    connection.execute("lock table parent in share mode")
+    connection.pgconn.send_query(b"select pg_sleep(30)")
+    pid = connection.info.backend_pid
+    started = time.monotonic()
+    outcome = reset()
+    connection.close()
 
-        assert reset() == Found()
-        late.join()
+    assert outcome.left_open == [f"pid {pid} (active), last statement: select pg_sleep(30)"]
+    assert time.monotonic() - started < LOCK_SECONDS + 2
+    assert query(url, CONTENTS) == UNTOUCHED
 
-    assert query(url, CONTENT) == before
+
+def test_connection_that_ends_its_transaction_in_time_is_no_leftover(url: str, reset: Reset) -> None:
+    connection = psycopg.connect(url)
+    connection.execute("insert into parent (name) values ('a')")
+    connection.pgconn.send_query(b"select pg_sleep(0.1); commit")
+
+    assert reset().left_open == []
+    assert query(url, CONTENTS) == UNTOUCHED
+    connection.close()
 
 
-def test_survives_a_test_that_ends_every_connection(url: str, reset: Reset) -> None:
-    before = query(url, CONTENT)
-    query(url, DATA)
+def test_prepared_transaction_is_named_and_rolled_back(url: str, reset: Reset) -> None:
+    query(url, "begin")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("begin; insert into parent (name) values ('a'); prepare transaction 'half'")
+
+    assert reset().left_open == ["prepared transaction half"]
+    assert query(url, CONTENTS) == UNTOUCHED
+
+
+def test_end_of_the_resets_own_connection_spoils_the_database(url: str, reset: Reset) -> None:
     query(
         url,
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name ~ 'reset between'",
+        "select pg_terminate_backend(pid, 1000) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()",
     )
 
-    assert reset() == Found()
-
-    assert query(url, CONTENT) == before
+    assert reset().is_spoilt
 
 
-def test_dead_rows_do_not_pile_up(url: str, reset: Reset) -> None:
-    """Every scan would pay for them, the reset's own first, and the planner would count their pages."""
-    for _ in range(3):
-        query(url, "insert into notes select repeat('x', 900) from generate_series(1, 400)")
-        assert reset() == Found()
+def test_row_security_hides_no_rows_from_the_reset(role_url: str) -> None:
+    url = ensure_database(role_url, "hidden")
+    query(
+        url,
+        "create table t (id int); alter table t enable row level security; alter table t force row level security",
+    )
+    query(url, "create policy write on t for insert with check (true)")
+    reset = Reset(url)
+    query(url, "insert into t values (1)")
+    reset()
+    reset.close()
 
-        assert query(url, "select pg_relation_size('notes')") == [(0,)]
+    query(url, "alter table t no force row level security")
+    assert query(url, "select count(*) from t") == [(0,)]
+    query(role_url, "drop database hidden with (force)")
+
+
+def test_rows_that_refer_to_the_templates_are_taken_with_care(role_url: str) -> None:
+    """A parent that is empty in the template, referred to by rows of it that refer to nothing yet."""
+    url = ensure_database(role_url, "careful")
+    query(url, "create table p (id int primary key); create table c (id int, p int references p)")
+    query(url, "insert into c values (1, null)")
+    reset = Reset(url)
+    query(url, "insert into p values (1)")
+    outcome = reset()
+    reset.close()
+
+    assert query(url, "select count(*) from c") == [(1,)]
+    assert outcome.is_spoilt or query(url, "select count(*) from p") == [(0,)]
+    query(role_url, "drop database careful with (force)")
+
+
+def test_databases_of_the_server_are_reported(url: str, reset: Reset) -> None:
+    assert psycopg.conninfo.conninfo_to_dict(url)["dbname"] in reset().databases
+    assert database_url(url, "template1") not in reset().databases

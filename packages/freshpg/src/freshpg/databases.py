@@ -1,213 +1,163 @@
-"""Databases that one run makes for itself, on a server that may be somebody else's.
+"""The databases of one run on one server: the template, the copies, and those of single tests.
 
-Every name begins with the run's own random prefix; nothing that does not is ever written to or dropped. All of it is
-within the rights of an ordinary role that may create databases.
+Every name begins with the run's own random prefix, and nothing else is ever written to or dropped, but for databases
+that tests made on a server of ours. An ordinary role that may create databases is enough.
 """
 
 from __future__ import annotations
 
 import secrets
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
-from .marks import drop_abandoned, mark, note_on
-from .seeds import IMAGE_SETTING, INSIDE_SETTING, SEEDED_TEMPLATE, WANTED_SETTING
-from .server import database_url, without_password_of
-from .template_seed import make_template_seed
+from .orphans import comment, drop_orphans, mark
+from .server import CONNECT_SECONDS, SecretURL, database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-CONNECT_SECONDS = 10
-LOCK_SECONDS = 5.0
-
-_EMPTY = "template0"
-
-
-class TemplateUnavailable(Exception):  # noqa: N818 (it says what is so)
-    """What prepares the template left it unusable; no test of this run tries that again."""
+NAME_PREFIX = "test_"
+_KEPT = "Kept for "
+_END_SECONDS = 5.0
+_FIRST_WITH_STRATEGIES = 150000
 
 
 def new_run_id() -> str:
-    """Return what tells this run's databases from all others, on any server."""
-    # `random` would do, but plugins seed it, and then two runs would meet under one name.
+    """Return what tells this run's databases from all others on any server."""
+    # Plugins seed `random`, and then two runs would meet under one name.
     return secrets.token_hex(5)
 
 
-def ensure_database(url: str, name: str) -> str:
-    """Create the database on the server of this administrative URL if it is not there; return its URL."""
-    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
-        # Asked first, for a role without the right to create databases may use one that exists.
-        if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
-            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    return database_url(url, name)
-
-
 class Databases:
-    """Makes, clones and drops the databases of one run on one server."""
+    """Makes, copies and drops the databases of one run; `owner` names the process that starts the run."""
 
-    def __init__(self, url: str, run_id: str) -> None:
-        self.url = url
-        self.prefix = f"test_{run_id}_"
-        self._connection: psycopg.Connection | None = None
+    def __init__(self, url: str, run_id: str, owner: str) -> None:
+        self.prefix = f"{NAME_PREFIX}{run_id}_"
+        self._url = url
+        self._owner = owner
+        self._connection: psycopg.Connection[Any] | None = None
 
-    def url_of(self, name: str) -> str:
-        return database_url(self.url, self._own(name))
+    def url_of(self, name: str) -> SecretURL:
+        return SecretURL(database_url(self._url, name))
 
-    def create(self, name: str, template: str = _EMPTY) -> str:
-        """Create a database, empty or as a copy of one of this run's, and return its URL."""
+    def create(self, name: str, template: str = "template0") -> None:
+        """Create a database, empty or as a copy of a template."""
         strategy = sql.SQL("")
-        if template != _EMPTY:
-            self._own(template)
-            if self._administrative().info.server_version >= 150000:  # noqa: PLR2004 (the first to have strategies)
-                strategy = sql.SQL(" strategy file_copy")
-        statement = sql.SQL("create database {} template {}{}")
-        self._run(statement.format(sql.Identifier(self._own(name)), sql.Identifier(template), strategy))
-        mark(self._administrative(), name)
-        return self.url_of(name)
+        if self._administrative().info.server_version >= _FIRST_WITH_STRATEGIES:
+            strategy = sql.SQL(" strategy file_copy")
+        self._on(name, "create database {} template {}{}", sql.Identifier(template), strategy)
+        mark(self._administrative(), name, self._owner)
 
-    def set_aside(self, name: str, aside: str) -> None:
-        """Rename a database, and end the connections to it: its name is free for another."""
-        old, new = sql.Identifier(self._own(name)), sql.Identifier(self._own(aside))
-        self._administrative().execute(
-            # An autovacuum worker leaves by itself, and is not an ordinary role's to end.
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
-            "where datname = %s and backend_type = 'client backend'",
-            [name],
-        )
-        self._run(sql.SQL("alter database {} rename to {}").format(old, new))
+    def replace(self, name: str, template: str) -> None:
+        """Put a fresh copy of the template in a database's place, which ends the connections to it."""
+        self.drop([name])
+        self.create(name, template)
+
+    def keep(self, name: str, kept_name: str, test: str) -> None:
+        """Rename a database, which ends the connections to it, and have it outlive the run for the sake of a test."""
+        if kept_name != name:
+            self.end_connections(name)
+            self._on(name, "alter database {} rename to {}", sql.Identifier(kept_name))
+        comment(self._administrative(), kept_name, _KEPT + test)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Drop databases, and end the connections that are still open to them."""
+        """Drop databases, and end the connections to them."""
         for name in names:
-            statement = sql.SQL("drop database if exists {}").format(sql.Identifier(self._own(name)))
-            try:
-                self._run(statement + sql.SQL(" with (force)"))
-            except psycopg.errors.InsufficientPrivilege:
-                # An autovacuum worker is the superuser's, and not an ordinary role's to end. Without force PostgreSQL
-                # sends it away by itself.
+            # Without FORCE, which an ordinary role may not use against an autovacuum worker.
+            self.end_connections(name)
+            self._on(name, "drop database if exists {}")
+
+    def drop_all(self) -> list[str]:
+        """Drop every database of this run that is not kept; return the names of those that could not be dropped."""
+        failed = []
+        kept = self.kept()
+        for name in self._names():
+            if name not in kept:
+                try:
+                    self.drop([name])
+                except psycopg.Error:
+                    failed.append(name)
+        return failed
+
+    def drop_foreign(self, names: Iterable[str]) -> None:
+        """Drop databases that a test made on a server of ours."""
+        for name in names:
+            with suppress(psycopg.Error):
                 self._administrative().execute(
-                    "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
-                    "where datname = %s and usename = current_user",
-                    [name],
+                    sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
                 )
-                self._run(statement)
 
-    def drop_all(self, *, but: Collection[str] = ()) -> list[str]:
-        """Drop every database of this run, whichever process made it; return the names of those that would not go."""
-        left = []
-        for name in self.names():
-            if name in but:
-                continue
-            try:
-                self.drop([name])
-            except psycopg.Error:
-                left.append(name)
-        return left
+    def drop_orphans(self) -> list[str]:
+        """Drop the databases that killed runs of this machine left; return their names."""
+        return drop_orphans(self._administrative(), NAME_PREFIX)
 
-    def names(self) -> list[str]:
-        """Return the names of this run's databases that exist."""
-        query = "select datname from pg_database where starts_with(datname, %s) order by 1"
-        return [name for (name,) in self._administrative().execute(query, [self.prefix])]
+    def kept(self) -> dict[str, str]:
+        """Return the databases that are kept, each with the test that failed on it."""
+        query = (
+            "select datname, shobj_description(oid, 'pg_database') from pg_database "
+            "where starts_with(datname, %s) order by oid"
+        )
+        rows = self._administrative().execute(query, [self.prefix]).fetchall()
+        return {name: text.removeprefix(_KEPT) for name, text in rows if (text or "").startswith(_KEPT)}
 
-    def drop_abandoned(self) -> list[str]:
-        """Drop what killed runs of this machine left, of any run id; return the names. See `marks.py`."""
-        return drop_abandoned(self._administrative(), "test_")
+    def others(self) -> frozenset[str]:
+        """Return the names of the databases on the server that are neither this run's nor PostgreSQL's own."""
+        query = "select datname from pg_database where oid >= 16384 and not starts_with(datname, %s)"
+        return frozenset(name for (name,) in self._administrative().execute(query, [self.prefix]))
 
-    def template(self, prepare: Callable[[str], None], *, ours: bool = True) -> str:
-        """Return the name of the template, having `prepare` bring a new database to its schema if there is none yet.
+    def template(self, migrate: Callable[[str], object]) -> str:
+        """Return the name of the template; the first process of the run that asks has `migrate` make it.
 
-        Processes that ask at the same time wait for the first. The template only gets its name when it is whole,
-        and then takes no connections, so that a copy is never held up. What `prepare` raises comes through to the
-        first that asks; the others, of whichever process, are told by TemplateUnavailable. A server that grew from a
-        seed has the template already; one for which there was no seed yet has one made now, by `prepare` on a server
-        of its own, after those that wait were served. Neither is so where the server is not `ours`: one that an earlier
-        run left running was started for what made the template then.
+        The others wait. It gets its name when it is whole, and takes no connections from then on.
         """
-        template, making = f"{self.prefix}template", f"{self.prefix}making"
-        wanted = None
-        with self._alone():
-            if template not in self.names() and not (ours and self._take_seeded(template)):
-                wanted = self._setting(WANTED_SETTING) if ours else None
-                self._check_not_failed(making)
-                self.drop([making])
-                url = self.create(making)
-                try:
-                    prepare(url)
-                except Exception as error:
-                    said = without_password_of(url, " ".join(str(error).split()).replace(url, "its URL"))
-                    self._remember_failure(making, f"postgres_prepare failed: {type(error).__name__}: {said}")
-                    raise
-                old, new = sql.Identifier(making), sql.Identifier(template)
-                try:
-                    self._run(sql.SQL("alter database {} rename to {}").format(old, new))
-                except psycopg.errors.ObjectInUse:
-                    told = (
-                        "postgres_prepare left connections open to the database that it prepared; close them."
-                    )
-                    self._remember_failure(making, told)
-                    raise TemplateUnavailable(told) from None
-                self._run(sql.SQL("alter database {} allow_connections false").format(new))
-        if wanted:
-            make_template_seed(wanted, prepare, image=self._setting(IMAGE_SETTING))
+        template, unfinished = f"{self.prefix}template", f"{self.prefix}unfinished"
+        key = int(self.prefix.removeprefix(NAME_PREFIX).rstrip("_"), 16)
+        connection = self._administrative()
+        connection.execute("select pg_advisory_lock(%s)", [key])
+        try:
+            if template not in self._names():
+                self.drop([unfinished])
+                self.create(unfinished)
+                migrate(self.url_of(unfinished))
+                self.end_connections(unfinished)
+                self._on(unfinished, "alter database {} rename to {}", sql.Identifier(template))
+                self._on(template, "alter database {} allow_connections false")
+        finally:
+            connection.execute("select pg_advisory_unlock(%s)", [key])
         return template
 
-    def _take_seeded(self, template: str) -> bool:
-        """Give the template that the server began with this run's name; return False where there is none."""
-        if self._setting(INSIDE_SETTING) != SEEDED_TEMPLATE:
-            return False
-        statement = sql.SQL("alter database {} rename to {}")
-        # A server that outlives a run has given it away before.
-        with suppress(psycopg.errors.InvalidCatalogName):
-            self._run(statement.format(sql.Identifier(SEEDED_TEMPLATE), sql.Identifier(template)))
-            return True
-        return False
-
-    def _setting(self, name: str) -> str | None:
-        """Return a setting by which we started the server; None where somebody else did."""
-        row = self._administrative().execute("select current_setting(%s, true)", [name]).fetchone()
-        return row[0] if row is not None else None
+    def end_connections(self, name: str) -> None:
+        """End the connections to a database and wait until they are gone."""
+        condition: LiteralString = "datname = %s and backend_type = 'client backend'"
+        count: LiteralString = f"select count(*) from pg_stat_activity where {condition}"  # noqa: S608 (a constant)
+        end: LiteralString = f"select pg_terminate_backend(pid) from pg_stat_activity where {condition}"  # noqa: S608
+        deadline = time.monotonic() + _END_SECONDS
+        self._administrative().execute(end, [name])
+        # pg_terminate_backend could wait by itself, but looks every 100 ms.
+        while (
+            self._administrative().execute(count, [name]).fetchone() != (0,) and time.monotonic() < deadline
+        ):
+            time.sleep(0.001)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
 
-    def _remember_failure(self, making: str, told: str) -> None:
-        """Note it with the database that was being made, where every process of the run finds it."""
-        # A server that went away meanwhile is its own failure, and no second one is wanted over the first.
-        with suppress(psycopg.Error):
-            mark(self._administrative(), making, note=told)
+    def _names(self) -> list[str]:
+        query = "select datname from pg_database where starts_with(datname, %s) order by 1"
+        return [name for (name,) in self._administrative().execute(query, [self.prefix])]
 
-    def _check_not_failed(self, making: str) -> None:
-        told = note_on(self._administrative(), making)
-        if told:
-            raise TemplateUnavailable(told)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let one process of this run in at a time."""
-        key = int.from_bytes(self.prefix.encode()[-9:], "big") % 2**63
-        connection = self._administrative()
-        connection.execute("select pg_advisory_lock(%s)", [key])
-        try:
-            yield
-        finally:
-            connection.execute("select pg_advisory_unlock(%s)", [key])
-
-    def _own(self, name: str) -> str:
+    def _on(self, name: str, statement: LiteralString, *rest: sql.Composable) -> None:
+        """Run a statement on a database of this run, and on no other."""
         if not name.startswith(self.prefix):
-            raise ValueError(f"{name} is not a database of this run, and is not touched")
-        return name
+            raise ValueError(f"{name} is not a database of this run")
+        self._administrative().execute(sql.SQL(statement).format(sql.Identifier(name), *rest))
 
-    def _administrative(self) -> psycopg.Connection:
+    def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self.url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
         return self._connection
-
-    def _run(self, statement: sql.Composed) -> None:
-        self._administrative().execute(statement)

@@ -1,192 +1,262 @@
-"""Servers from binaries on this machine: ephemeral ones that leave nothing, persistent ones that keep their data."""
+"""Servers from PostgreSQL's programs on this machine: how they are initialised and started, and temporary ones."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import sys
+import shutil
+import socket
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from . import cache
-from .binaries import Binaries, find_binaries
-from .identity import Identity, preferred_identity
-from .keeper_process import KeeperProcess
-from .ready import NotReady, no_connection, version_if_ready
-from .seeds import NO_SEEDS, Seeds, secret_of, seeds_for
-from .server import PostgresUnavailable, Server, local_url
-from .settings import LEAK_SETTINGS, LOG_SETTINGS, TEST_SETTINGS
+import psycopg
+from psycopg import sql
 
-SUPERUSER = "postgres"
+from . import data_dir_cache
+from .binaries import Binaries, find_binaries, temporary_initdb_arguments
+from .run_as import RunAs, preferred_user
+from .server import (
+    SUPERUSER,
+    TEST_SETTINGS,
+    PostgresUnavailable,
+    Server,
+    connect_to_own,
+    connected_version,
+    last_line,
+    local_url,
+)
+from .supervisor_client import SupervisorClient, read_postmaster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.002
+_PORT_ATTEMPTS = 5
 _ROOM_BYTES = 512 * 1024 * 1024
-
-_LOCAL_ONLY = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200")
-_NOT_DURABLE = (
-    "fsync=off",
-    "synchronous_commit=off",
-    "full_page_writes=off",
-    "wal_level=minimal",
-    "max_wal_senders=0",
-    # Among the data, which go with the server: segments of a server that is killed would stay in /dev/shm for ever.
-    "dynamic_shared_memory_type=mmap",
-    *LOG_SETTINGS,
-    *LEAK_SETTINGS,
-    *TEST_SETTINGS,
-)
+_LOG_LINES = 20
+_DEATH_LOG_LINES = 3
+_SOON_SECONDS, _NOTICE_SECONDS = 0.1, 2.0
+"""For the supervisor to notice the end of the server, after a client did."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a server keeps what, and which of it is made at the start."""
+class Cluster:
+    """Initialised data, and everything needed to start a server on them."""
 
-    directory: Path
+    binaries: Binaries
+    run_as: RunAs
     data: Path
     log: Path
-    programs: Path
-    """Where to copy the programs, if the identity cannot reach them where they are."""
+    settings: Sequence[str]
     password: str
     port: int = 0
-    ephemeral: bool = True
-    initialise: bool = True
-    seeds: Seeds = NO_SEEDS
+    """The port to use if it is free; 0 for any."""
 
 
 def start_ephemeral(
-    binaries: Binaries | None = None, identity: Identity | None = None, *, template: str | None = None
+    binaries: Binaries | None = None, run_as: RunAs | None = None, *, settings: Sequence[str] = ()
 ) -> Server:
-    """Start a new server, in memory where there is room, that leaves nothing when it or this process ends.
+    """Start a new server that leaves nothing when it or this process ends; raise PostgresUnavailable.
 
-    Durability is off: what a crash would lose is lost anyway. It grows from a cached seed where there is one, and from
-    one with a template database in it if that was made from what `template` is a digest of. Raises PostgresUnavailable.
+    Its data are in memory if there is room, and durability is off. `settings` are further server settings, as
+    `name=value`.
     """
-    return start_kept(binaries or find_binaries(), identity or preferred_identity(), template)[0]
+    binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
+    arguments = temporary_initdb_arguments(binaries.major)
+    entry = data_dir_cache.entry_for(binaries, arguments)
+    if entry.exists():
+        try:
+            return _start_ephemeral(binaries, run_as, settings, arguments, entry)
+        except PostgresUnavailable:
+            # Perhaps the entry is damaged.
+            data_dir_cache.discard(entry)
+    return _start_ephemeral(binaries, run_as, settings, arguments, entry)
 
 
-def start_kept(
-    binaries: Binaries, identity: Identity, template: str | None, *, new_seed: Path | None = None
-) -> tuple[Server, KeeperProcess]:
-    """Do as `start_ephemeral` says, and return the keeper as well, which can make the data the new seed."""
-    seeds = replace(
-        seeds_for(binaries.version, initdb_command(binaries, ephemeral=True), template), at_end=new_seed
-    )
-    name = f"postgres-{secrets.token_hex(8)}"
-    directory = _ephemeral_base(identity) / name
-    place = Place(
-        directory,
-        data=directory / "data",
-        log=directory / "log",
-        password=secrets.token_urlsafe(24),
-        seeds=seeds,
-        # Not beside the data, for where those are in memory programs often may not run.
-        programs=Path("/var/tmp") / f"{name}-programs",  # noqa: S108 (its name is random, and it must not exist)
-    )
-    known = any(os.path.exists(seed["path"]) for seed in seeds.choices)  # noqa: PTH110 (a plain question)
-    started = launch(place, binaries, identity)
-    if not known:
-        cache.prune()
-    return started
-
-
-def launch(place: Place, binaries: Binaries, identity: Identity) -> tuple[Server, KeeperProcess]:
-    """Have a keeper initialise and start a server at this place, and wait until it takes connections."""
-    copies: list[tuple[str, str]] = []
-    if not identity.works((binaries.program("postgres"), "--version")):
-        binaries, copies = _copied(binaries, place)
-    keeper = KeeperProcess(_order(place, binaries, identity, copies))
+def _start_ephemeral(
+    binaries: Binaries, run_as: RunAs, settings: Sequence[str], arguments: Sequence[str], entry: Path
+) -> Server:
+    name = f"freshpg-{secrets.token_hex(8)}"
+    directory = _temporary_base(run_as) / name
+    # Not next to the data: programs often may not run from a file system in memory.
+    programs = Path("/var/tmp") / f"{name}-programs"  # noqa: S108 (its name is random, and it must not exist)
+    data, log = directory / "data", directory / "log"
+    supervisor = SupervisorClient([directory, programs])
     try:
-        url, version = _wait_until_ready(keeper, place)
+        # The directory stays ours: another process of the server's account could replace what is in it.
+        directory.mkdir(mode=0o700 if run_as.uid is None else 0o711)
+        binaries = runnable(binaries, run_as, programs)
+        password = data_dir_cache.copy(entry, data)
+        if password is not None:
+            run_as.give(data)
+        else:
+            password = secrets.token_urlsafe(24)
+            initialise(binaries, run_as, data, arguments, password)
+            data_dir_cache.keep(entry, data, password)
+        cluster = Cluster(binaries, run_as, data, log, (*TEST_SETTINGS, *settings), password)
+        return start(supervisor, cluster, new_password=secrets.token_urlsafe(24))
+    except OSError as error:
+        supervisor.stop()
+        raise PostgresUnavailable(f"The embedded PostgreSQL did not start: {error}.") from None
     except BaseException:
-        keeper.stop()
+        supervisor.stop()
         raise
-    server = Server(
+
+
+def start(supervisor: SupervisorClient, cluster: Cluster, *, new_password: str | None = None) -> Server:
+    """Start a server and wait until it accepts connections; raise PostgresUnavailable.
+
+    The superuser gets the new password, if any.
+    """
+    port = _serve(supervisor, cluster)
+    url = local_url(port, cluster.password)
+    try:
+        with connect_to_own(url) as connection:
+            version = connected_version(connection)
+            if new_password is not None:
+                statement = sql.SQL("alter role {} password {}")
+                connection.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password)))
+                url = local_url(port, new_password)
+    except psycopg.Error as error:
+        raise PostgresUnavailable(
+            f"The embedded PostgreSQL refuses connections: {last_line(error)}."
+        ) from None
+    return Server(
         url,
         version,
         "embedded",
-        keeper.stop,
-        log=str(place.log),
-        autopsy=keeper.autopsy,
-        hand_over=keeper.hand_over if place.ephemeral else None,
+        on_stop=supervisor.stop,
+        on_leave=supervisor.leave,
+        on_death=lambda: _describe_death(supervisor, port, cluster.log),
     )
-    return server, keeper
 
 
-def _copied(binaries: Binaries, place: Place) -> tuple[Binaries, list[tuple[str, str]]]:
-    """Plan a copy of the programs, with what lies beside them at the same distance."""
+def _serve(supervisor: SupervisorClient, cluster: Cluster) -> int:
+    """Start a server and wait until it says that it is ready; return its port."""
+    settings = (*cluster.settings, "listen_addresses=127.0.0.1", "unix_socket_directories=")
+    command = [cluster.binaries.program("postgres"), *(word for text in settings for word in ("-c", text))]
+    deadline = time.monotonic() + START_SECONDS
+    for _ in range(_PORT_ATTEMPTS):
+        port = free_port(cluster.port)
+        pid = supervisor.start([*command, "-p", str(port)], cluster.data, cluster.log, cluster.run_as)
+        while (ended := supervisor.ended()) is None:
+            postmaster = read_postmaster(cluster.data)
+            if postmaster is not None and postmaster.pid == pid and postmaster.is_ready:
+                return port
+            if time.monotonic() > deadline:
+                raise PostgresUnavailable(
+                    _failure(f"it was not ready within {START_SECONDS:.0f} s", cluster.log)
+                )
+            time.sleep(_POLL_SECONDS)
+        if free_port(port) == port:
+            break
+        # Another process took the port just before the server did.
+    raise PostgresUnavailable(_failure(f"the server ended with {ended}", cluster.log))
+
+
+def initialise(
+    binaries: Binaries, run_as: RunAs, data: Path, arguments: Sequence[str], password: str
+) -> None:
+    """Run initdb; raise PostgresUnavailable with what it says if it fails."""
+    descriptor, name = tempfile.mkstemp(dir=data.parent)
+    password_file = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{password}\n")
+        os.chown(password_file, *run_as.owner)
+        data.mkdir(mode=0o700)
+        run_as.give(data)
+        command = [binaries.program("initdb"), *arguments, f"--pwfile={name}", f"--pgdata={data}"]
+        answer = run_as.run(command, capture_output=True)
+    finally:
+        password_file.unlink(missing_ok=True)
+    if answer.returncode != 0:
+        said = (answer.stdout + answer.stderr).decode(errors="replace")
+        reason = f"initdb ended with exit status {answer.returncode}"
+        raise PostgresUnavailable(with_log(f"The embedded PostgreSQL did not start: {reason}.", said))
+
+
+def runnable(binaries: Binaries, run_as: RunAs, programs: Path) -> Binaries:
+    """Return the programs, or a copy of them in the directory `programs` if the user cannot run them where they are."""
+    if (run_as.uid is None and not run_as.prefix) or run_as.works(
+        (binaries.program("postgres"), "--version")
+    ):
+        return binaries
     if not binaries.may_be_copied:
-        raise PostgresUnavailable(f"The account that PostgreSQL runs as cannot run {binaries.bin}/postgres.")
-    target = place.programs / binaries.version
+        raise PostgresUnavailable(
+            f"The account that PostgreSQL runs as cannot run {binaries.program('postgres')}."
+        )
     installation = binaries.bin.parent
     root = installation.parent.parent
-    copies = []
+    target = programs / binaries.version
     if not target.exists():
-        copies = [(str(source), str(source.relative_to(root))) for source in (installation, *binaries.beside)]
-    return replace(binaries, bin=target / binaries.bin.relative_to(root)), copies
+        making = programs / "making"
+        shutil.rmtree(making, ignore_errors=True)
+        for source in (installation, *binaries.libraries):
+            shutil.copytree(source, making / source.relative_to(root), symlinks=True)
+        making.rename(target)
+        run_as.give(programs)
+    return replace(binaries, bin=target / binaries.bin.relative_to(root))
 
 
-def _order(
-    place: Place, binaries: Binaries, identity: Identity, copies: list[tuple[str, str]]
-) -> dict[str, Any]:
-    settings = _LOCAL_ONLY + (_NOT_DURABLE if place.ephemeral else ())
-    return {
-        "make": [str(place.directory)] if place.ephemeral else [],
-        "remove": [str(place.directory), str(place.programs)] if place.ephemeral else [],
-        "copies": copies,
-        "programs": str(place.programs / binaries.version),
-        "data": str(place.data),
-        "making": f"{place.data}.making",
-        "log": str(place.log),
-        "password": place.password,
-        "port": place.port,
-        "prefix": identity.prefix,
-        "account": None if identity.uid is None else (identity.uid, identity.gid),
-        "owner": identity.owner,
-        "environment": _environment(),
-        "initdb": initdb_command(binaries, ephemeral=place.ephemeral) if place.initialise else None,
-        "seeds": place.seeds.choices,
-        "unseeded": place.seeds.unseeded,
-        "store": place.seeds.store and str(place.seeds.store),
-        "store_at_end": place.seeds.at_end and str(place.seeds.at_end),
-        "secret": secret_of(place.password),
-        "server": [binaries.program("postgres"), *(word for text in settings for word in ("-c", text))],
-    }
+def free_port(wanted: int = 0) -> int:
+    """Return the wanted port if it is free on 127.0.0.1, else one that the kernel chooses."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise PostgresUnavailable("No port is free on 127.0.0.1.")
 
 
-def initdb_command(binaries: Binaries, *, ephemeral: bool) -> list[str]:
-    command = [
-        binaries.program("initdb"),
-        f"--username={SUPERUSER}",
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-    ]
-    if ephemeral:
-        command.append("--no-sync")
-        if binaries.major >= 18:  # noqa: PLR2004 (the first that has them unless told)
-            # They protect data that are kept, and a seed's password could not be replaced under them.
-            command.append("--no-data-checksums")
-    if binaries.major >= 17:  # noqa: PLR2004 (the first with a provider that is the same everywhere)
-        command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    else:
-        command.append("--locale=C.UTF-8" if sys.platform == "linux" else "--locale=C")
-    if binaries.major >= 16:  # noqa: PLR2004 (the first that knows the setting)
-        # The password is long and random: many rounds of hashing protect nothing, and cost a connection 3 ms.
-        command += ["--set=scram_iterations=1"]
-    return command
+def accepts_tcp(host: str, port: int) -> bool:
+    """Tell whether something accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=_NOTICE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without what would change the server: its messages are read, its time zone is UTC."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+def _describe_death(supervisor: SupervisorClient, port: int, log: Path) -> str | None:
+    ended = supervisor.ended(_SOON_SECONDS)
+    if ended is None and not accepts_tcp("127.0.0.1", port):
+        ended = supervisor.ended(_NOTICE_SECONDS)
+    if ended is None:
+        return None
+    return death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
 
-def _ephemeral_base(identity: Identity) -> Path:
-    memory = Path("/dev/shm")  # noqa: S108 (the directory made there is of mode 0700 and has a random name)
+def death_line(what: str, log: str) -> str:
+    """Return one line that says what ended, and the last lines of its log."""
+    tail = " | ".join(line.strip() for line in log.strip().splitlines()[-_DEATH_LOG_LINES:])
+    return f"{what}. Its log ends: {tail}" if tail else f"{what}."
+
+
+def _failure(reason: str, log: Path) -> str:
+    return with_log(f"The embedded PostgreSQL did not start: {reason}.", text_of(log))
+
+
+def with_log(message: str, log: str) -> str:
+    """Return the message followed by the last lines of a log."""
+    tail = "\n".join(f"  {line}" for line in log.strip().splitlines()[-_LOG_LINES:])
+    return f"{message} Its log ends:\n{tail}" if tail else message
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _temporary_base(run_as: RunAs) -> Path:
+    memory = Path("/dev/shm")  # noqa: S108 (the directory made there has mode 0700 and a random name)
     with suppress(OSError):
         room = os.statvfs(memory)
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
@@ -194,40 +264,5 @@ def _ephemeral_base(identity: Identity) -> Path:
         if in_memory and room.f_bavail * room.f_frsize >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
     base = Path(tempfile.gettempdir()).resolve()
-    if not identity.can_enter(base):
-        base = Path("/var/tmp")  # noqa: S108 (as above; a private TMPDIR is no place for another account)
-    return base
-
-
-def _wait_until_ready(keeper: KeeperProcess, place: Place) -> tuple[str, str]:
-    """Poll by real connections, watching for what the keeper says; return the administrative URL and the version."""
-    deadline = time.monotonic() + START_SECONDS
-    url = None
-    refusal: str | None = None
-    while (left := deadline - time.monotonic()) > 0:
-        line = keeper.line(left if url is None else _POLL_SECONDS)
-        if line is not None:
-            word, _, rest = line.partition(" ")
-            if word == "ended":
-                raise PostgresUnavailable(_death(place, rest))
-            if word == "broken":
-                seed, _, reason = rest.partition("\t")
-                print(f"The cached {seed} is of no use and is removed: {reason}.", file=sys.stderr)  # noqa: T201  for a person
-                url = None
-                continue
-            url = local_url(int(rest), SUPERUSER, place.password)
-        if url is not None:
-            try:
-                return url, version_if_ready(url)
-            except NotReady as error:
-                refusal = str(error)
-    raise PostgresUnavailable(_death(place, no_connection(START_SECONDS, refusal)))
-
-
-def _death(place: Place, reason: str) -> str:
-    try:
-        log = place.log.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        log = ""
-    tail = "\n".join(f"  {line}" for line in log.splitlines()[-20:])
-    return f"The embedded PostgreSQL did not start: {reason}." + (f" Its log ends:\n{tail}" if tail else "")
+    # A private TMPDIR is no place for another account.
+    return base if run_as.can_enter(base) else Path("/var/tmp")  # noqa: S108 (as above)

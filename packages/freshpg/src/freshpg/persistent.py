@@ -1,82 +1,100 @@
-"""A server that keeps its data in a directory between runs, for development."""
+"""A server that keeps its data in a directory between runs, for development.
+
+A process that starts the server holds a lock on `running` in the directory, and so do the supervisor and the server,
+which inherit it: the server runs exactly as long as the lock is held, whether or not it accepts connections. Nobody
+but its owner ever stops it.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 
-from .binaries import Binaries, find_binaries
-from .embedded import SUPERUSER, Place, launch
-from .identity import Identity, possible_identities, preferred_identity
-from .server import PostgresUnavailable, Server, local_url, server_version
+from .binaries import Binaries, find_binaries, initdb_arguments
+from .embedded import Cluster, initialise, runnable, start
+from .run_as import RunAs, possible_users, preferred_user
+from .server import PostgresUnavailable, Server, connect_to_own, last_line, local_url
+from .supervisor_client import SupervisorClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SHUTDOWN_SECONDS = 15.0
-_RETRY_SECONDS = 0.05
-_IN_USE = 'lock file "postmaster.pid" already exists'
+ANSWER_SECONDS = 10.0
+"""For a server that runs already: it may be slow, or on its way out after its owner was killed."""
+_RETRY_SECONDS = 0.1
+_SETTINGS = ("max_connections=200",)
 
 
 def start_persistent(
-    directory: Path, binaries: Binaries | None = None, identity: Identity | None = None
+    directory: Path, binaries: Binaries | None = None, run_as: RunAs | None = None
 ) -> Server:
-    """Start the server whose data lies in `directory`, or connect to it if some process already runs it.
+    """Start the server whose data are in `directory`, or connect to it if another process runs it.
 
-    On first use the directory is initialised: a superuser `postgres`, whose password lies beside the data in a file
-    of mode 0600, and a port that stays the same while it is free. Only the process that started the server stops it.
-    Raises PostgresUnavailable.
+    On first use the directory is initialised: a superuser `postgres`, whose password is in the file `password` of
+    mode 0600, and a port that stays the same while it is free. Only the process that started the server stops it.
+    Raises PostgresUnavailable, within seconds if the server runs and does not accept connections.
     """
-    directory = directory.absolute()
-    _make(directory)
-    home = _Home(directory)
+    home = _Home(directory.absolute())
+    home.make()
     with home.locked():
-        if (server := running(directory)) is not None:
-            return server
-        binaries = binaries or find_binaries()
-        identity = identity or home.owner() or preferred_identity()
-        notes = home.settle(binaries, identity)
-        server = _launch(home, binaries, identity)
-        server.notes = notes
-        home.remember_port(server)
-        home.give_files_back()
-        return server
-
-
-def _make(directory: Path) -> None:
-    try:
-        if not directory.parent.exists():
-            directory.parent.mkdir(parents=True)
-            # The parent is ours alone then, and nothing below it is for anybody's commit.
-            (directory.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise PostgresUnavailable(f"{directory} cannot be made: {error.strerror}.") from None
+        lock = home.take()
+        if lock is None:
+            # Held still by a server on its way out, or by one that runs.
+            found = home.connect_or_take()
+            if isinstance(found, Server):
+                return found
+            lock = found
+        try:
+            return _start(home, binaries or find_binaries(), run_as or preferred_user(), lock)
+        finally:
+            # The supervisor and the server have inherited it.
+            os.close(lock)
 
 
 def running(directory: Path) -> Server | None:
-    """Return the server of this directory if one answers; stopping that leaves it running."""
+    """Return the server of this directory if it runs, whether or not it accepts connections at the moment.
+
+    Stopping the result leaves the server running.
+    """
     home = _Home(directory.absolute())
-    port, password = home.port(), home.password()
-    if not port or not password:
-        return None
-    url = local_url(port, SUPERUSER, password)
-    # Another server may have the port by now; it knows another password, or is of another directory.
-    with suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2) as connection:
-        row = connection.execute("show data_directory").fetchone()
-        if row is not None and Path(row[0]).resolve() == home.data.resolve():
-            return Server(url, server_version(url), "embedded")
-    return None
+    return home.server() if home.is_running() else None
+
+
+def _start(home: _Home, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
+    home.prepare(binaries, run_as)
+    data = home.data.resolve()
+    supervisor = SupervisorClient(lock=lock)
+    try:
+        programs = runnable(binaries, run_as, data.with_name("programs"))
+        if not data.exists():
+            # Under another name first: data that a killed run left half-made never have the final one.
+            making = data.with_name("data.making")
+            shutil.rmtree(making, ignore_errors=True)
+            initialise(programs, run_as, making, initdb_arguments(binaries.major), home.password())
+            making.rename(data)
+        home.log.unlink(missing_ok=True)
+        server = start(
+            supervisor, Cluster(programs, run_as, data, home.log, _SETTINGS, home.password(), home.port())
+        )
+        home.remember(server)
+    except OSError as error:
+        supervisor.stop()
+        raise PostgresUnavailable(f"The server of {home.directory} did not start: {error}.") from None
+    except BaseException:
+        supervisor.stop()
+        raise
+    return server
 
 
 class _Home:
@@ -87,145 +105,128 @@ class _Home:
         self.data = directory / "data"
         self.log = directory / "log"
         self._password = directory / "password"
-        self._port = directory / "port.json"
+        self._known = directory / "server.json"
+        self._lock = directory / "lock"
+        self._running = directory / "running"
+
+    def make(self) -> None:
+        parent = self.directory.parent
+        try:
+            if not parent.exists():
+                parent.mkdir(parents=True)
+                # Nothing in a directory that is only ours is to be committed.
+                (parent / ".gitignore").write_text("*\n", encoding="utf-8")
+            self.directory.mkdir(exist_ok=True)
+        except OSError as error:
+            raise PostgresUnavailable(f"Cannot create {self.directory}: {error.strerror}.") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time initialise and start."""
         try:
-            lock = (self.directory / "lock").open("w", encoding="utf-8")
+            lock = self._lock.open("w", encoding="utf-8")
         except PermissionError:
             raise PostgresUnavailable(
-                f"{self.directory} belongs to another user; use a directory of your own, or remove it as its owner."
+                f"{self.directory} belongs to another user; use another directory."
             ) from None
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def take(self) -> int | None:
+        """Take the lock that means that the server runs; return its descriptor, or None if it is taken."""
+        lock = os.open(self._running, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        return lock
+
+    def is_running(self) -> bool:
+        try:
+            with self._running.open(encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def server(self) -> Server:
+        """Return the server that runs, without asking it anything."""
+        return Server(
+            local_url(self.port(), self.password()), str(self._remembered().get("version", "")), "embedded"
+        )
+
+    def connect_or_take(self) -> Server | int:
+        """Return the server that runs once it accepts connections, or the lock once the server has ended."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            server = self.server()
+            left = max(1, round(deadline - time.monotonic()))
+            try:
+                connect_to_own(server.url, seconds=left).close()
+            except psycopg.Error as error:
+                refusal = last_line(error)
+            else:
+                return server
+            if (lock := self.take()) is not None:
+                return lock
+            if time.monotonic() > deadline:
+                raise PostgresUnavailable(
+                    f"The server of {self.directory} is running, started by another command, and cannot be reached: "
+                    f"{refusal}.\nIt was left alone. End the command that runs it, or try again."
+                )
+            time.sleep(_RETRY_SECONDS)
+
     def password(self) -> str:
         return _text(self._password).strip()
 
     def port(self) -> int:
-        with suppress(ValueError, KeyError, TypeError):
-            return int(json.loads(_text(self._port))["port"])
-        return 0
+        return int(self._remembered().get("port", 0))
 
-    def remember_port(self, server: Server) -> None:
-        port = int(psycopg.conninfo.conninfo_to_dict(server.url)["port"] or 0)
-        _write(self._port, json.dumps({"port": port}))
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            known = json.loads(_text(self._known))
+        except ValueError:
+            return {}
+        return known if isinstance(known, dict) else {}
 
-    def owner(self) -> Identity | None:
-        """Return the ordinary user whose data these are, if root is asked to serve them: they stay that user's."""
-        if os.geteuid() != 0 or not self.data.exists():
-            return None
-        found = self.data.stat()
-        if found.st_uid in (identity.owner[0] for identity in possible_identities()):
-            return None
-        return Identity("owner", uid=found.st_uid, gid=found.st_gid)
+    def remember(self, server: Server) -> None:
+        """Write down what other processes have to know."""
+        _write(self._known, json.dumps({"port": urlsplit(server.url).port, "version": server.version}))
 
-    def give_files_back(self) -> None:
-        """Leave the files that root made here to the directory's owner, who has to read them next time."""
-        if os.geteuid() == 0:
-            found = self.directory.stat()
-            for file in (self.log, self._password, self._port, self.directory / "lock"):
-                os.chown(file, found.st_uid, found.st_gid)
-
-    def place(self, *, initialise: bool) -> Place:
-        # Where the data are elsewhere, so is their half-made form: a rename cannot cross file systems.
-        data = self.data.readlink() if self.data.is_symlink() else self.data
-        return Place(
-            self.directory,
-            data=data,
-            log=self.log,
-            password=self.password(),
-            port=self.port(),
-            ephemeral=False,
-            initialise=initialise,
-            programs=data.with_name("programs"),
-        )
-
-    def settle(self, binaries: Binaries, identity: Identity) -> tuple[str, ...]:
-        """Make sure that the data are there, or can be made, where the identity reaches them; return what to tell."""
-        notes = []
-        if self.data.is_symlink() and not self.data.exists():
-            notes.append(f"{self.data} led to {self.data.readlink()}, which is gone: it is made anew.")
-            self.data.unlink()
-        if self.data.exists():
-            self._check_version(binaries)
-            self._check_owner(identity)
-        if not identity.can_enter(self.directory) and not self.data.is_symlink():
-            target = _elsewhere(self.directory) / "data"
-            if self.data.exists():
-                shutil.move(self.data, target)
-                _give(target, identity.owner)
-            self.data.symlink_to(target)
-            notes.append(
-                f"The account that PostgreSQL runs as cannot reach {self.directory}: the data are in {target}."
+    def prepare(self, binaries: Binaries, run_as: RunAs) -> None:
+        """Make sure that the data can be used or made; raise PostgresUnavailable."""
+        if not run_as.can_enter(self.directory):
+            raise PostgresUnavailable(
+                f"The account {run_as.name}, which PostgreSQL runs as for root, cannot reach {self.directory}; "
+                "use a directory that it can reach, or run as an ordinary user."
             )
-        if not self.data.exists():
+        if self.data.exists():
+            self._check(binaries)
+            run_as.give(self.data)
+        else:
             _write(self._password, secrets.token_urlsafe(24))
-        return tuple(notes)
 
-    def _check_version(self, binaries: Binaries) -> None:
+    def _check(self, binaries: Binaries) -> None:
+        owner = self.data.stat().st_uid
+        if owner not in (user.owner[0] for user in possible_users()):
+            raise PostgresUnavailable(
+                f"The data in {self.directory} belong to another user (uid {owner}); run as that user, or use another "
+                "directory."
+            )
         major = _text(self.data / "PG_VERSION").strip()
         if major and major != str(binaries.major):
             raise PostgresUnavailable(
-                f"{self.directory} holds the data of PostgreSQL {major}, and the programs here are "
-                f"{binaries.version}.\n"
-                f"Install PostgreSQL {major}'s programs to use or dump them, or remove {self.directory} to begin anew."
+                f"{self.directory} holds data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
+                f"Install PostgreSQL {major} to use or dump them, or remove {self.directory} to start again."
             )
         if not self.password():
             raise PostgresUnavailable(
-                f"The password file is missing from {self.directory}; remove that directory to begin anew."
+                f"The file `password` is missing from {self.directory}; remove the directory to start again."
             )
-
-    def _check_owner(self, identity: Identity) -> None:
-        owner = self.data.stat().st_uid
-        if owner == identity.owner[0]:
-            return
-        if os.geteuid() != 0:
-            raise PostgresUnavailable(
-                f"The data in {self.directory} belong to another user (uid {owner}); use a directory of your own, "
-                f"or remove that one."
-            )
-        _give(self.data.resolve(), identity.owner)
-
-
-def _launch(home: _Home, binaries: Binaries, identity: Identity) -> Server:
-    """Launch, and again while the server of a run that has just ended is still on its way out."""
-    deadline = time.monotonic() + _SHUTDOWN_SECONDS
-    while True:
-        place = home.place(initialise=not home.data.exists())
-        try:
-            return launch(place, binaries, identity)[0]
-        except PostgresUnavailable as error:
-            if _IN_USE not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(_RETRY_SECONDS)
-
-
-def _elsewhere(directory: Path) -> Path:
-    """Make a place for this directory's data that any account can reach, and only root can change."""
-    base = Path("/var/lib") if os.access("/var/lib", os.W_OK) else Path("/var/tmp")  # noqa: S108 (checked below)
-    shelf = base / "embedded-postgres"
-    shelf.mkdir(mode=0o755, exist_ok=True)
-    if shelf.is_symlink() or shelf.stat().st_uid != os.geteuid():
-        raise PostgresUnavailable(f"{shelf} belongs to another user, and PostgreSQL's data have to go there.")
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
-    place = shelf / f"{directory.name}-{digest}"
-    # Data that are there without a way to them are of a directory that was removed.
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o755)
-    # The umask may have taken from the modes what the account needs.
-    shelf.chmod(0o755)
-    place.chmod(0o755)
-    return place
-
-
-def _give(tree: Path, owner: tuple[int, int]) -> None:
-    for place, _, files in os.walk(tree):
-        for name in (place, *(os.path.join(place, file) for file in files)):  # noqa: PTH118 (thousands of them)
-            os.chown(name, *owner, follow_symlinks=False)
 
 
 def _text(path: Path) -> str:
@@ -236,11 +237,8 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file of mode 0600 so that it is whole or not there."""
-    making = path.with_name(f"{path.name}.making")
-    making.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as file:
-        file.write(text + "\n")
-    making.rename(path)
+    """Write a file of mode 0600 so that it is complete or absent."""
+    descriptor, making = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+    Path(making).rename(path)

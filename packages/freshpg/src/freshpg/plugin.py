@@ -1,36 +1,54 @@
-"""The pytest plugin: one PostgreSQL server for the whole run, chosen once and started at first use.
+"""The pytest plugin: one PostgreSQL server for the run, a database for each worker, a reset after each test.
 
-Under xdist the controller starts it, before the workers, and hands them its URL. Nothing is probed, pulled or started
-where no test will run (`--collect-only`, `--help`, `--fixtures` and their like).
+The server is chosen when tests are about to run, and started at first use. With xdist the controller starts it before
+the workers and hands them its URL. Nothing is looked for if no test runs (`--collect-only`, `--help`, `--fixtures`).
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from .choose import DEFAULT_IMAGE
-from .reports import Reports
-from .run_state import RUN, TEMPLATE_INPUTS, URL_VARIABLE, WORKER_INPUT, Run
+if pytest.version_tuple < (8, 4):
+    raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
+
+from .fixtures import FIXTURES
+from .report import closing_lines, death_of, failure_lines
+from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, WORKER_INPUT, Run
 from .server import PostgresUnavailable
-from .standing import NOW, Now
+from .server_selection import DEFAULT_IMAGE
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from argparse import Namespace
+    from collections.abc import Generator
 
     from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
-pytest_plugins = [f"{__package__}.tiers", f"{__package__}.fixtures"]
+pytest_plugins = [f"{__package__}.fixtures"]
 
-_NO_TEST_RUNS = ("collectonly", "showfixtures", "show_fixtures_per_test", "cacheshow", "setupplan")
+_LEFTOVERS = "postgres_leftovers"
+_NO_TEST_RUNS = (
+    "collectonly",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "cacheshow",
+    "setupplan",
+    "markers",
+    "help",
+    "version",
+)
+_FAILED = pytest.StashKey[bool]()
+_DEATH = pytest.StashKey[str]()
 
 
-def _tests_will_run(config: pytest.Config) -> bool:
-    return not any(config.getoption(name, default=False) for name in _NO_TEST_RUNS)
+class LeftOpenWarning(UserWarning):
+    """A test left a transaction open, and postgres_leftovers is `warn`."""
+
+
+def _tests_will_run(options: Namespace) -> bool:
+    return not any(getattr(options, name, False) for name in _NO_TEST_RUNS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,99 +56,163 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--postgres",
         metavar="auto|docker|embedded|URL",
-        help=f"the server to test on; auto, the default, is Docker, else binaries on this machine (${URL_VARIABLE}, "
-        "where it is set, is the default instead)",
+        help="the server to test on; auto, the default, is Docker, else PostgreSQL programs on this machine "
+        f"(${URL_VARIABLE}, if set, is the default instead)",
     )
     group.addoption(
         "--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help="Docker image (default: %(default)s)"
     )
     group.addoption(
-        "--postgres-pull-seconds",
-        metavar="SECONDS",
-        type=float,
-        help="how long pulling that image may take (default: $POSTGRES_PULL_SECONDS, else 120)",
-    )
-    group.addoption(
         "--keep-database",
         action="store_true",
-        help="leave the database of each failed test as it was then, with the server that it is on, and say how "
-        "to open it and how to end the server",
+        help="keep the databases of failed tests and the server; the end of the run says how to open and end them",
     )
     parser.addini(
-        TEMPLATE_INPUTS,
-        "files, directories and patterns below rootdir that decide what postgres_prepare makes: where they are as they "
-        "were, a server of ours begins with that template, from the user's cache (~/.cache/postgres-for-tests) or from "
-        "an image made for it (postgres-for-tests)",
-        type="linelist",
+        ENVIRONMENT,
+        "variables to set before collection, for code that connects by itself: DATABASE_URL, or libpq's PGHOST, "
+        "PGPORT, PGUSER, PGPASSWORD, PGDATABASE",
+        type="args",
     )
+    parser.addini(
+        SETTINGS, "settings of servers that are started, as name=value, one a line", type="linelist"
+    )
+    parser.addini(_LEFTOVERS, "a test that leaves a transaction open: error or warn", default="error")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
+    options = early_config.known_args_namespace
+    run = early_config.stash[RUN] = Run(early_config, options)
+    if _tests_will_run(options):
+        try:
+            run.set_environment()
+        except PostgresUnavailable as error:
+            raise pytest.UsageError(str(error)) from None
+    else:
+        run.set_placeholders()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[RUN] = Run(config)
-    config.pluginmanager.register(Reports(config), "postgres-reports")
-    config.stash[NOW] = Now()
-    config.pluginmanager.register(config.stash[NOW], "postgres-standing")
-    if threading.current_thread() is threading.main_thread() and not hasattr(config, "workerinput"):
-        _end_as_ctrl_c_does(config)
+    if config.getini(_LEFTOVERS) not in ("error", "warn"):
+        raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {config.getini(_LEFTOVERS)!r}.")
+    run = config.stash.setdefault(RUN, Run(config, config.option))
+    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    if handed is not None:
+        run.take(handed)
 
 
-def _end_as_ctrl_c_does(config: pytest.Config) -> None:
-    """Have SIGTERM and SIGHUP end the run as Ctrl-C does, or they would leave databases and containers behind."""
-    owner = os.getpid()
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise KeyboardInterrupt
-        # A forked child of a test ends as it would without us.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    # One that somebody handles, or ignores as nohup does, is not ours.
-    ours = [
-        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL
-    ]
-
-    def restore() -> None:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in ours:
-        signal.signal(number, interrupt)
-    config.add_cleanup(restore)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    names: list[str] = getattr(item, "fixturenames", [])
+    if item.config.getini(ENVIRONMENT) and "postgres_url" not in names:
+        # The code under test has its URL, and the database has to be there.
+        names.insert(0, "postgres_url")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    config = session.config
-    if _tests_will_run(config) and not hasattr(config, "workerinput"):
-        # A server that cannot be had ends the run here, before the header.
-        _ = config.stash[RUN].choice
+    run = session.config.stash[RUN]
+    if _tests_will_run(session.config.option) and not run.is_worker:
+        # If there is no server, the run ends here with a usage error, before the header.
+        _ = run.choice
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    return config.stash[RUN].choice.announcement if _tests_will_run(config) else None
+    run = config.stash[RUN]
+    return run.choice.announcement if _tests_will_run(config.option) and not run.is_worker else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
-    if not _tests_will_run(node.config):
+    if not _tests_will_run(node.config.option):
         return
     try:
-        handed = node.config.stash[RUN].for_worker(node.gateway.id)
+        node.workerinput[WORKER_INPUT] = node.config.stash[RUN].for_worker(node.gateway.id)
     except PostgresUnavailable as error:
-        # Gateways that are open as the process ends are terminated by execnet, which in Python 3.12 prints a traceback.
+        # execnet terminates open gateways at exit, and in Python 3.12 prints a traceback then.
         node.nodemanager.teardown_nodes()
         raise pytest.UsageError(str(error)) from None
-    node.workerinput[WORKER_INPUT] = handed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    result = yield
+    if fixturedef.scope != "function":
+        # A database that a wider fixture makes is no single test's.
+        request.config.stash[RUN].expect_databases()
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Reset after all fixtures of the test are torn down, for they may write too."""
+    try:
+        yield
+    finally:
+        run = item.config.stash[RUN]
+        if run.started is not None and _DEATH not in item.session.stash and _may_have_used(item):
+            _reset(item, run)
+
+
+def _may_have_used(item: pytest.Item) -> bool:
+    """Tell whether the test may have used a database: by a fixture that it asks for, directly or not."""
+    names: list[str] = getattr(item, "fixturenames", [])
+    # What has `request` may ask for fixtures by name while it runs.
+    return not FIXTURES.isdisjoint(names) or "request" in names
+
+
+def _reset(item: pytest.Item, run: Run) -> None:
+    failed = item.stash.get(_FAILED, False)
+    left_open = run.after_test(item.nodeid, keep=failed and item.config.getoption("--keep-database"))
+    # A failed test's traceback holds its sessions open.
+    if left_open and not failed:
+        text = f"The test left a transaction open, which was ended: {'; '.join(left_open)}."
+        if item.config.getini(_LEFTOVERS) == "warn":
+            item.warn(LeftOpenWarning(text))
+        else:
+            pytest.fail(f"{text} Close sessions and connections.", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    server = item.config.stash[RUN].started
+    if not report.failed or server is None or not _may_have_used(item):
+        return report
+    if _DEATH in item.session.stash:
+        # What a dead server does to the teardown of the same test is no news.
+        report.outcome, report.longrepr = "passed", None
+    elif death := death_of(server):
+        item.session.stash[_DEATH] = death
+        report.longrepr = death
+        item.session.shouldfail = death
+    elif not item.stash.get(_FAILED, False):
+        item.stash[_FAILED] = True
+        error = call.excinfo.value if call.excinfo is not None else None
+        keep = report.when != "teardown" and item.config.getoption("--keep-database")
+        lines = failure_lines(item.config.stash[RUN], server, error, keep=keep)
+        if lines:
+            report.sections.append(("PostgreSQL", "\n".join(lines)))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    # Said at the start as well, but a server that a test starts does that while its output is captured.
-    for note in config.stash[RUN].notes:
-        terminalreporter.write_line(note)
+    run = config.stash[RUN]
+    server = run.started
+    if run.is_worker or server is None:
+        return
+    try:
+        lines = list(closing_lines(run, server))
+    except psycopg.Error:
+        lines = [death_of(server) or ""]
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    run = config.stash.get(RUN, None)
-    if run is not None:
-        run.end()
+    if RUN in config.stash:
+        config.stash[RUN].end()

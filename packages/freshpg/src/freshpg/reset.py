@@ -1,280 +1,270 @@
-"""The end of a test with real commits: in one round trip its rows go and the database is proved to be as it was.
+"""Takes a worker's database back to its template after a test: one round trip that costs what was touched.
 
-A superuser deletes with triggers and foreign keys out of action (`session_replication_role`). An ordinary role
-deletes in the order of the foreign keys, and truncates tables that resist: in a cycle, with a trigger or rule on
-DELETE, or with row security that is forced on their owner. It is one class, for each of its steps is on the one
-connection and needs what was learnt at the beginning.
+A PL/pgSQL function in `pg_temp` of our own connection does the work. It is generated for the schema of the template,
+so that its statements are static and their plans are kept. It looks for transactions that were left open and for
+changes of the schema, and then empties the tables and puts the sequences back.
 """
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import LiteralString
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import sql
 
-from .catalog import FINGERPRINT, QUICK, describe, differences
-from .databases import CONNECT_SECONDS, LOCK_SECONDS
-from .left import COUNTS, NOTHING_LEFT, SERVERS, end_blocking, end_holding, end_prepared
-from .tables import REFERENCES, SEQUENCES, TABLES, Table, children_first, state
+CONNECT_SECONDS = 10
+LOCK_SECONDS = 1
+GRACE_SECONDS = 0.25
+"""How long an open transaction may take to end by itself: a connection that was just closed takes a moment to go."""
+_VACUUM_BYTES = 16 * 8192
+"""A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""
+_ATTEMPTS = 5
+_ALL = sql.SQL("true")
 
-_PAGES = 32
-"""A table whose dead rows fill more pages than these is truncated: every scan would pay for them."""
+# Not pg_attribute: its many rows are looked at for changes and not counted, for no DDL only deletes some.
+_CATALOGS: dict[LiteralString, LiteralString] = {
+    "pg_class": "oid >= 16384",
+    "pg_constraint": "oid >= 16384",
+    "pg_trigger": "oid >= 16384",
+    "pg_type": "oid >= 16384",
+    "pg_proc": "oid >= 16384 and proname <> 'freshpg_reset'",
+    "pg_rewrite": "oid >= 16384",
+    "pg_attrdef": "oid >= 16384",
+    "pg_description": "objoid >= 16384",
+    "pg_namespace": "nspname !~ '^pg_(toast_)?temp_'",
+    "pg_sequence": "true",
+    "pg_enum": "true",
+    "pg_policy": "true",
+    "pg_extension": "true",
+    "pg_event_trigger": "true",
+    "pg_publication": "true",
+    "pg_default_acl": "true",
+    "pg_statistic_ext": "true",
+    "pg_largeobject_metadata": "true",
+    "pg_db_role_setting": "setdatabase = (select oid from pg_database where datname = current_database())",
+}
+
+_RELATIONS = """
+    select c.oid, c.relkind::text, n.nspname, c.relname,
+           exists (select from pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where (c.relkind in ('r', 'S') or c.relkind = 'm' and c.relispopulated) and c.relpersistence <> 't'
+       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+     order by c.oid
+"""
+
+# The function behind pg_stat_activity, which joins two tables to it.
+_OTHERS: LiteralString = """
+    from pg_stat_get_activity(null)
+   where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
+     and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
+"""
+
+_FUNCTION: LiteralString = """
+create or replace function pg_temp.freshpg_reset(known xid, out outcome text, out grown text[], out databases text[])
+language plpgsql as $freshpg$
+declare
+    recent int := age(known);  -- rows of this age or younger are not the template's
+    dirty bool[];
+    touched oid[] := '{{}}';
+    names text;
+    is_seeded bool;
+begin
+    databases := array(select datname::text from pg_database where oid >= 16384);
+    if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
+        outcome := 'open';
+        return;
+    end if;
+    if exists (select from pg_attribute where age(xmin) <= recent){changed} then
+        outcome := 'changed';
+        return;
+    end if;
+    dirty := array[{dirty}]::bool[];
+    if true = any(dirty) then
+        {empty}
+    end if;
+    {restore}
+    outcome := coalesce(outcome, 'clean');
+end $freshpg$
+"""
+
+# An ordinary role can switch off neither triggers nor foreign keys, and truncates what refers to a table with it.
+_TRUNCATE: LiteralString = """
+    if touched <> '{{}}' then
+        with recursive affected as (
+            select unnest(touched) as oid
+            union select c.conrelid from pg_constraint c join affected a on c.confrelid = a.oid and c.contype = 'f'
+        )
+        select string_agg(oid::regclass::text, ', '), bool_or(oid = any({seeded}::oid[])) into names, is_seeded
+          from affected;
+        if is_seeded then
+            outcome := 'changed';
+            return;
+        end if;
+        execute 'truncate ' || names;
+        outcome := 'truncated';
+    end if;
+"""
 
 
 @dataclass
-class Found:
-    """What the end of a test found: `faults` fail it, and a database that is `spoilt` is thrown away."""
+class Outcome:
+    """What a reset found."""
 
-    faults: list[str] = field(default_factory=list)
-    spoilt: bool = False
-    server_changed: bool | None = None
-    """Whether things came to the server since the last reset, or went (see leaks.py); None where that is not known."""
-
-
-class _Row(NamedTuple):
-    """What a round trip told, as PostgreSQL writes it."""
-
-    left: tuple[bytes | None, ...]
-    quick: bytes | None
-    big: bytes | None
-    objects: bytes | None
-    server: bytes | None
-    states: tuple[bytes | None, ...]
+    is_spoilt: bool = False
+    """Only a fresh copy of the template will do: the schema changed, or rows that the template has."""
+    left_open: list[str] = field(default_factory=list)
+    """The transactions that the test had left open, in words; they were ended."""
+    databases: frozenset[str] = frozenset()
+    """The databases of the server, but for PostgreSQL's own."""
 
 
 class Reset:
-    """Takes one database back to how it is now, on a connection of its own.
+    """Resets one database, which has to be as the template is when this is made."""
 
-    `spared` are the backends whose open transactions are meant to be. On a server of our own, where we are a superuser,
-    it looks also for what came to the server (`watched`).
-    """
-
-    def __init__(self, url: str, *, lock_seconds: float = LOCK_SECONDS, watched: bool = False) -> None:
-        self._url = url
-        self._seconds = lock_seconds
-        self._watched = watched
-        self.spared: tuple[int, ...] = ()
-        self._connection = self._connect()
-        self._oid: int = self._one("select oid from pg_database where datname = current_database()")
-        self._replica = self._with_triggers_off()
-        self._learn()
-        self._before = describe(self._connection)
-        self._fingerprint = self._one(FINGERPRINT)
-        self._arm()
-        self._expected = self._round_trip(Found())
-
-    def _one(self, query: str) -> Any:  # noqa: ANN401 (whatever is asked for)
-        row = self._connection.execute(query.encode()).fetchone()
-        return row[0] if row else None
-
-    def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=CONNECT_SECONDS,
-            application_name="reset between tests",
-            options=f"-c lock_timeout={int(self._seconds * 1000)}",
-            prepare_threshold=None,
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="freshpg"
         )
-
-    def _with_triggers_off(self) -> bool:
+        execute = self._connection.execute
+        execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
+        execute("set statement_timeout to 0; set plan_cache_mode to force_generic_plan")
+        self._may_delete = True
         try:
-            self._connection.execute("set session_replication_role = replica")
+            execute("set session_replication_role to replica")
         except psycopg.errors.InsufficientPrivilege:
-            return False
-        return True
+            self._may_delete = False
+        execute(self._function())
+        self._remember()
 
-    def _learn(self) -> None:
-        """Find tables and their order, keep a copy of the rows that are there, and where sequences stand."""
-        rows = self._connection.execute(TABLES, {"replica": self._replica}).fetchall()
-        tables = {row[0]: Table(*row) for row in rows}
-        references = [pair for pair in self._connection.execute(REFERENCES) if set(pair) <= tables.keys()]
-        self._references = references
-        self._tables, cyclic = children_first(tables, references, by_order=not self._replica)
-        resisting = {table.oid for table in self._tables if table.resists} | cyclic
-        while more := {child for child, parent in references if parent in resisting} - resisting:
-            # TRUNCATE wants all that refer to a table along with it.
-            resisting |= more
-        for table in self._tables:
-            table.resists = table.oid in resisting
-            table.seeded = bool(self._one(f"select exists (select from only {table.name})"))
-        self._sequences = {
-            name: self._connection.execute(f"select last_value, is_called from {name}".encode()).fetchone()
-            for _, name in self._connection.execute(SEQUENCES).fetchall()
-        }
-        self._copies: dict[str, list[bytes]] = {}
-        for table in self._tables:
-            if table.seeded:
-                with self._connection.cursor().copy(self._copy_out(table).encode()) as copy:
-                    self._copies[table.name] = [bytes(block) for block in copy]
-
-    def _copy_out(self, table: Table) -> str:
-        return f"copy (select {table.columns} from only {table.name}) to stdout"
-
-    def _arm(self) -> None:
-        """Prepare, on the connection as it is now, what every reset executes."""
-        self._deletes = []
-        for number, table in enumerate(self._tables):
-            if not table.seeded and not table.resists:
-                self._connection.execute(f"prepare empty{number} as delete from only {table.name}".encode())
-                self._deletes.append(f"execute empty{number}")
-        sequences = " union all ".join(
-            f"select setval('{name}'::regclass, {value}, {called}) from {name} "
-            f"where (last_value, is_called) is distinct from ({value}, {called})"
-            for name, (value, called) in (
-                (n.replace("'", "''"), s or (1, False)) for n, s in self._sequences.items()
-            )
-        )
-        self._sets = ["execute sequences"] if sequences else []
-        if sequences:
-            self._connection.execute(f"prepare sequences as {sequences}".encode())
-        self._looked_at = [table for table in self._tables if table.seeded or table.resists]
-        sizes = ", ".join(f"pg_relation_size({table.oid})" for table in self._tables if not table.seeded)
-        columns = [
-            f"({QUICK})",
-            f"greatest({sizes or 0}) > {_PAGES * 8192}",
-            "(select count(*) from pg_largeobject_metadata)",
-            SERVERS if self._watched else "null",
-            *map(state, self._looked_at),
-        ]
-        self._connection.execute(f"prepare look as select {', '.join(columns)}".encode())
-        self._connection.execute(f"prepare others(int[]) as {COUNTS.format(oid=self._oid)}".encode())
-
-    def __call__(self) -> Found:
-        """Take the database back; see Found. Raises psycopg.Error where the server cannot be reached."""
-        found = Found()
+    def __call__(self) -> Outcome:
+        """Take the database back, ending what was left open on it. Raises psycopg.Error if the server is gone."""
+        outcome = Outcome()
         try:
-            self._compare(self._round_trip(found), found)
-        except psycopg.Error:
-            if self._connection.closed:
+            for _ in range(_ATTEMPTS):
+                try:
+                    result, grown, databases = self._call()
+                except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                    outcome.left_open += self._end_open(with_active=True)
+                    continue
+                outcome.databases = frozenset(databases)
+                if result != "open":
+                    self._finish(result, grown)
+                    outcome.is_spoilt = result == "changed"
+                    return outcome
+                outcome.left_open += self._end_open()
+        except psycopg.OperationalError:
+            # A test ended all connections to its database, ours too; if the server is gone, the copy will say so.
+            if not self._connection.closed:
                 raise
-            # A table that is gone cannot be emptied; what else changed is told with it.
-            self._tell_changes(found)
-        return found
-
-    def _reconnect(self) -> None:
-        self._connection.close()
-        self._connection = self._connect()
-        self._with_triggers_off()
-        self._arm()
-
-    def _send(self, statements: str) -> list[pq.abc.PGresult]:
-        """Send statements past psycopg's cursors, which take their time for each of many results."""
-        pgconn = self._connection.pgconn
-        pgconn.send_query(statements.encode())
-        results: list[pq.abc.PGresult] = self._connection.wait(generators.execute(pgconn))
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
-        return results
-
-    def _round_trip(self, found: Found) -> _Row:
-        others = f"execute others('{{{','.join(map(str, self.spared))}}}')"
-        statements = "; ".join([others, *self._deletes, *self._sets, "execute look"])
-        for last in (False, False, True):
-            try:
-                first, *_, end = self._send(statements)
-                quick, big, objects, server, *states = _values(end)
-                return _Row(_values(first), quick, big, objects, server, tuple(states))
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                if last:
-                    raise
-                tables = [table.oid for table in self._tables]
-                found.faults += end_blocking(self._connection, self.spared, tables, self._seconds)
-                # One that was prepared holds locks that no backend has.
-                found.faults += end_prepared(self._connection)
-            except psycopg.OperationalError:
-                # A test that ends every connection to its database ends this one too.
-                if last or not self._connection.closed:
-                    raise
-                self._reconnect()
-        raise AssertionError
-
-    def _compare(self, row: _Row, found: Found) -> None:
-        expected = self._expected
-        if row.left != NOTHING_LEFT:
-            found.faults += end_holding(self._connection, self.spared, self._seconds)
-            found.faults += end_prepared(self._connection)
-            # What they held is free now, and what they wrote is gone or can be deleted.
-            row = self._round_trip(found)
-        found.server_changed = row.server != expected.server if self._watched else None
-        if row.quick != expected.quick and self._one(FINGERPRINT) != self._fingerprint:
-            self._tell_changes(found)
-            return
-        if row.objects != expected.objects:
-            self._connection.execute(b"select lo_unlink(oid) from pg_largeobject_metadata")
-            found.spoilt = expected.objects != b"0"
-        states = row.states
-        if states != expected.states:
-            changed = [
-                table
-                for table, now, then in zip(self._looked_at, states, expected.states, strict=True)
-                if now != then
-            ]
-            self._restore(changed, found)
-            states = self._round_trip(found).states
-        if row.big == b"t":
-            self._give_pages_back()
-        if not found.spoilt:
-            self._expected = row._replace(objects=expected.objects, states=states)
-
-    def _restore(self, changed: list[Table], found: Found) -> None:
-        """Bring back the rows of the template, parents first, or empty what only TRUNCATE can."""
-        truncated = (
-            [table for table in self._looked_at if table.resists] if any(t.resists for t in changed) else []
-        )
-        wanted = self._with_children([*changed, *truncated])
-        if any(table.seeded and table.insert_triggers for table in wanted):
-            # Its triggers would write other rows than these.
-            found.spoilt = True
-            return
-        with self._connection.transaction():
-            self._connection.execute(b"set constraints all deferred")
-            if truncated:
-                names = ", ".join(f"only {table.name}" for table in truncated)
-                self._connection.execute(f"truncate {names}".encode())
-            for table in wanted:
-                if table not in truncated:
-                    self._connection.execute(f"delete from only {table.name}".encode())
-            for table in reversed(wanted):
-                if table.seeded:
-                    into = f"copy {table.name} ({table.columns}) from stdin"
-                    with self._connection.cursor().copy(into.encode()) as copy:
-                        for block in self._copies[table.name]:
-                            copy.write(block)
-
-    def _with_children(self, tables: list[Table]) -> list[Table]:
-        """Add the tables whose rows would hold those of these, in the order in which rows can go."""
-        oids = {table.oid for table in tables}
-        while not self._replica and (
-            more := {child for child, parent in self._references if parent in oids} - oids
-        ):
-            oids |= more
-        return [table for table in self._tables if table.oid in oids]
-
-    def _give_pages_back(self) -> None:
-        """Truncate the tables, which are empty, so that their pages and statistics are a new database's again."""
-        # TRUNCATE wants what refers to a table along with it, and rows of the template are not for that.
-        kept = {table.oid for table in self._tables if table.seeded}
-        while more := {parent for child, parent in self._references if child in kept} - kept:
-            kept |= more
-        names = [f"only {table.name}" for table in self._tables if table.oid not in kept]
-        if names:
-            self._connection.execute(f"truncate {', '.join(names)}".encode())
-
-    def _tell_changes(self, found: Found) -> None:
-        found.spoilt = True
-        if changed := differences(self._before, describe(self._connection)):
-            found.faults.append(
-                f"The test changed more than rows: {changed}. The database was thrown away. "
-                'Give the test one of its own: @pytest.mark.postgres("clone").'
-            )
+        outcome.is_spoilt = True
+        return outcome
 
     def close(self) -> None:
         self._connection.close()
 
+    def _call(self) -> tuple[str, list[str] | None, list[str]]:
+        statement = "select * from pg_temp.freshpg_reset(%s::text::xid)"
+        row = self._connection.execute(statement, [self._known], prepare=True).fetchone()
+        assert row is not None  # noqa: S101 (a function with OUT parameters returns one row)
+        return row[0], row[1], row[2]
 
-def _values(result: pq.abc.PGresult) -> tuple[bytes | None, ...]:
-    return tuple(result.get_value(0, column) for column in range(result.nfields))
+    def _finish(self, result: str, grown: list[str] | None) -> None:
+        if result == "truncated":
+            # That writes to the catalog, and is no change of the schema.
+            self._remember()
+        for name in grown or ():
+            with suppress(psycopg.errors.LockNotAvailable):
+                self._connection.execute(sql.SQL("vacuum {}").format(sql.SQL(name)))
+
+    def _remember(self) -> None:
+        row = self._connection.execute("select pg_snapshot_xmax(pg_current_snapshot())::xid::text").fetchone()
+        self._known = row[0] if row is not None else ""
+
+    def _end_open(self, *, with_active: bool = False) -> list[str]:
+        """Wait a moment for open transactions to end, then end them; return which they were."""
+        others = sql.SQL(_OTHERS).format(or_if=sql.SQL("state = 'active'" if with_active else "false"))
+        query = sql.SQL("select pid, state, left(query, 200) {}").format(others)
+        deadline = time.monotonic() + (0 if with_active else GRACE_SECONDS)
+        while (rows := self._connection.execute(query).fetchall()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for pid, _, _ in rows:
+            self._connection.execute("select pg_terminate_backend(%s, 5000)", [pid])
+        left = [f"pid {pid} ({state}), last statement: {' '.join(text.split())}" for pid, state, text in rows]
+        prepared = "select gid from pg_prepared_xacts where database = current_database()"
+        for (gid,) in self._connection.execute(prepared).fetchall():
+            self._connection.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
+            left.append(f"prepared transaction {gid}")
+        return left
+
+    def _function(self) -> sql.Composed:
+        """Compose the function for the schema and the rows that the database has now."""
+        relations = self._connection.execute(_RELATIONS).fetchall()
+        names = {oid: sql.Identifier(schema, name) for oid, _, schema, name, _ in relations}
+        rows = {oid: self._count(names[oid]) for oid, kind, *_ in relations if kind != "S"}
+        tables = [oid for oid, kind, *_ in relations if kind == "r" and not rows[oid]]
+        # What comes with an extension may be large (PostGIS), and is left alone.
+        filled = [
+            oid for oid, kind, *_, extension in relations if kind == "m" or (rows.get(oid) and not extension)
+        ]
+        changed = [sql.SQL("")] + [
+            _differs(sql.SQL(catalog), sql.SQL(condition), self._count(sql.SQL(catalog), sql.SQL(condition)))
+            for catalog, condition in _CATALOGS.items()
+        ]
+        restore = [self._restore_sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
+        if not self._may_delete:
+            restore.append(sql.SQL(_TRUNCATE).format(seeded=filled))
+        return sql.SQL(_FUNCTION).format(
+            others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
+            changed=sql.SQL("\n       or ").join(
+                changed + [_differs(names[oid], _ALL, rows[oid]) for oid in filled]
+            ),
+            dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
+            empty=sql.SQL("\n        ").join(
+                self._empty_table(number, oid, names[oid]) for number, oid in enumerate(tables, start=1)
+            ),
+            restore=sql.SQL("\n    ").join(restore),
+        )
+
+    def _is_dirty(self, oid: int, name: sql.Composable) -> sql.Composed:
+        if self._may_delete:
+            return sql.SQL("exists (select from only {})").format(name)
+        # Row security may hide rows from an ordinary role. What it truncates has no size.
+        return sql.SQL("pg_relation_size({}) <> 0").format(oid)
+
+    def _empty_table(self, number: int, oid: int, name: sql.Composable) -> sql.Composed:
+        if not self._may_delete:
+            return sql.SQL("if dirty[{}] then touched := touched || {}::oid; end if;").format(number, oid)
+        return sql.SQL(
+            "if dirty[{number}] then delete from only {name}; "
+            "if pg_relation_size({oid}) > {limit} then grown := array_append(grown, {text}); end if; end if;"
+        ).format(
+            number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection)
+        )
+
+    def _restore_sequence(self, oid: int, name: sql.Composable) -> sql.Composed:
+        row = self._connection.execute(
+            sql.SQL("select last_value, is_called from {}").format(name)
+        ).fetchone()
+        assert row is not None  # noqa: S101 (a sequence has one row)
+        value, is_called = row
+        return sql.SQL(
+            "if pg_sequence_last_value({oid}) is distinct from {expected} then "
+            "perform setval({oid}::regclass, {value}, {is_called}); end if;"
+        ).format(oid=oid, expected=value if is_called else None, value=value, is_called=is_called)
+
+    def _count(self, relation: sql.Composable, condition: sql.Composable = _ALL) -> int:
+        query = sql.SQL("select count(*) from {} where {}").format(relation, condition)
+        row = self._connection.execute(query).fetchone()
+        return int(row[0]) if row is not None else 0
+
+
+def _differs(relation: sql.Composable, condition: sql.Composable, count: int) -> sql.Composed:
+    """Compose an expression that is true once rows were inserted, updated or deleted."""
+    return sql.SQL(
+        "(select count(*) <> {} or coalesce(bool_or(age(xmin) <= recent), false) from {} where {})"
+    ).format(count, relation, condition)

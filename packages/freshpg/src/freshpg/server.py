@@ -1,65 +1,106 @@
-"""What every way to a server has in common: a running server, its URL, and how it may be unavailable."""
+"""A running PostgreSQL server, its URL, and why there may be none."""
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import psycopg
+from psycopg import pq, sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Kind = Literal["given", "docker", "embedded"]
 
 ADMINISTRATIVE_DATABASE = "postgres"
-_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+SUPERUSER = "postgres"
+CONNECT_SECONDS = 10
+
+TEST_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "max_prepared_transactions=16",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    # Every copy of a database makes two checkpoints, which would fill the log.
+    "log_checkpoints=off",
+    # In the data directory, which goes with the server: a server that is killed leaves no segments in /dev/shm,
+    # and a container's /dev/shm of 64 MB does not limit parallel queries.
+    "dynamic_shared_memory_type=mmap",
+)
+"""Settings of every server that is started for tests, in a container or from programs on this machine."""
+
+_NOT_CONNECTION_OPTIONS = (
+    "PGSERVICEFILE",
+    "PGSYSCONFDIR",
+    "PGREQUIRESSL",
+    "PGDATESTYLE",
+    "PGTZ",
+    "PGGEQO",
+)
 
 
-class PostgresUnavailable(Exception):  # noqa: N818 (it says what is so; callers read it as a word)
-    """No server can be had; the message says in plain lines what was tried and what would help."""
+class PostgresUnavailable(Exception):  # noqa: N818 (callers read it as a word)
+    """No server is available. The message says what was tried and what would help, without a password.
+
+    `reason` is the cause alone, a phrase without a full stop that fits into another sentence.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message.splitlines()[0].rstrip(".") if reason is None else reason
 
 
 def _nothing() -> None:
-    """Stop nothing: the server belongs to somebody else."""
+    """Stop nothing: somebody else runs the server."""
+
+
+def _unknown() -> str | None:
+    return None
 
 
 @dataclass
 class Server:
-    """A PostgreSQL server that answers.
-
-    `url` is an administrative URL (`postgresql://`, of a role that may create databases) and `version` the server's
-    own word for itself (`18.6`). Leaving the `with` block stops the server if it is ours.
-    """
+    """A PostgreSQL server that accepts connections. Leaving its `with` block stops it if this process started it."""
 
     url: str = field(repr=False)
+    """`postgresql://...` of the administrative database, as a role that may create databases."""
     version: str
+    """As the server says it: `18.6`."""
     kind: Kind
     on_stop: Callable[[], None] = field(default=_nothing, repr=False)
+    on_leave: Callable[[], str] | None = field(default=None, repr=False)
+    on_death: Callable[[], str | None] = field(default=_unknown, repr=False)
     notes: tuple[str, ...] = ()
-    """Lines for people about how it was started, where that is not what they would expect."""
-    log: str = field(default="", repr=False)
-    """What its log is read from, a file or the id of its container; empty where it was given."""
-    autopsy: Callable[[], str] = field(default=str, repr=False)
-    """Says what became of a server that does not answer any more ("it was killed"), if that can be known."""
-    hand_over: Callable[[], str] | None = field(default=None, repr=False)
-    """Lets the server outlive this process, and returns the command that ends it."""
+    """Lines for people about anything unexpected in how the server was started."""
     _stopped: bool = field(default=False, init=False, repr=False)
 
     def stop(self) -> None:
-        """Stop the server if it is ours; a second call does nothing."""
+        """Stop the server if this process started it; a second call does nothing."""
         if not self._stopped:
             self._stopped = True
             self.on_stop()
 
+    def describe_death(self) -> str | None:
+        """Return one line with the exit status and the end of the log if the server has ended, else None.
+
+        Of a server that was given, or that another process started, it always returns None.
+        """
+        return self.on_death()
+
     def leave_running(self) -> str:
-        """Let the server outlive this process, and return the command that ends it, empty where it is not ours."""
-        if self._stopped or self.hand_over is None:
+        """Let the server outlive this process; return the command that ends it, empty if the server is not ours."""
+        if self._stopped or self.on_leave is None:
             return ""
         self._stopped = True
-        return self.hand_over()
+        return self.on_leave()
 
     def __enter__(self) -> Self:
         return self
@@ -69,58 +110,95 @@ class Server:
 
 
 class SecretURL(str):
-    """A URL whose `repr`, which reports of failing tests are full of, shows no password."""
+    """A URL whose `repr` shows no password; pytest prints the `repr` of values in failing tests."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return repr(
-            re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", re.sub(r"(?<=password=)[^&]*", "***", self))
-        )
+        hidden = re.sub(r"(?<=password=)[^&]*", "***", self)
+        return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
 
 
-def local_url(port: int, user: str, password: str, *, host: str = "127.0.0.1") -> str:
+def libpq_variables() -> frozenset[str]:
+    """Return the names of the environment variables that change how libpq connects."""
+    options = (option.envvar for option in pq.Conninfo.parse(b""))
+    return frozenset(_NOT_CONNECTION_OPTIONS).union(name.decode() for name in options if name)
+
+
+@contextmanager
+def without_libpq_variables() -> Iterator[None]:
+    """Hide libpq's variables (PGSSLMODE, PGSERVICE ...) from this process and its children during the block.
+
+    They are meant for another server and would break connections to the servers that freshpg starts. libpq has no
+    other way to ignore them: an empty value of a connection parameter counts as an absent one.
+    """
+    hidden = {name: os.environ.pop(name) for name in libpq_variables() if name in os.environ}
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            os.environ.setdefault(name, value)
+
+
+def connect_to_own(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
+    """Connect, in autocommit mode, to a server that freshpg started; libpq's environment does not count."""
+    with without_libpq_variables():
+        return psycopg.connect(url, autocommit=True, connect_timeout=seconds)
+
+
+def ensure_database(url: str, name: str) -> str:
+    """Create the database on the server of this administrative URL unless it exists; return its URL."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+        # A role without the right to create databases may use one that exists.
+        if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    return database_url(url, name)
+
+
+def local_url(port: int, password: str, *, host: str = "127.0.0.1") -> str:
     """Return the administrative URL of a server that listens on this port."""
-    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-    return f"postgresql://{login}@{host}:{port}/{ADMINISTRATIVE_DATABASE}"
+    return f"postgresql://{SUPERUSER}:{quote(password, safe='')}@{host}:{port}/{ADMINISTRATIVE_DATABASE}"
 
 
 def database_url(url: str, name: str) -> str:
-    """Return `url` with its database replaced by `name`; all else stays as it was, byte for byte."""
+    """Return `url` with its database replaced by `name`; everything else stays as it was, byte for byte."""
     scheme, _, rest = url.partition("://")
     place, question, query = rest.partition("?")
     netloc = place.partition("/")[0]
-    # libpq lets a parameter win over the path, so one that names the database has to go.
+    # For libpq the parameter wins over the path.
     kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "dbname")
     return f"{scheme}://{netloc}/{quote(name, safe='')}" + (f"{question}{kept}" if kept else "")
 
 
 def sqlalchemy_url(url: str) -> SecretURL:
-    """Return a `postgresql://` URL in the form by which SQLAlchemy finds psycopg 3."""
+    """Return a `postgresql://` URL in the form that makes SQLAlchemy use psycopg 3."""
     return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
 
 
 def administrative_url(url: str) -> str:
-    """Return a URL that a person gave as libpq reads it, or say what is wrong without showing the password.
+    """Return a URL that a person gave in the form that libpq reads; raise PostgresUnavailable if it is malformed.
 
-    A password whose special characters were not percent-encoded moves the borders of the URL's parts, and pieces of it
-    would turn up as the host, the port or the database: everything that looks so is refused here, unquoted.
+    If special characters in a password are not percent-encoded, parts of it appear as the host, the port or the
+    database. Such a URL is refused, and no part of it is shown.
     """
     scheme, separator, rest = url.partition("://")
-    hint = "it reads postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password percent-encoded"
-    if not separator or scheme not in _SCHEMES:
-        raise PostgresUnavailable(f"The URL given for PostgreSQL does not begin with postgresql://; {hint}.")
+    hint = "write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password percent-encoded"
+    if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise PostgresUnavailable(
+            f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}."
+        )
     plain = f"postgresql://{rest}"
     try:
         parts = urlsplit(plain)
-        several = "," in parts.netloc.rpartition("@")[2]
-        if not several:
+        if "," not in parts.netloc.rpartition("@")[2]:
             _ = parts.port
         psycopg.conninfo.conninfo_to_dict(plain)
+        malformed = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or bool(parts.fragment)
     except (ValueError, psycopg.Error):
-        raise PostgresUnavailable(f"The URL given for PostgreSQL is malformed; {hint}.") from None
-    if parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or parts.fragment:
-        raise PostgresUnavailable(f"The URL given for PostgreSQL is malformed; {hint}.")
+        malformed = True
+    if malformed:
+        raise PostgresUnavailable(f"The URL of the PostgreSQL server is malformed; {hint}.")
     if parts.path in ("", "/") and "dbname=" not in parts.query:
         plain = database_url(plain, ADMINISTRATIVE_DATABASE)
     return plain
@@ -129,31 +207,34 @@ def administrative_url(url: str) -> str:
 def without_password(url: str) -> str:
     """Return the URL's host, port and database, for people to read."""
     known = psycopg.conninfo.conninfo_to_dict(url)
-    host, port, name = known.get("host", "the local socket"), known.get("port", "5432"), known.get("dbname")
-    return f"{host}:{port}/{name}"
+    return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
 
 
 def without_password_of(url: str, text: str) -> str:
-    """Return the text without the password of this URL, plain or as a URL has it."""
+    """Return the text with the password of this URL replaced, in plain and in percent-encoded form."""
     password = psycopg.conninfo.conninfo_to_dict(url).get("password")
     for form in (str(password), quote(str(password), safe="")) if password else ():
         text = text.replace(form, "***")
     return text
 
 
-def server_version(url: str, *, timeout: int = 5) -> str:
-    """Connect and ask the server's version, in the short form (`18.6`).
-
-    Raises psycopg.Error where nothing answers within `timeout` seconds, or the URL says what cannot be understood.
-    """
-    # One that the URL names is taken from there, for whether it can be read is part of what is asked.
-    if "connect_timeout" not in psycopg.conninfo.conninfo_to_dict(url):
-        url = psycopg.conninfo.make_conninfo(url, connect_timeout=timeout)
-    with psycopg.connect(url, autocommit=True) as connection:
-        return short_version(connection.info.parameter_status("server_version") or "")
-
-
 def short_version(text: str) -> str:
-    """Find the version in what a program or server says of itself (`postgres (PostgreSQL) 18.6 (Debian ...)`)."""
+    """Find the version in what a program or a server says of itself (`postgres (PostgreSQL) 18.6 (Debian ...)`)."""
     found = re.search(r"\d+(?:\.\d+)?(?:(?:beta|rc)\d+)?", text)
     return found.group() if found else "of unknown version"
+
+
+def major_version(version: str) -> int:
+    """Return the major version of a short version; 0 if it is unknown."""
+    found = re.match(r"\d+", version)
+    return int(found.group()) if found else 0
+
+
+def connected_version(connection: psycopg.Connection[Any]) -> str:
+    return short_version(connection.info.parameter_status("server_version") or "")
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's message, which in libpq's is the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,1 +1,0 @@
-"""No database at all: what pytest itself costs a test."""

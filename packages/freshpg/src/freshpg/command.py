@@ -1,0 +1,109 @@
+"""Run a command on a server that lives as long as the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from .persistent import start_persistent
+from .server import (
+    PostgresUnavailable,
+    ensure_database,
+    last_line,
+    without_libpq_variables,
+    without_password_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .server import Server
+    from .server_selection import Choice
+
+_LIBPQ = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+}
+_NOT_FOUND = 127
+
+
+def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
+    """Run the command on the server of a choice or of a persistent directory; return the command's exit code.
+
+    DATABASE_URL and libpq's PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE lead to the database, which is created
+    unless it exists. If the server is ours, the command gets no other variable of libpq's. A command that a signal
+    ended gives 128 and the signal's number, as in a shell. Raises PostgresUnavailable.
+    """
+    ours = isinstance(source, Path) or source.kind != "given"
+    with without_libpq_variables() if ours else nullcontext(), _start(source) as server:
+        for note in server.notes:
+            tell(note)
+        try:
+            url = ensure_database(server.url, database)
+        except psycopg.Error as error:
+            reason = without_password_of(server.url, last_line(error))
+            raise PostgresUnavailable(f"Cannot create the database {database}: {reason}.") from None
+        return supervise(command, database_environment(url))
+
+
+def _start(source: Choice | Path) -> Server:
+    """Start a server, announced on stderr."""
+    if isinstance(source, Path):
+        server = start_persistent(source)
+        tell(f"PostgreSQL {server.version}, embedded, in {source}")
+        return server
+    tell(source.announcement)
+    return source.start()
+
+
+def database_environment(url: str) -> dict[str, str]:
+    """Return the variables by which programs find the database of a URL: DATABASE_URL, and libpq's."""
+    known = psycopg.conninfo.conninfo_to_dict(url)
+    return {"DATABASE_URL": url} | {
+        variable: str(known[name]) for name, variable in _LIBPQ.items() if known.get(name) is not None
+    }
+
+
+def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command to its end: Ctrl-C is the command's to handle, and SIGTERM is passed on to it."""
+    process: subprocess.Popen[bytes] | None = None
+    asked_to_end = False
+
+    def pass_on(number: int, _frame: object) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        if process is not None:
+            process.send_signal(number)
+
+    # A handler and not SIG_IGN, which the command would inherit.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        try:
+            process = subprocess.Popen(command, env=os.environ | environment)
+        except OSError as error:
+            tell(f"{command[0]}: {error.strerror}")
+            return _NOT_FOUND
+        if asked_to_end:
+            # The signal came before the command was started.
+            process.terminate()
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+def tell(line: str) -> None:
+    """Print a line for people on stderr, apart from the command's output."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  for a person

@@ -1,0 +1,127 @@
+"""The user that a server runs as: PostgreSQL refuses root, and initdb a user without an entry in /etc/passwd."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .server import PostgresUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_SUCCEED = ("/bin/sh", "-c", "exit 0")
+
+
+@dataclass(frozen=True)
+class RunAs:
+    """How to run a program as a user that PostgreSQL accepts."""
+
+    name: str
+    prefix: tuple[str, ...] = ()
+    """A command that goes before the program's."""
+    uid: int | None = None
+    gid: int | None = None
+    """The account to change to, if any."""
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The user and group that the server's files have to belong to."""
+        if self.uid is None or self.gid is None:
+            return os.geteuid(), os.getegid()
+        return self.uid, self.gid
+
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 (subprocess's)
+        """Run a program to its end; the options are those of `subprocess.run`."""
+        if self.uid is not None:
+            options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
+        return subprocess.run(
+            [*self.prefix, *command],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env=server_environment(),
+            check=False,
+            **options,
+        )
+
+    def works(self, command: Sequence[str] = _SUCCEED) -> bool:
+        """Tell whether the command runs as this user and succeeds."""
+        try:
+            return self.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        except OSError:
+            return False
+
+    def can_enter(self, directory: Path) -> bool:
+        """Tell whether this user can reach the directory."""
+        return self.uid is None or self.works(("/bin/sh", "-c", 'cd -- "$0"', str(directory)))
+
+    def give(self, tree: Path) -> None:
+        """Make a directory and everything in it this user's, the directory itself last."""
+        if tree.stat().st_uid == self.owner[0]:
+            return
+        for place, _, files in os.walk(tree, topdown=False):
+            for name in (*(os.path.join(place, file) for file in files), place):  # noqa: PTH118 (thousands of them)
+                os.chown(name, *self.owner, follow_symlinks=False)
+
+
+def server_environment() -> dict[str, str]:
+    """Return this process's environment without what changes a server's behaviour or its messages."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+@cache
+def possible_users() -> tuple[RunAs, ...]:
+    """Return the users that a server can run as here, the preferred one first.
+
+    For root, a user namespace is preferred: the files stay root's. If the kernel or a container's profile refuses it,
+    the account nobody serves. A user without an entry in /etc/passwd is mapped to nobody in a namespace.
+    """
+    uid = os.geteuid()
+    if uid != 0 and _has_entry(uid):
+        return (RunAs("this user"),)
+    nobody = _nobody()
+    found = []
+    if sys.platform == "linux" and nobody is not None:
+        mapping = (f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
+        found.append(RunAs("namespace", ("unshare", "--user", *mapping, "--")))
+    if uid == 0 and nobody is not None:
+        # macOS numbers nobody -2; getpwnam gives the unsigned value, as the kernel wants it.
+        found.append(RunAs("nobody", uid=nobody.pw_uid, gid=nobody.pw_gid))
+    return tuple(each for each in found if each.works())
+
+
+def preferred_user() -> RunAs:
+    """Return the user that a server should run as here; raise PostgresUnavailable if there is none."""
+    if possible := possible_users():
+        return possible[0]
+    if (uid := os.geteuid()) == 0:
+        raise PostgresUnavailable(
+            "PostgreSQL refuses to run as root, and neither a user namespace nor the account nobody works here; "
+            "run this as an ordinary user."
+        )
+    raise PostgresUnavailable(
+        f"User id {uid} has no entry in /etc/passwd, which initdb needs, and user namespaces are not allowed here; "
+        f"add one: echo 'app:x:{uid}:{os.getegid()}::/tmp:/bin/sh' >> /etc/passwd"
+    )
+
+
+def _has_entry(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def _nobody() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam("nobody")
+    except KeyError:
+        return None

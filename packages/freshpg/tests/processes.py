@@ -1,0 +1,81 @@
+"""Helpers for tests of servers: questions to a server, other processes, and waiting with a deadline."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from freshpg.supervisor_client import read_postmaster
+
+NO_DOCKER = "unix:///nonexistent"
+
+LIBPQ = {
+    "PGSSLMODE": "require",
+    "PGSERVICE": "nosuch",
+    "PGHOSTADDR": "192.0.2.1",
+    "PGREQUIREAUTH": "none",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGCHANNELBINDING": "require",
+    "PGOPTIONS": "-c no_such_setting=1",
+}
+"""Variables of which each breaks a connection to a server of ours."""
+
+
+def query(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def show(url: str, *names: str) -> list[object]:
+    return [query(url, f"show {name}")[0][0] for name in names]
+
+
+def data_directory(url: str) -> Path:
+    return Path(str(show(url, "data_directory")[0]))
+
+
+def postmaster(data: Path) -> int:
+    found = read_postmaster(data)
+    assert found is not None
+    return found.pid
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that only waits to be reaped does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return state.stdout.strip() != "" and "Z" not in state.stdout
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def owner(script: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run a Python script that starts a server; lend its process and the first line that it prints."""
+    command = [sys.executable, "-c", script, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """Lend a directory that every account can enter; pytest's `tmp_path` is this user's alone."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:  # noqa: PTH112, S108
+        Path(name).chmod(0o755)
+        yield Path(name)

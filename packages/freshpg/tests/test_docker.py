@@ -1,0 +1,160 @@
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from freshpg import PostgresUnavailable, choose, start_ephemeral
+from freshpg.docker_client import EngineUnavailable, engine_address, find_engine
+
+from .processes import LIBPQ, owner, query, show, wait_until
+
+SETTINGS = (
+    "fsync",
+    "wal_level",
+    "max_connections",
+    "max_prepared_transactions",
+    "server_encoding",
+    "timezone",
+    "data_checksums",
+    "dynamic_shared_memory_type",
+    "work_mem",
+)
+LOCALES = "select datname, datlocprovider, datlocale, datcollate, datctype from pg_database order by 1"
+
+OWNER = """
+import sys
+from freshpg import choose
+from testcontainers.core.labels import SESSION_ID
+server = choose("docker").start()
+print(SESSION_ID, *server.notes, flush=True)
+sys.stdin.read()
+"""
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def containers(session: str) -> list[str]:
+    """Return the containers of one process that uses testcontainers, without its reaper."""
+    return docker("ps", "-aq", "--filter", f"label=org.testcontainers.session-id={session}").split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine() -> None:
+    try:
+        find_engine().client.close()
+    except EngineUnavailable as error:
+        pytest.skip(error.reason)
+
+
+@pytest.fixture
+def loopback_engine() -> Iterator[str]:
+    """Lend an address on loopback that forwards to the engine's socket."""
+    address, _ = engine_address()
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    def forward() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client, socket.socket(socket.AF_UNIX) as server:
+                server.connect(address.removeprefix("unix://"))
+                back = threading.Thread(target=copy, args=(server, client))
+                back.start()
+                copy(client, server)
+                back.join()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=forward)
+        thread.start()
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LIBPQ.items():
+        monkeypatch.setenv(name, value)
+    with choose("docker", settings=["work_mem=8MB"]).start() as container:
+        monkeypatch.undo()
+        assert (container.kind, container.notes, container.describe_death()) == ("docker", (), None)
+        assert show(container.url, "server_version")[0].startswith(container.version)  # type: ignore[attr-defined]
+        with start_ephemeral(settings=["work_mem=8MB"]) as embedded:
+            assert show(container.url, *SETTINGS) == show(embedded.url, *SETTINGS)
+            assert query(container.url, LOCALES) == query(embedded.url, LOCALES)
+
+
+def test_a_container_that_ends_at_the_start_is_noticed_at_once_with_its_log() -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        PostgresUnavailable, match=r"(?s)stopped while it started\. Its log ends:\n.*no_such_setting"
+    ):
+        choose("docker", settings=["no_such_setting=1"]).start()
+
+    assert time.monotonic() - started < 20
+
+
+def test_a_container_that_is_killed_is_described_in_one_line() -> None:
+    with choose("docker").start() as server:
+        from testcontainers.core.labels import SESSION_ID  # noqa: PLC0415 (only where Docker is there)
+
+        docker("kill", *containers(SESSION_ID))
+        said = server.describe_death()
+
+    assert said is not None
+    assert said.startswith("The PostgreSQL container ended with exit status 137. Its log ends: ")
+    assert "\n" not in said
+
+
+def test_a_container_whose_owner_is_killed_is_gone_after_15_seconds() -> None:
+    with owner(OWNER) as (process, session):
+        assert len(containers(session)) == 1
+        process.kill()
+
+        wait_until(lambda: containers(session) == [], "the container is gone")
+
+
+def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() -> None:
+    script = OWNER.replace("sys.stdin.read()", "print(server.leave_running(), flush=True)")
+    with owner(script) as (process, session):
+        command = process.stdout.readline().split() if process.stdout else []
+        assert process.wait(20) == 0
+        time.sleep(11)  # a reaper would wait for 10 s
+        assert len(containers(session)) == 1
+
+        docker(*command[1:])
+
+    assert containers(session) == []
+
+
+def test_a_proxy_is_not_asked_the_way_to_an_engine_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, loopback_engine: str
+) -> None:
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("DOCKER_HOST", loopback_engine)
+
+    found = find_engine()
+    found.client.close()
+
+    assert (found.address, found.named_by) == (loopback_engine, "DOCKER_HOST")
+    assert os.environ["DOCKER_HOST"] == loopback_engine
+
+
+def test_an_image_that_cannot_be_pulled_in_time_is_a_reason_for_embedded() -> None:
+    choice = choose("auto", image="postgres.invalid/nosuch:1", pull_seconds=2)
+
+    assert choice.kind == "embedded"
+    assert "postgres.invalid/nosuch:1" in choice.why
