@@ -17,6 +17,9 @@ if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
         f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
+# What nox runs are modules of this directory, which Python would not look for.
+os.environ.pop("PYTHONSAFEPATH", None)
+
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]

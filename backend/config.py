@@ -1,30 +1,33 @@
 """The settings, from the environment and from `.env` at the root, then `backend/.env`.
 
 A name that stands in several places is taken from the first of: the environment, `.env`, `backend/.env`. An empty
-value is an absent one, and an empty value in the environment hides what a file says. The files are found by their
-place beside this package, whatever the current directory is.
+value is an absent one, and an empty value in the environment hides what a file says. The files are found next to this
+package, whatever the current directory is.
+
+`from backend.config import settings` gives the settings of this process, read at that moment and once.
 """
 
 import os
 import re
-from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from dotenv.parser import parse_stream
-from psycopg import Error as DriverError
-from psycopg.conninfo import make_conninfo
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, PlainValidator, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 
 from backend.errors import UserError
 
@@ -46,28 +49,102 @@ class AppEnv(StrEnum):
     PRODUCTION = "production"
 
 
-class LiteralDotEnv(DotEnvSettingsSource):
-    """`.env` files read as Compose reads them: what stands in single quotes is taken as it is, `${X}` included.
+def parse_url(text: str) -> URL:
+    """Read a database URL by libpq's rules, for psycopg. Raises ValueError, which never quotes the text.
 
-    A line that cannot be read is an error and not, as python-dotenv has it, a warning.
+    The rules: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS. Several hosts, and
+    user, password and database among the parameters, are libpq's to allow.
     """
+    scheme, _, rest = text.strip().partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise ValueError(f"is not a PostgreSQL URL for psycopg; it must look like {URL_SHAPE}")
+    credentials = re.match("[^@/]*@", rest)
+    end = credentials.end() if credentials else 0
+    place, mark, query = rest[end:].partition("?")
+    # An unencoded @ or / in the password moves part of it into the host or the name, where messages would show it.
+    if "@" in place:
+        raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    # SQLAlchemy writes a space as + in a parameter, and as it is elsewhere.
+    plain = f"postgresql://{rest[:end]}{place}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
+    try:
+        parameters = conninfo_to_dict(plain)
+    except (ProgrammingError, ValueError) as error:
+        if unknown := re.search(r'query parameter: "(\w+)"', str(error)):
+            raise ValueError(f"has a parameter that libpq does not know ({unknown[1]})") from None
+        raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
+    if not parameters.get("dbname") and "service" not in parameters:
+        raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    return url_of({name: str(value) for name, value in parameters.items()})
 
-    def _read_env_file(self, file_path: Path) -> Mapping[str, str | None]:
-        values: dict[str, str | None] = {}
-        try:
-            text = file_path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise UserError(f"{file_path} cannot be read: {reason}.") from None
-        for binding in parse_stream(StringIO(text)):
-            if binding.error:
-                line = binding.original.line
-                raise UserError(
-                    f"{file_path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
-                )
-            if binding.key is not None:
-                values[binding.key.lower()] = binding.value
-        return values
+
+def url_of(parameters: dict[str, str]) -> URL:
+    """Make the URL of libpq's parameters. Raises ValueError if its ports are invalid."""
+    query = dict(parameters)
+    user, password, name = (query.pop(key, None) for key in ("user", "password", "dbname"))
+    hosts, ports = (query.pop(key, "").split(",") for key in ("host", "port"))
+    if not all(port == "" or (port.isdecimal() and 1 <= int(port) <= LARGEST_PORT) for port in ports):
+        raise ValueError(f"has an invalid port; it must look like {URL_SHAPE}")
+    if len(ports) not in {1, len(hosts)}:
+        raise ValueError("has several ports, but not one for each host")
+    host, port = hosts[0] or None, int(ports[0]) if ports[0] else None
+    if len(hosts) > 1:
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        query |= {"host": ",".join(hosts), "port": ",".join(each or "5432" for each in ports)}
+        host = port = None
+    elif host is not None and host.startswith(("/", "@")):
+        # The directory of a socket would not survive being written as a URL's host and read again.
+        query["host"], host = host, None
+    return URL.create("postgresql+psycopg", user, password, host, port, name, query)
+
+
+def libpq_parameters(url: URL) -> dict[str, str]:
+    """Return what libpq gets to connect to this URL; psycopg's `make_conninfo` makes a connection string of it."""
+    _, parameters = url.get_dialect()().create_connect_args(url)
+    return {name: str(value) for name, value in parameters.items()}
+
+
+def _read_url(value: object) -> URL:
+    if isinstance(value, URL):
+        return value
+    return parse_url(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+
+
+def _url_of_parts(values: dict[str, Any]) -> URL:
+    host = values["postgres_host"]
+    port = values["postgres_port"] or (values["db_port"] if host is None else 5432)
+    return url_of(
+        {
+            "user": values["postgres_user"],
+            "password": values["postgres_password"].get_secret_value(),
+            "host": host or "127.0.0.1",
+            "port": str(port),
+            "dbname": values["postgres_db"],
+        }
+    )
+
+
+def read_env_file(path: Path) -> dict[str, str | None]:
+    """Read a `.env` file as Compose does: what stands in single quotes is taken as it is, `${X}` included.
+
+    A line that cannot be read is a UserError and not, as for python-dotenv, a warning. No file is an empty one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(f"{path} cannot be read: {reason}.") from None
+    values: dict[str, str | None] = {}
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            line = binding.original.line
+            raise UserError(
+                f"{path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
+            )
+        if binding.key is not None:
+            values[binding.key] = binding.value
+    return values
 
 
 class Settings(BaseSettings):
@@ -81,19 +158,28 @@ class Settings(BaseSettings):
     )
 
     app_env: AppEnv = AppEnv.DEVELOPMENT
-    database_url: SecretStr | None = None
     postgres_host: str | None = None
     postgres_port: Port | None = None
     postgres_user: str = "postgres"
     postgres_password: SecretStr = SecretStr("postgres")
     postgres_db: str = "procore_integrator"
-    db_port: Port = 54320
+    db_port: Port = 15432
     """Where Compose publishes its database on 127.0.0.1."""
+    database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
+    """How many connections each worker process keeps for requests."""
+    database_url: Annotated[URL, NoDecode, PlainValidator(_read_url)] = Field(
+        default_factory=_url_of_parts, repr=False
+    )
+    """The database to use. Without one it is made of its parts, whose defaults are Compose's database on DB_PORT."""
     api_port: Port = 8000
     api_token: SecretStr | None = None
     """The bearer token that guards /api/v1; without one, which production refuses, the API is open."""
     database_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 60
     """How long a start waits for the database to answer."""
+    web_concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many worker processes serve; with --reload it is always one."""
+    root_path: str = ""
+    """The prefix under which a proxy serves the API, and which it removes: `/procore`."""
 
     @classmethod
     def settings_customise_sources(
@@ -104,14 +190,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        asked_for = getattr(dotenv_settings, "env_file", ())  # by `Settings(_env_file=...)`
-        env_file = ENV_FILES if asked_for == () else asked_for
-        return init_settings, env_settings, LiteralDotEnv(settings_cls, env_file=env_file)
+        files: tuple[Path, ...] = ENV_FILES
+        # `Settings(_env_file=None)` reads no file.
+        if isinstance(dotenv_settings, DotEnvSettingsSource) and dotenv_settings.env_file is None:
+            files = ()
+        values = {name.lower(): value for file in files for name, value in read_env_file(file).items()}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, values)
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_absent(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value != ""}
+        return {name: value for name, value in values.items() if value is not None and value != ""}
 
     @field_validator("app_env", mode="before")
     @classmethod
@@ -123,19 +212,13 @@ class Settings(BaseSettings):
     @field_validator("postgres_host")
     @classmethod
     def _host_alone(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("/", "@")):
-            is_address = value.count(":") > 1  # IPv6
-            if re.search(r"[@\s/]", value) or (":" in value and not is_address):
-                raise ValueError(
-                    "must be a host's name or address, or a socket's directory, and nothing more"
-                )
-        return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _well_formed_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parse_url(value.get_secret_value())
+        if value is None or value.startswith(("/", "@")):
+            return value
+        if bracketed := re.fullmatch(r"\[([\da-fA-F:.]+(%\w+)?)\]", value):
+            return bracketed[1]
+        is_address = value.count(":") > 1  # IPv6
+        if re.search(r"[@\s/\[\]]", value) or (":" in value and not is_address):
+            raise ValueError("must be a host's name or address, or a socket's directory, and nothing more")
         return value
 
     @field_validator("api_token")
@@ -151,6 +234,13 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[^/\s?#]+)+", value):
+            raise ValueError("must be a path such as /procore, with a slash before it and none after it")
+        return value
+
     @model_validator(mode="after")
     def _fit_for_production(self) -> Self:
         if self.app_env is AppEnv.PRODUCTION:
@@ -160,58 +250,18 @@ class Settings(BaseSettings):
                 )
             if not self.is_database_configured:
                 raise ValueError(
-                    "DATABASE_URL (or POSTGRES_HOST and its like) is required in production; set it"
+                    "DATABASE_URL (or POSTGRES_HOST/POSTGRES_PORT) is required in production; set it"
                 )
         return self
 
     @property
     def is_database_configured(self) -> bool:
         """Whether a database is named; POSTGRES_USER, _PASSWORD and _DB alone only describe Compose's."""
-        return any((self.database_url, self.postgres_host, self.postgres_port))
+        return not self.model_fields_set.isdisjoint({"database_url", "postgres_host", "postgres_port"})
 
     @property
     def url(self) -> URL:
-        """The database to use: DATABASE_URL, or its parts, whose defaults are Compose's database on DB_PORT."""
-        if self.database_url is not None:
-            return parse_url(self.database_url.get_secret_value())
-        host = self.postgres_host or "127.0.0.1"
-        # The directory of a socket is no host to a URL: it would not survive being written and read again.
-        is_socket = host.startswith(("/", "@"))
-        default_port = self.db_port if self.postgres_host is None else 5432
-        return URL.create(
-            "postgresql+psycopg",
-            username=self.postgres_user,
-            password=self.postgres_password.get_secret_value(),
-            host=None if is_socket else host,
-            port=self.postgres_port or default_port,
-            database=self.postgres_db,
-            query={"host": host} if is_socket else {},
-        )
-
-
-def parse_url(text: str) -> URL:
-    """Read a database's URL, for psycopg whether or not it says so. Raises ValueError, which never quotes the text."""
-    text = text.strip()
-    try:
-        text.encode()
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        raise ValueError(f"is not a database's URL; it must look like {URL_SHAPE}") from None
-    if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
-        raise ValueError(f"is not for PostgreSQL through psycopg; it must look like {URL_SHAPE}")
-    if url.port is not None and not 1 <= url.port <= LARGEST_PORT:
-        raise ValueError(f"has a port that is none; it must look like {URL_SHAPE}")
-    # An unencoded @ in the password moves part of it into the host or the name, where messages would show it.
-    if not url.database or text.count("@") > 1:
-        raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
-    url = url.set(drivername="postgresql+psycopg")
-    try:
-        make_conninfo(**url.get_dialect()().create_connect_args(url)[1])
-    except (ArgumentError, ValueError, DriverError) as error:
-        parameter = re.search(r'invalid connection option "(\w+)"', str(error))
-        which = f" ({parameter[1]})" if parameter else ""
-        raise ValueError(f"has a parameter that libpq does not know or cannot read{which}") from None
-    return url
+        return self.database_url
 
 
 def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field takes
@@ -219,8 +269,30 @@ def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field 
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [_sentence(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False)]
+        lines = [
+            _sentence(problem["loc"], problem["msg"])
+            for problem in error.errors(include_input=False)
+            if problem["type"]
+            != "default_factory_not_called"  # another field's mistake, which has its own line
+        ]
         raise UserError("\n".join(lines)) from None
+
+
+@cache
+def get_settings() -> Settings:
+    """Return the settings of this process, read when they are first asked for. Raises UserError."""
+    return load_settings()
+
+
+if TYPE_CHECKING:
+    settings: Settings
+
+
+def __getattr__(name: str) -> Settings:
+    """Give `settings` without reading anything when this module is imported (PEP 562)."""
+    if name == "settings":
+        return get_settings()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
@@ -229,5 +301,5 @@ def _sentence(location: tuple[int | str, ...], message: str) -> str:
         return f"{message}."
     name = str(location[0]).upper()
     if not message.startswith(("is ", "must ", "has ")):
-        message = f"is not right: {message[0].lower()}{message[1:]}"
+        message = f"is invalid: {message[0].lower()}{message[1:]}"
     return f"{name} {message}. Set it in the environment or in {os.path.relpath(ENV_FILES[-1])}."

@@ -1,8 +1,10 @@
 """The application: routers, error mapping, and the database made ready at the start."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from multiprocessing import parent_process
 from typing import cast
 
 from anyio import CapacityLimiter
@@ -12,7 +14,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 
 from backend import routers
 from backend.config import Settings, load_settings
@@ -29,43 +32,44 @@ class Application(FastAPI):
     """FastAPI, but its refusals before any route are as plain as those of the routes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.live(scope, receive, send)
-        elif scope["type"] == "http" and (refusal := refusal_of_size(scope, LARGEST_BODY)):
+        if scope["type"] == "http" and (refusal := refusal_of_size(scope, LARGEST_BODY)):
             await refusal(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
-    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the lifespan: a mistake in configuration ends the start with its lines and no traceback."""
-        # Starlette reports a failed start with a traceback, before it lets the error out: hold the report back.
-        held: list[Message] = []
 
-        async def hold_failure(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                held.append(message)
-            else:
-                await send(message)
+def settings_or_exit() -> Settings:
+    """Read the settings for a server's factory, where a mistake ends the process with its lines."""
+    try:
+        return load_settings()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        # uvicorn would start a worker that ends with any other code than this again, for ever.
+        sys.exit(1 if parent_process() is None else STARTUP_FAILURE)
 
-        try:
-            await super().__call__(scope, receive, hold_failure)
-        except UserError as mistake:
-            await send({"type": "lifespan.startup.failed", "message": str(mistake)})
-            # A server has been told; whoever runs the lifespan by itself, as a test's client does, learns it so.
-            raise RuntimeError(str(mistake)) from None
-        except BaseException:
-            for message in held:
-                await send(message)
-            raise
+
+def report_plainly(app: ASGIApp) -> ASGIApp:
+    """Have a server report a mistake in the configuration by its lines, where Starlette would send a traceback."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def report(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, UserError):
+                message = {**message, "message": str(error)}
+            await send(message)
+
+        await app(scope, receive, report if scope["type"] == "lifespan" else send)
+
+    return call
 
 
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
     """Build the application, for `uvicorn --factory backend.main:create_app`.
 
-    Settings are read where none are given. An engine that is given is used and left open; tests have their seam here.
-    Raises UserError, which ends a process with a plain line.
+    A server calls it without settings; then they are read, and a mistake in them ends the process. An engine that is
+    given is used and not disposed of, which is how tests choose their database.
     """
-    settings = settings or load_settings()
+    settings = settings or settings_or_exit()
     owned = None if engine else connect(settings.url)
 
     @asynccontextmanager
@@ -87,6 +91,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         redoc_url=None,
         max_body_size=LARGEST_BODY,
     )
+    app.add_middleware(report_plainly)
     app.state.engine = engine or owned
     app.state.probes = CapacityLimiter(2)
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None

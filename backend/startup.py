@@ -1,6 +1,8 @@
-"""From settings to a database that is there and at head, or to a line that says what is wrong and what cures it."""
+"""From settings to a database that answers and is at head, or to a line that says what is wrong and how to fix it."""
 
 import logging
+import os
+import re
 import shlex
 import threading
 import time
@@ -8,68 +10,75 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from psycopg import OperationalError as DriverError
-from sqlalchemy import URL, Engine
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo, PGconn, Ping
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from backend.config import AppEnv, Settings
+from backend.config import AppEnv, Settings, libpq_parameters
 from backend.database import SchemaState, connect, init_db
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 
-logger = logging.getLogger("uvicorn.error")
+# Its lines appear without any configuration, being warnings; `serve` formats them as uvicorn's are.
+logger = logging.getLogger("backend")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
 LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE, READ_ONLY = "55P03", "42501", "25006"
-APART = (
-    "A pool that hands out single statements cannot hold a transaction. Set DATABASE_URL to PostgreSQL itself, or have "
-    "the pool hand out transactions (pool_mode = transaction)."
+STATEMENT_POOLING = (
+    "Statement-level pooling does not support transactions. Set DATABASE_URL to PostgreSQL itself, or set "
+    "pool_mode = transaction in the pool."
 )
+# What a server says that has no connection left now. libpq gives no code with it, only the server's words.
+TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
+SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
+PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
 NAMED = 3  # differences that a start names before it counts the rest
 
 
 def start_database(
-    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.info
+    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
 ) -> SchemaState:
     """Wait for the database, bring its schema to head and return where it stood. Raises UserError.
 
-    A schema newer than the code stops a start in development, where somebody has switched branches; elsewhere the
-    service must survive a rollback, so it is told and left.
+    A schema newer than the code stops a start in development, where somebody has switched branches. Elsewhere it is
+    reported and served, because the service must survive a rollback.
     """
     with plain_refusals(engine.url):
         wait_for_database(engine, settings.database_wait_seconds, tell=tell)
         state = init_db(engine, environment=settings.app_env.value)
     if state.is_ahead:
         message = (
-            f"The schema of {describe(engine.url)} is at revision {state.current}, which this code does not know: "
-            f"its own is {state.head}."
+            f"The schema of {describe(engine.url)} is at revision {state.current}, which this code does not know "
+            f"(its newest is {state.head})."
         )
         if settings.app_env is AppEnv.DEVELOPMENT:
             raise UserError(
-                f"{message}\nCheck out the code that made it, or build the database anew with `nox -s db_reset`."
+                f"{message}\nCheck out the code that made it, or create the schema again with `nox -s db_reset`."
             )
-        tell(f"{message} Going on, as a rollback would.")
+        tell(f"{message} Continuing with the newer schema.")
     return state
 
 
 @contextmanager
 def plain_refusals(url: URL) -> Iterator[None]:
-    """Turn what the database or its driver refuses into a UserError of one line."""
+    """Turn what the database or its driver refuses into a UserError of one or two lines."""
     try:
         yield
     except DBAPIError as error:
-        message = f"The database at {describe(url)} refused: {first_line(error)}."
+        message = f"The database at {describe(url)} reported an error: {first_line(error)}."
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             message += (
-                "\nAnother connection holds a lock on what is to be changed, and nothing was: try again when it is "
-                "done. `nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows who it is."
+                "\nAnother connection holds a lock on what was to be changed; nothing was changed. Try again later. "
+                "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows which connection it is."
             )
-        if is_apart(error):
-            message += "\n" + APART
+        if is_statement_pooling(error):
+            message += f"\n{STATEMENT_POOLING}"
         raise UserError(message) from error
 
 
-def is_apart(error: DBAPIError) -> bool:
-    """Whether a pool between us and PostgreSQL has no transactions. Its words are all that it tells: it has no code."""
+def is_statement_pooling(error: DBAPIError) -> bool:
+    """Whether a pool between us and PostgreSQL has no transactions. PgBouncer gives no code for it, only words."""
     return "statement pooling" in first_line(error)
 
 
@@ -83,7 +92,7 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 def compare_with_models(engine: Engine) -> list[Difference]:
-    """Tell what differs between a database and the models. Raises UserError where its role may not."""
+    """List what differs between a database and the models. Raises UserError if its role may not do that."""
     try:
         with engine.connect() as connection:
             return differences(connection)
@@ -91,12 +100,13 @@ def compare_with_models(engine: Engine) -> list[Difference]:
         if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
             raise
         raise UserError(
-            f"The database at {describe(engine.url)} cannot be compared with the models, which are made for that in a "
-            f"schema that is rolled back: {first_line(error)}.\n"
+            f"The database at {describe(engine.url)} cannot be compared with the models, which takes a schema that is "
+            f"rolled back: {first_line(error)}.\n"
             + (
-                f"Let the role make one: `GRANT CREATE ON DATABASE {engine.url.database} TO {engine.url.username}`."
+                f"Allow the role to create one: `GRANT CREATE ON DATABASE {engine.url.database} TO "
+                f"{engine.url.username}`."
                 if sqlstate(error) == INSUFFICIENT_PRIVILEGE
-                else "Compare the server that it is a copy of, which takes writes."
+                else "Compare the primary server instead, which accepts writes."
             )
         ) from error
 
@@ -104,9 +114,9 @@ def compare_with_models(engine: Engine) -> list[Difference]:
 def tell_drift(
     engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
 ) -> threading.Thread | None:
-    """Have a thread say in two lines where a development database differs from the models; nothing where it does not.
+    """Report in two lines, from a thread, where a development database differs from the models.
 
-    The start does not wait for it (some 40 ms), and the end does not either.
+    Neither the start (the comparison takes some 40 ms) nor the end of the process waits for it.
     """
     if settings.app_env is not AppEnv.DEVELOPMENT:
         return None
@@ -119,7 +129,7 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
         found = compare_with_models(engine)
     except (UserError, DBAPIError):
-        # Who wants to know asks `nox -s db_check`; a server that has gone away is told elsewhere.
+        # `nox -s db_check` reports a role that may not; a server that has gone away is reported elsewhere.
         return
     if not found:
         return
@@ -127,86 +137,133 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
     tell(f"The database {describe(engine.url)} differs from the models: {', '.join(places[:NAMED])}{rest}.")
     tell(
-        "`nox -s db_check` says how, and what to do: `nox -s db_revision` for what the migrations lack, "
-        "`nox -s db_reset` for a database built anew."
+        "`nox -s db_check` shows how. `nox -s db_revision` drafts what the migrations lack; `nox -s db_reset` creates "
+        "the schema again."
     )
 
 
-def wait_for_database(engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.info) -> None:
-    """Return once the database answers. Raises UserError when it refuses us, or the time is up."""
+def wait_for_database(
+    engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.warning
+) -> None:
+    """Return once the database accepts a connection. Raises UserError if it never will, or the time is up."""
     deadline = time.monotonic() + seconds
-    pause, told = FIRST_PAUSE, False
+    pause, is_announced = FIRST_PAUSE, False
     while True:
         try:
             with engine.connect():
                 return
         except OperationalError as error:
-            is_last = time.monotonic() + pause > deadline
-            refusal = explain_refusal(error, engine.url, look=is_last or pause == FIRST_PAUSE)
+            refusal = explain_refusal(error, engine.url)
             if refusal is not None:
                 raise UserError(refusal) from error
-            if is_last:
+            if time.monotonic() + pause > deadline:
                 raise UserError(
-                    f"The database at {describe(engine.url)} was not to be had for {seconds:g} s: {reason(error)}.\n"
-                    "Start it (`docker compose up -d db`), set DATABASE_URL to where it is, or have one found by "
-                    "`nox -s dev` and `nox -s db_init`."
+                    f"Could not connect to {describe(engine.url)} within {seconds:g} s: {reason(error)}.\n"
+                    f"Start the database (`docker compose up -d db`), correct DATABASE_URL, or use `nox -s dev` and "
+                    f"`nox -s db_init`, which find or start one.{libpq_variables_note()}"
                 ) from error
-        if pause == LONGEST_PAUSE and not told:
-            tell(f"Waiting for the database at {describe(engine.url)}, at most {seconds:g} s.")
-            told = True
+        if pause == LONGEST_PAUSE and not is_announced:
+            tell(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}.")
+            is_announced = True
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
 
 
-def explain_refusal(error: OperationalError, url: URL, *, look: bool = True) -> str | None:
-    """Say why a server that answers will not have us, or None where waiting may help.
+def explain_refusal(error: OperationalError, url: URL) -> str | None:
+    """Say why a connection will fail however long we wait, or return None if waiting may help.
 
     libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does
-    tell is whether a password was asked for: a server that asked has started, and would say the same again. A server
-    that asks for none is known by its database `postgres`, at the price of another attempt, if we `look`.
+    tell is whether a password was asked for, and its ping tells whether a server accepts connections.
     """
-    if is_apart(error):
-        return f"The database at {describe(url)} refuses: {first_line(error)}.\n{APART}"
-    asked = asked_for_password(error)
-    if not asked and not look:
+    if is_statement_pooling(error):
+        return f"The database at {describe(url)} reported an error: {first_line(error)}.\n{STATEMENT_POOLING}"
+    if TOO_MANY.search(str(error.orig)):
         return None
-    if can_connect(url.set(database="postgres")):
-        if can_connect(url):
-            return None  # the server came up between the attempt that failed and these
-        given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
-        options = [word for option, value in given.items() if value for word in (option, value)]
-        return (
-            f"There is no database {url.database!r} at {describe(url)}.\n"
-            f"Create it (`{shlex.join(['createdb', *options, str(url.database)])}`), "
-            "or set DATABASE_URL or POSTGRES_DB to one that is there."
+    if asked_for_password(error):
+        return missing_database(url) or (
+            f"The database at {describe(url)} refused user {url.username!r}: {reason(error)}.\n"
+            "Set its password in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that it was "
+            f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
         )
-    if not asked:
+    answer = ping(url)
+    has_come_up = answer == Ping.OK and can_connect(url)  # after the attempt that failed
+    if has_come_up or not (answer in {Ping.OK, Ping.NO_ATTEMPT} or lacks_ssl(url)):
         return None
-    return (
-        f"The database at {describe(url)} refuses user {url.username!r}: {reason(error)}.\n"
-        "Set the password that it knows in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that "
-        "it was made with: `docker compose down -v` makes a new one, and deletes its data."
+    return missing_database(url) or (
+        f"Could not connect to {describe(url)}: {reason(error)}.\n"
+        f"Correct DATABASE_URL; waiting would not help.{libpq_variables_note()}"
     )
 
 
+def missing_database(url: URL) -> str | None:
+    """Say how to create the database if the server lacks it, which we can ask its database `postgres`."""
+    engine = connect(url.set(database="postgres"))
+    try:
+        with engine.connect() as connection:
+            exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
+            if url.database is None or connection.scalar(exists, {"name": url.database}):
+                return None
+    except OperationalError:
+        return None
+    finally:
+        engine.dispose()
+    given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    command = ["createdb", *options, url.database]
+    if url.host == "db":  # a name that is known only to Compose's containers
+        command = ["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), url.database]
+    return (
+        f"Database {url.database!r} does not exist at {describe(url)}.\n"
+        f"Create it (`{shlex.join(command)}`), "
+        "or set DATABASE_URL or POSTGRES_DB to one that exists."
+    )
+
+
+def lacks_ssl(url: URL) -> bool:
+    """Whether SSL is required, and a server answers only without it; it ends such a connection without an error."""
+    mode = libpq_parameters(url).get("sslmode") or os.environ.get("PGSSLMODE")
+    return mode in SSL_REQUIRED and ping(url, sslmode="disable") == Ping.OK
+
+
+def ping(url: URL, **parameters: str) -> Ping:
+    """Ask whether a server accepts connections, as pg_isready does; NO_ATTEMPT if libpq refuses the parameters."""
+    return Ping(PGconn.ping(make_conninfo(**libpq_parameters(url) | parameters).encode()))
+
+
+def libpq_variables_note() -> str:
+    """Name the variables in the environment that libpq reads for what a URL leaves open; empty if none is set."""
+    known = {option.envvar.decode() for option in Conninfo.parse(b"") if option.envvar}
+    found = sorted(known.intersection(os.environ))
+    return f" libpq also reads {', '.join(found)} from the environment." if found else ""
+
+
 def describe(url: URL) -> str:
-    """Name a database for a person, without user or password: `127.0.0.1:5432/name`."""
-    host = url.query.get("host", url.host) or "the local socket"
-    hosts = host if isinstance(host, str) else ",".join(host)
-    return f"{hosts}:{url.port or 5432}/{url.database}"
+    """Name a database for a person, without user or password: `127.0.0.1:5432/name`, `[::1]:5432/name`."""
+    parameters = libpq_parameters(url)
+    name = f"/{url.database}" if url.database else ""
+    service = parameters.get("service") or os.environ.get("PGSERVICE")
+    hosts = parameters.get("host") or parameters.get("hostaddr")
+    hosts = hosts or (None if service else os.environ.get("PGHOST"))
+    if not hosts:
+        place = f"service {service}" if service else "the local socket"
+        return f"{place}, database {url.database}" if url.database else place
+    names = [f"[{host}]" if ":" in host else host for host in hosts.split(",")]
+    ports = (parameters.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+    ports = ports * len(names) if len(ports) == 1 else ports
+    return ",".join(f"{host}:{port}" for host, port in zip(names, ports, strict=True)) + name
 
 
 def reason(error: OperationalError) -> str:
-    """Give what libpq said of the last address that it tried, without the address and without its advice."""
+    """Return what libpq said of the last address that it tried, without the address and without its advice."""
     lines = [
         line for line in str(error.orig).splitlines() if line.strip() and not line.startswith(("\t", " "))
     ]
-    words = lines[-1].rpartition("failed: ")[2] if lines else "no reason given"
+    words = PREAMBLE.sub("", lines[-1], count=1) if lines else "no reason given"
     return " ".join(words.split()).removesuffix(".")
 
 
 def asked_for_password(error: OperationalError) -> bool:
-    """Whether the server that this connection failed at had asked for a password, and so is there."""
+    """Whether the server at which this connection failed had asked for a password, and so is running."""
     driver_error = error.orig
     if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
         return False

@@ -1,27 +1,27 @@
-"""Which database `dev` and the db verbs work on, by a ladder that is announced in one line; and the db verbs.
+"""Which database `dev` and the db_ commands work on, announced in one line; and the db_ commands.
 
-First that holds: the one configured (DATABASE_URL, or POSTGRES_HOST or POSTGRES_PORT); Compose's `db` if it answers on
-DB_PORT; the embedded one in `.dev/postgres-18/`, started if need be. `dev` makes that one where there is none; the db
-verbs go on to an ephemeral server, on which they show what they would do.
+The first of: the configured one (DATABASE_URL, POSTGRES_HOST or POSTGRES_PORT); Compose's `db` if it answers on
+DB_PORT; the embedded one in `.dev/postgres-18/`, started if need be. If none of them exists, `dev` creates the embedded
+one, and the db_ commands use a temporary server, on which they show what they would do.
 """
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+from psycopg.pq import Conninfo, Ping
 from sqlalchemy import URL
-from sqlalchemy.exc import OperationalError
 
 import freshpg
 from backend.config import ROOT, Settings, load_settings
-from backend.database import connect
-from backend.startup import asked_for_password, can_connect, describe
-from devtools.terminal import enter
-from freshpg.run import supervise, tell
+from backend.startup import describe, ping
+from devtools.terminal import enter, note
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 
@@ -34,11 +34,13 @@ VERBS = {
     "backup": ["devtools.backup.dump"],
     "restore": ["devtools.backup.restore"],
 }
+# What a database is configured by. A command gets DATABASE_URL in their place.
+PARTS = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
 
 
 @dataclass(frozen=True)
 class Found:
-    """The database that the ladder found: its URL, and whether it lives only as long as the command."""
+    """The database to work on: its URL, and whether its server is removed when the command ends."""
 
     url: str
     is_ephemeral: bool = False
@@ -46,58 +48,70 @@ class Found:
 
 @contextmanager
 def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
-    """Lend the database that the ladder finds, announced on standard error; what was started for it is stopped."""
+    """Give the database to work on, announced on standard error. A server that was started for it is stopped."""
     with nullcontext() if ephemeral else find_own(settings, make=make) as own:
         if own is not None:
             yield own
             return
-    choice = freshpg.choose("auto")
-    why = "asked for" if ephemeral else f"for none is configured, none answers on DB_PORT {settings.db_port}"
-    why += "" if ephemeral else f" and there is none in {os.path.relpath(DIRECTORY)}"
-    tell(f"Database: an ephemeral one, {why}. Nothing of yours is changed. {choice.announcement}.")
-    with choice.start() as server:
-        yield Found(freshpg.ensure_database(server.url, settings.postgres_db), is_ephemeral=True)
+    with without_libpq_variables():
+        choice = freshpg.choose("auto")
+        why = "Using a temporary database" if ephemeral else "No database found; using a temporary one"
+        note(f"{why}. Your data is unchanged. {choice.announcement}.")
+        with choice.start() as server:
+            yield Found(freshpg.ensure_database(server.url, settings.postgres_db), is_ephemeral=True)
 
 
 @contextmanager
 def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
-    """Lend the developer's own database, or None where there is none and none is to be made."""
-    if (why := named(settings)) is not None:
-        tell(f"Database: {describe(settings.url)}, {why}.")
-        yield Found(settings.url.render_as_string(hide_password=False))
-    elif make or DIRECTORY.exists():
-        if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
-            tell(
-                f"{os.path.relpath(old[-1])} holds an older PostgreSQL's data: `nox -s db_upgrade` brings them along."
-            )
-        lent = ", run by another command and gone when that ends" if freshpg.running(DIRECTORY) else ""
-        with freshpg.start_persistent(DIRECTORY) as server:
-            place = os.path.relpath(DIRECTORY)
-            tell(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{lent}.")
-            for note in server.notes:
-                tell(note)
-            yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
-    else:
-        yield None
+    """Give the developer's own database, or None if there is none and none is to be created."""
+    with nullcontext() if settings.is_database_configured else without_libpq_variables():
+        if (why := named(settings)) is not None:
+            note(f"Database: {describe(settings.url)}, {why}.")
+            yield Found(settings.url.render_as_string(hide_password=False))
+        elif make or DIRECTORY.exists():
+            with embedded(settings) as found:
+                yield found
+        else:
+            yield None
+
+
+@contextmanager
+def embedded(settings: Settings) -> Iterator[Found]:
+    """Give the database in `.dev`, whose server is started unless another command has it running."""
+    place = os.path.relpath(DIRECTORY)
+    if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
+        note(
+            f"{os.path.relpath(old[-1])} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
+        )
+    shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
+    with freshpg.start_persistent(DIRECTORY) as server:
+        note(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{shared}.")
+        for line in server.notes:
+            note(line)
+        yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
 
 
 def named(settings: Settings) -> str | None:
-    """Say why the database that the settings name is the one to take, or None where it is not."""
+    """Say why the database that the settings name is the one to use, or return None if it is not."""
     if settings.is_database_configured:
-        return "the one configured"
-    return f"Compose's, which answers on DB_PORT {settings.db_port}" if answers(settings.url) else None
+        return "as configured"
+    return f"Compose's, on DB_PORT {settings.db_port}" if answers(settings.url) else None
 
 
 def answers(url: URL) -> bool:
-    """Whether a PostgreSQL server answers there, even if it refuses our password or lacks our database."""
-    engine = connect(url, pool_pre_ping=False)
+    """Whether a PostgreSQL server accepts connections there, whatever it says to our password or database."""
+    return ping(url, connect_timeout="2") == Ping.OK
+
+
+@contextmanager
+def without_libpq_variables() -> Iterator[None]:
+    """Take what libpq reads out of the environment: PGSSLMODE or PGSERVICE is meant for another server than ours."""
+    names = {option.envvar.decode() for option in Conninfo.parse(b"") if option.envvar}
+    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
-        with engine.connect():
-            return True
-    except OperationalError as error:
-        return asked_for_password(error) or can_connect(url.set(database="postgres"))
+        yield
     finally:
-        engine.dispose()
+        os.environ.update(taken)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,15 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=VERBS, help="what to do on the database that is found")
+    parser.add_argument("verb", choices=VERBS, help="what to do with the database")
     parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="--ephemeral, and what the verb itself takes (VERB --help)"
+        "rest", nargs=argparse.REMAINDER, help="--ephemeral, and the options of the verb (VERB --help)"
     )
     options = parser.parse_args(arguments)
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
     if "--help" in rest:
         code = run([*VERBS[options.verb], "--help"], {})
-        tell("And --ephemeral, to do it on a server that lives only as long as the command.")
+        note("Also --ephemeral: do it on a temporary server.")
         return code
     settings = load_settings()
     with find(settings, ephemeral=len(rest) < len(options.rest)) as found:
@@ -124,19 +138,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
-    """Do on an ephemeral server what leads to the verb, and the verb: for init and reset, both of them."""
+    """Do on a temporary server what the verb needs first, and the verb."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
     with tempfile.TemporaryDirectory() as place:
         for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
             if code := run(command, environment):
                 return code
-    tell("It worked on the ephemeral server, which is gone again. Nothing of yours was changed.")
+    note("It worked. The temporary server was removed; your data is unchanged.")
     return 0
 
 
 def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
-    """Return the commands that show a verb on an empty server; a backup made on the way is this file."""
-    # By name, for a container's host is not always this machine's.
+    """Return the commands that show a verb on an empty server; a backup on the way is written to this file."""
+    # With the database's name typed, because a container's host is not always this machine's.
     reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))
     init = VERBS["init"]
     names_file = any(not word.startswith("-") for word in rest)
@@ -144,10 +158,10 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
         "init": [[*init, *rest], reset],
         "reset": [init, [*reset, *rest]],
         "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
-        # The database is gone with the server, so its settings may be put to the test.
+        # The database is removed with the server, so its settings may be changed for the proof.
         "utc": [init, [*VERBS["utc"], "--own-database", *rest]],
         "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
-        # A file that is named is tried: whether it can be restored, and holds what it should.
+        # A file that is named is restored, which tells whether it can be.
         "restore": [init, [*restore, *rest]]
         if names_file
         else [init, [*VERBS["backup"], file], [*restore, file, *rest]],
@@ -155,9 +169,24 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
     return shown.get(verb, [init, [*VERBS[verb], *rest]])
 
 
-def run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a module of ours to its end and return its exit code. Ctrl-C is the module's to answer."""
-    return supervise([sys.executable, "-m", *command], environment)
+def run(command: Sequence[str], variables: dict[str, str]) -> int:
+    """Run a module of this project to its end with these variables, and return its exit code.
+
+    Ctrl-C reaches the module from the terminal, and SIGTERM is passed on to it: it decides how it ends.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in PARTS or not variables}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = kept | {"PYTHONPATH": os.pathsep.join(paths)} | variables
+    # A handler and not SIG_IGN, which the command would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with subprocess.Popen([sys.executable, "-P", "-m", *command], env=environment) as process:
+            previous = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+            code = process.wait()
+            signal.signal(signal.SIGTERM, previous)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

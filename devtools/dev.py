@@ -1,29 +1,23 @@
-"""Serve the API with reload on the database that the ladder finds: `nox -s dev`."""
+"""Serve the API with reload on the developer's database: `nox -s dev`."""
 
 import os
 import sys
 
-from backend.scripts import reload, serve
+from backend.config import load_settings
+from backend.scripts import serve
+from devtools.database import find
 from devtools.terminal import enter
 
 
 def main() -> None:
-    """Serve until Ctrl-C; what was started for it is stopped after it. The arguments are those of `serve`."""
-    options = serve.parse(["--reload", *sys.argv[1:]])
-    run(options.host, options.port)
-
-
-def run(host: str, port: int | None) -> None:
-    # First of all, for it is what takes longest; the rest is imported meanwhile.
-    reload.warm_up()
-    from backend.config import load_settings  # noqa: PLC0415  after the warm-up, see above
-    from devtools.database import find  # noqa: PLC0415  after the warm-up, see above
-
+    """Serve until Ctrl-C, then stop what was started for it. The arguments are those of `serve`."""
+    arguments = ["--reload", *sys.argv[1:]]
+    options = serve.parse(arguments)
     settings = load_settings()
-    serve.refuse_taken_port(host, settings.api_port if port is None else port)
+    serve.refuse_taken_port(options.host, settings.api_port if options.port is None else options.port)
     with find(settings, make=True) as found:
         os.environ["DATABASE_URL"] = found.url
-        serve.main(["--reload", *sys.argv[1:]])
+        serve.main(arguments)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
-from backend.config import load_settings
+from backend.config import libpq_parameters, load_settings
 from backend.errors import UserError
 from devtools.terminal import enter
 from freshpg import PostgresUnavailable, find_binaries
@@ -17,33 +19,56 @@ from freshpg import PostgresUnavailable, find_binaries
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Become psql."""
-    conninfo, environment = connection_words(load_settings().url)
-    psql = find_psql()
+    settings = load_settings()
+    conninfo, environment = connection_words(settings.url)
+    psql = find_psql(server_version(settings.url))
     command = [psql, "--dbname", conninfo, *(sys.argv[1:] if arguments is None else arguments)]
     os.execve(psql, command, os.environ | environment)  # noqa: S606  a list of arguments, and no shell
 
 
 def connection_words(url: URL) -> tuple[str, dict[str, str]]:
-    """Return how libpq's programs are told to connect as the application does: a connection string, and variables.
+    """Return how libpq's programs connect as the application does: a connection string, and variables.
 
-    The password travels in the environment, where no list of processes shows it.
+    The password is passed in the environment, where no list of processes shows it.
     """
-    _, parameters = url.get_dialect()().create_connect_args(url)
+    parameters = libpq_parameters(url)
     password = parameters.pop("password", None)
     return make_conninfo(**parameters), {"PGPASSWORD": password} if password else {}
 
 
-def find_psql() -> str:
-    """Find the system's psql, which edits lines, or the one that comes with the embedded server, which does not."""
-    if found := shutil.which("psql"):
-        return found
+def server_version(url: URL) -> int:
+    """Return the server's major version, or 0 if it cannot be reached, which psql then reports."""
+    try:
+        with psycopg.connect(make_conninfo(**libpq_parameters(url))) as connection:
+            return connection.info.server_version // 10000
+    except psycopg.OperationalError:
+        return 0
+
+
+def find_psql(major: int) -> str:
+    """Find a psql for a server of this version: the system's unless it is older, then the embedded server's.
+
+    An older psql fails at describing what a newer server has. The embedded one does not edit lines.
+    """
+    system = shutil.which("psql")
+    if system is not None and version_of(system) >= major:
+        return system
     try:
         bundled = find_binaries().program("psql")
     except PostgresUnavailable:
         bundled = ""
-    if not Path(bundled).is_file():
-        raise UserError("psql is not there: install your system's postgresql-client.")
-    return bundled
+    found = bundled if Path(bundled).is_file() else system
+    if found is None:
+        raise UserError(
+            f"psql is not installed: install PostgreSQL's client programs, version {major} or later."
+        )
+    return found
+
+
+def version_of(program: str) -> int:
+    """Return the major version of a program of PostgreSQL; `psql --version` ends in `18.1 (Debian 18.1-1)`."""
+    words = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    return next((int(word.split(".")[0]) for word in words if word[0].isdigit()), 0)
 
 
 if __name__ == "__main__":

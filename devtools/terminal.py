@@ -1,5 +1,6 @@
-"""How the developer's commands end."""
+"""How the developer's commands speak and end."""
 
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -8,8 +9,13 @@ from backend.scripts import terminal
 from freshpg import PostgresUnavailable
 
 
+def note(line: str) -> None:
+    """Print a line about what happens on standard error, apart from what the command prints."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def enter(main: Callable[[], int | None]) -> NoReturn:
-    """Do as `backend.scripts.terminal.enter` does; no PostgreSQL server is a UserError too."""
+    """Do as `backend.scripts.terminal.enter` does; PostgresUnavailable is a UserError too."""
 
     def with_server() -> int | None:
         try:

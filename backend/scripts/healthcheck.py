@@ -1,6 +1,6 @@
-"""Exit with 0 where the API on this machine says that it is ready: a container's health check.
+"""Exit with 0 if the API on this machine says that it is ready: a container's health check.
 
-Standard library alone, and little of it: while a container starts this runs several times a second.
+Imports little, and only from the standard library: while a container starts this runs several times a second.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main() -> None:
             connection.sendall(b"GET /health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
     except OSError as error:
-        raise SystemExit(f"the API does not answer on port {port}: {error}") from None
+        raise SystemExit(f"The API does not answer on port {port}: {error}") from None
     status, _, body = answer.partition(b"\r\n")
     if status.split(b" ")[1:2] != [b"200"]:
         raise SystemExit(body.rpartition(b"\r\n")[2].decode(errors="replace"))

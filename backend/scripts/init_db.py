@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run by its path
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from backend.scripts.bootstrap import use_environment
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from backend.scripts.bootstrap import use_environment, use_ladder
 
     use_environment()
+    use_ladder("init")
 
 from backend.config import load_settings
 from backend.scripts.terminal import engine_for, enter, say
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         before = start_database(engine, settings, tell=say)
     name = describe(settings.url)
     if before.is_at_head:
-        say(f"Database {name} is at {before.head} already: nothing to do.")
+        say(f"Database {name} is already at {before.head}: nothing to do.")
     elif not before.is_ahead:
         say(f"Database {name} initialised: from {before.current or 'nothing'} to {before.head}.")
 

@@ -1,4 +1,4 @@
-"""What a script says when another connection holds on to what it wants to change."""
+"""What a script says when another connection holds a lock on what it wants to change."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from backend.startup import LOCK_NOT_AVAILABLE, sqlstate
 
 DEADLOCK = "40P01"
 LONGEST = 1_000_000
-"""So many seconds one may wait; PostgreSQL counts milliseconds, in 31 bits."""
+"""In seconds; PostgreSQL counts milliseconds, in 31 bits."""
 
 
 @contextmanager
 def telling_who_holds(engine: Engine, undone: str, lock_timeout: float) -> Iterator[None]:
-    """Turn a lock that was not had in time, in seconds, into a UserError that names who may hold it."""
+    """Turn a lock that was not free within `lock_timeout` seconds into a UserError that lists who may hold it."""
     try:
         yield
     except DBAPIError as error:
@@ -38,7 +38,7 @@ def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=positive_seconds,
         default=5,
-        help="how long to wait for others' locks (%(default)s)",
+        help="how long to wait for locks of other connections (%(default)s)",
     )
 
 

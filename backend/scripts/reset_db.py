@@ -1,4 +1,4 @@
-"""Drop what is in the database and build it anew: `nox -s db_reset`, or `python3 backend/scripts/reset_db.py`."""
+"""Drop everything in the database and create the schema: `nox -s db_reset`, or this file by its path."""
 
 import argparse
 import sys
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run by its path
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from backend.scripts.bootstrap import use_environment
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from backend.scripts.bootstrap import use_environment, use_ladder
 
     use_environment()
+    use_ladder("reset")
 
 from backend.config import load_settings
 from backend.database import reset_db
@@ -34,18 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"  ended {holder}")
     for name in cleared.dropped:
         say(f"  dropped {name}")
-    say(f"Database {describe(settings.url)} reset: {len(cleared.dropped)} things dropped, and built anew.")
+    say(
+        f"Database {describe(settings.url)} reset: dropped {len(cleared.dropped)} objects and re-created the schema."
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="reset_db",
         description="Drop whatever is in the configured database, known to the models or not, other schemas included, "
-        "and build it anew. Without more ado that is done to a database on this machine, or Compose's, whose own mark "
-        "says that it is one of development or test; elsewhere its name must be typed. Production is never reset.",
+        "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
+        "development or test; for any other the name must be typed. Production is never reset.",
     )
     parser.add_argument(
-        "--yes-drop", metavar="NAME", help="the database's name, to drop what is in it all the same"
+        "--yes-drop",
+        metavar="NAME",
+        help="the name of the database, to confirm that its contents are dropped",
     )
     add_lock_timeout(parser)
     return parser.parse_args(arguments)

@@ -1,7 +1,6 @@
 """Serve the API: check the settings and the port, wait for the database, bring it to head, and start uvicorn.
 
-All that can be wrong is told here, in a line or two: from inside uvicorn it could be a traceback, and with reload it
-would be a process that never ends.
+Every mistake that a person has to correct is reported before uvicorn starts its processes, in a line or two.
 """
 
 import argparse
@@ -12,63 +11,48 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from backend.scripts import reload
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+
+from backend.config import Settings, load_settings
+from backend.errors import UserError
+from backend.scripts.terminal import engine_for, enter
+from backend.startup import start_database
 
 # How long a request in flight may take to finish. Compose's stop_grace_period is longer.
 GRACE_SECONDS = 20
+LOGGERS = LOGGING_CONFIG["loggers"] | {
+    "backend": {"handlers": ["default"], "level": "INFO", "propagate": False}
+}
+LOGGING: dict[str, Any] = LOGGING_CONFIG | {"loggers": LOGGERS}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    # The first process of a container ignores what it does not handle, and uvicorn's handlers come later.
+    # The first process of a container ignores signals that it does not handle, and uvicorn's handlers come later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if options.reload:
-        reload.warm_up()
-    serve(options)
-
-
-def serve(options: argparse.Namespace) -> None:
-    # Not at the top, so that with reload two processes import side by side: this one, and the one that was warmed up.
-    import uvicorn  # noqa: PLC0415  see above
-
-    from backend.config import load_settings  # noqa: PLC0415  see above
-
-    settings = load_settings()
+    settings = settings_for(options)
     port = settings.api_port if options.port is None else options.port
     refuse_taken_port(options.host, port)
-    config = uvicorn.Config(
+    logging.config.dictConfig(LOGGING)
+    with engine_for(settings) as engine:
+        start_database(engine, settings)
+    # uvicorn raises the signal that stopped it again when everything is finished; that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.run(
         "backend.main:create_app",
         factory=True,
         host=options.host,
         port=port,
         reload=options.reload,
         reload_dirs=[str(Path(__file__).parents[1])] if options.reload else None,
+        workers=1 if options.reload else settings.web_concurrency,
+        root_path=settings.root_path,
+        log_config=LOGGING,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    if options.reload:
-        sys.exit(reload.serve(config, prepare))
-    prepare()
-    # uvicorn raises again, once all is finished, the signal that stopped it: that is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        sys.exit(1)
-
-
-def prepare() -> None:
-    """Bring the database that the settings name to head. Raises UserError, which says why it cannot be."""
-    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415  see serve
-
-    from backend.config import load_settings  # noqa: PLC0415  see above
-    from backend.scripts.terminal import engine_for  # noqa: PLC0415  see above
-    from backend.startup import start_database  # noqa: PLC0415  see above
-
-    logging.config.dictConfig(LOGGING_CONFIG)
-    settings = load_settings()
-    with engine_for(settings) as engine:
-        start_database(engine, settings)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -78,35 +62,46 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=port_number, help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
-        "--reload", action="store_true", help="start anew when a file below backend/ is saved"
+        "--root-path",
+        metavar="PREFIX",
+        help="path under which a proxy serves the API, and which it removes (ROOT_PATH)",
+    )
+    processes = parser.add_mutually_exclusive_group()
+    processes.add_argument(
+        "--workers", metavar="N", help="number of worker processes (WEB_CONCURRENCY, by default 1)"
+    )
+    processes.add_argument(
+        "--reload", action="store_true", help="start again when a Python file below backend/ is saved"
     )
     return parser.parse_args(arguments)
 
 
+def settings_for(options: argparse.Namespace) -> Settings:
+    """Read the settings, over which the options win."""
+    given = {"root_path": options.root_path, "web_concurrency": options.workers}
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
 def port_number(text: str) -> int:
     number = int(text)
-    if not 0 <= number <= 65535:  # noqa: PLR2004  the protocol's own; 0 has the system choose
+    if not 0 <= number <= 65535:  # noqa: PLR2004  the protocol's own; with 0 the system chooses
         raise ValueError
     return number
 
 
 def refuse_taken_port(host: str, port: int) -> None:
-    """Raise UserError where nobody could listen, before anything else is started."""
-    from backend.errors import UserError  # noqa: PLC0415  see serve
-
+    """Raise UserError if nobody could listen there, before anything else is started."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+        reason = "is taken" if error.errno == errno.EADDRINUSE else f"is unavailable ({error.strerror})"
         raise UserError(
             f"Port {port} on {host} {reason}: stop what listens there, or set API_PORT to a free one."
         ) from error
 
 
 if __name__ == "__main__":
-    from backend.scripts.terminal import enter
-
     enter(main)

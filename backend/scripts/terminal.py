@@ -1,4 +1,4 @@
-"""What the scripts share: how they speak, and how a database's refusal becomes a line."""
+"""What the scripts share: printing, exit codes, and an engine whose errors become a line."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from backend.startup import plain_refusals
 
 
 def say(message: str) -> None:
-    """Print a line for a person; long lines are the terminal's to wrap, names are not marked up."""
+    """Print a line for a person: the terminal wraps it, and brackets in names are not markup."""
     Console(soft_wrap=True, highlight=False, markup=False).print(message)
 
 
@@ -31,7 +31,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 
 @contextmanager
 def engine_for(settings: Settings) -> Iterator[Engine]:
-    """Lend an engine on the configured database. What the database refuses ends the script with a plain line."""
+    """Give an engine on the configured database. What the database refuses is a UserError of a line or two."""
     engine = connect(settings.url)
     try:
         with plain_refusals(engine.url):

@@ -3,11 +3,21 @@
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url
 
 from backend import config
-from backend.config import ENV_FILES, ROOT, AppEnv, Settings, load_settings
+from backend.config import (
+    ENV_FILES,
+    ROOT,
+    AppEnv,
+    Settings,
+    libpq_parameters,
+    load_settings,
+    parse_url,
+)
 from backend.errors import UserError
+from backend.startup import describe
 
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 SECRET = "do-not-print-this"
@@ -31,12 +41,12 @@ def test_defaults_are_composes_database_on_loopback() -> None:
     settings = settings_from()
 
     assert settings.url.render_as_string(hide_password=False) == (
-        "postgresql+psycopg://postgres:postgres@127.0.0.1:54320/procore_integrator"
+        "postgresql+psycopg://postgres:postgres@127.0.0.1:15432/procore_integrator"
     )
     assert not settings.is_database_configured
 
 
-def test_files_are_found_by_their_place_and_the_one_at_the_root_wins() -> None:
+def test_files_next_to_the_package_are_read_and_the_one_at_the_root_wins() -> None:
     assert ENV_FILES == (ROOT / "backend" / ".env", ROOT / ".env")
 
 
@@ -119,16 +129,58 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "announced"),
+    [
+        ("postgresql://u:p@h/d?application_name=me@laptop", "h:5432/d"),
+        ("postgresql://h:1/d?application_name=me@laptop", "h:1/d"),
+        ("postgresql://u:p@h1:1,h2:2/d", "h1:1,h2:2/d"),
+        ("postgresql://u:p@h1,h2/d", "h1:5432,h2:5432/d"),
+        ("postgresql+psycopg://u:p@/d?host=h1,h2&port=6432", "h1:6432,h2:6432/d"),
+        ("postgresql://u:p@[::1]:1/d", "[::1]:1/d"),
+        ("postgresql://%2Fvar%2Frun:1/d", "/var/run:1/d"),
+        ("postgresql:///d", "the local socket, database d"),
+        ("postgresql://?service=mine", "service mine"),
+        ("postgresql:///d?service=mine", "service mine, database d"),
+        ("postgresql:///?host=h&port=1&user=u&password=p&dbname=d", "h:1/d"),
+        ("postgresql:///d?hostaddr=10.0.0.1", "10.0.0.1:5432/d"),
+        ("postgresql://u:p?x=1@h/d", "h:5432/d"),
+        ("postgresql://u:p@h/d?options=-c%20a%3D1%20-c%20b%3D2&application_name=a%2Bb", "h:5432/d"),
+    ],
+)
+def test_url_means_what_it_means_to_libpq(url: str, announced: str) -> None:
+    read = load_settings(_env_file=None, database_url=url).database_url
+    plain = url.replace("+psycopg", "")
+
+    assert libpq_parameters(read) == conninfo_to_dict(plain) | {
+        name: value
+        for name, value in libpq_parameters(read).items()
+        if name == "port"  # libpq's parser leaves the default, and the port of every host, to the connection
+    }
+    assert describe(read) == announced
+    assert parse_url(read.render_as_string(hide_password=False)) == read
+
+
+@pytest.mark.parametrize(
+    ("host", "announced"),
+    [("[::1]", "[::1]"), ("::1", "[::1]"), ("/var/run", "/var/run"), ("@abstract", "@abstract")],
+)
+def test_postgres_host_is_a_name_an_address_or_a_directory(host: str, announced: str) -> None:
+    url = load_settings(_env_file=None, postgres_host=host).database_url
+
+    assert libpq_parameters(url)["host"] == host.strip("[]")
+    assert describe(url) == f"{announced}:5432/procore_integrator"
+
+
+@pytest.mark.parametrize(
     "url",
     [
         SECRET,
         f"mysql://u:{SECRET}@h/d",
         f"postgresql+asyncpg://u:{SECRET}@h/d",
-        f"postgresql://u:{SECRET}@h:port/d",
+        f"postgresql://u:{SECRET}%zz@h/d",
         f"postgresql://u:{SECRET}@h",
         f"postgresql://u:{SECRET}@{SECRET}@h/d",
         f"postgresql://u:p@{SECRET}/x@127.0.0.1:1/d",
-        f"postgresql://u:x@h/d?password=p@{SECRET}",
         f"postgresql://u:x@{SECRET}:y@h/d",
         f"postgresql://u:{SECRET}@h:5432",
         f"postgresql://u:{SECRET}\udce4@h:5432/d",
@@ -147,26 +199,29 @@ def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
 @pytest.mark.parametrize(
     ("values", "beginning"),
     [
-        ({"database_url": "postgresql://u:p@h:99999/d"}, "DATABASE_URL has a port that is none"),
+        ({"database_url": "postgresql://u:p@h:99999/d"}, "DATABASE_URL has an invalid port"),
+        ({"database_url": "postgresql://u:p@h:port/d"}, "DATABASE_URL has an invalid port"),
+        ({"database_url": "postgresql://u:p@h/d?port=abc"}, "DATABASE_URL has an invalid port"),
+        ({"database_url": "postgresql://a,b/d?port=1,2,3"}, "DATABASE_URL has several ports"),
         (
             {"database_url": "postgresql://u:p@h/d?nonsense=1"},
-            "DATABASE_URL has a parameter that libpq does not know or cannot read (nonsense)",
-        ),
-        (
-            {"database_url": "postgresql://u:p@h/d?port=abc"},
-            "DATABASE_URL has a parameter that libpq does not know",
+            "DATABASE_URL has a parameter that libpq does not know (nonsense)",
         ),
         ({"postgres_host": "postgresql://u:p@h/d"}, "POSTGRES_HOST must be a host's name or address"),
+        ({"postgres_host": "[::1"}, "POSTGRES_HOST must be a host's name or address"),
         ({"postgres_host": "h:5432"}, "POSTGRES_HOST must be a host's name or address"),
         ({"app_env": "prod"}, "APP_ENV is 'prod'; it must be development, test or production"),
         ({"api_token": "x" * 31}, "API_TOKEN is shorter than 32 characters"),
         ({"api_token": "x" * 32 + " "}, "API_TOKEN must be printable ASCII without spaces"),
         ({"api_token": "ü" * 32}, "API_TOKEN must be printable ASCII without spaces"),
-        ({"api_port": "http"}, "API_PORT is not right: input should be a valid integer"),
-        ({"api_port": "65536"}, "API_PORT is not right: input should be less than or equal to 65535"),
-        ({"database_wait_seconds": "-1"}, "DATABASE_WAIT_SECONDS is not right"),
+        ({"api_port": "http"}, "API_PORT is invalid: input should be a valid integer"),
+        ({"api_port": "65536"}, "API_PORT is invalid: input should be less than or equal to 65535"),
+        ({"database_wait_seconds": "-1"}, "DATABASE_WAIT_SECONDS is invalid"),
+        ({"web_concurrency": "0"}, "WEB_CONCURRENCY is invalid"),
+        ({"root_path": "procore/"}, "ROOT_PATH must be a path such as /procore"),
+        ({"db_port": "x"}, "DB_PORT is invalid"),
         ({"app_env": "production", "postgres_host": "h"}, "API_TOKEN is required in production"),
-        ({"app_env": "production", "api_token": "x" * 32}, "DATABASE_URL (or POSTGRES_HOST"),
+        ({"app_env": "production", "api_token": "x" * 32}, "DATABASE_URL (or POSTGRES_HOST/POSTGRES_PORT)"),
     ],
 )
 def test_mistake_is_one_line_that_names_the_setting(values: dict[str, str], beginning: str) -> None:

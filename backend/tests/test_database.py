@@ -1,4 +1,4 @@
-"""The schema comes to be in one way, however many ask for it at once."""
+"""`init_db` creates the schema once, however many processes call it at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +32,7 @@ def test_many_inits_at_the_same_moment_all_succeed_and_one_does_the_work(empty_e
     assert sorted(state.current is None for state in states) == [False] * 7 + [True]
 
 
-def test_inits_at_the_same_moment_succeed_where_the_database_defaults_to_repeatable_read(
+def test_inits_at_the_same_moment_succeed_if_the_database_defaults_to_repeatable_read(
     empty_engine: Engine,
 ) -> None:
     with empty_engine.begin() as connection:

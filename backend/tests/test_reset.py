@@ -1,5 +1,7 @@
-"""A reset drops whatever is there, once it is sure whose it is, and leaves a database whole wherever it is stopped."""
+"""A reset drops everything, all or nothing, in a database that is known to be for development or test."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -11,27 +13,28 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
+from backend import migrations
 from backend.config import ROOT
-from backend.database import connect, reset_db, schema_state
+from backend.database import connect, init_db, reset_db, schema_state
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
 from backend.migrations.drift import differences
 from backend.models.models import Base
 from backend.scripts import init_db as init_script
 from backend.scripts import reset_db as reset_script
+from backend.scripts import safety
 from freshpg import sqlalchemy_url, start_ephemeral
 
+TOKEN = "t" * 32
 TABLES = {*Base.metadata.tables, "alembic_version"}
 
 
 @pytest.fixture
-def configured(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """A development database at head, which the settings name and which bears its mark."""
-    monkeypatch.setenv("DATABASE_URL", empty_url)
+def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A database at head, which the settings name and which is marked as development."""
+    monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     init_script.main([])
-    engine = connect(empty_url)
-    yield engine
-    engine.dispose()
+    return empty_engine
 
 
 def run(engine: Engine, *statements: str) -> None:
@@ -47,7 +50,7 @@ def ask(engine: Engine, query: str) -> object:
 
 
 def reset_by_script(engine: Engine, *arguments: str) -> None:
-    """Run it with the name typed, for a container's host is not always this machine's."""
+    """Run it with the name typed, because a container's host is not always this machine's."""
     reset_script.main(["--yes-drop", str(engine.url.database), *arguments])
 
 
@@ -89,7 +92,7 @@ DROPPED = {
 }  # fmt: skip
 
 
-def test_everything_goes_whatever_it_is_and_called_and_is_told(empty_engine: Engine) -> None:
+def test_everything_is_dropped_and_listed_whatever_it_is(empty_engine: Engine) -> None:
     run(empty_engine, EVERYTHING)
 
     dropped = reset_db(empty_engine).dropped
@@ -101,7 +104,7 @@ def test_everything_goes_whatever_it_is_and_called_and_is_told(empty_engine: Eng
     }
 
 
-def test_what_belongs_to_an_extension_stays_with_its_schema(empty_engine: Engine) -> None:
+def test_extension_stays_with_its_schema(empty_engine: Engine) -> None:
     run(
         empty_engine,
         "CREATE EXTENSION citext",
@@ -114,7 +117,7 @@ def test_what_belongs_to_an_extension_stays_with_its_schema(empty_engine: Engine
     assert ask(empty_engine, "SELECT 'A'::citext = 'a'") is True
 
 
-def test_what_would_object_goes_first() -> None:
+def test_event_trigger_that_forbids_drops_is_dropped_first() -> None:
     """An event trigger that forbids every DROP, which only a superuser can make: on a server where we are one."""
     with start_ephemeral() as server:
         engine = connect(sqlalchemy_url(server.url))
@@ -135,7 +138,6 @@ def test_what_would_object_goes_first() -> None:
 
 
 def test_schema_of_another_role_is_left_alone() -> None:
-    """What a role may not drop must not keep it from resetting its own."""
     with start_ephemeral() as server:
         administrator = connect(sqlalchemy_url(server.url))
         run(
@@ -157,7 +159,7 @@ def test_schema_of_another_role_is_left_alone() -> None:
     assert left is True
 
 
-def test_connection_of_ours_that_holds_on_idly_is_ended_and_told(configured: Engine) -> None:
+def test_idle_connection_of_our_role_that_holds_a_lock_is_ended_and_listed(configured: Engine) -> None:
     with psycopg.connect(
         str(configured.url.render_as_string(hide_password=False)).replace("+psycopg", ""),
         application_name="forgotten",
@@ -181,7 +183,7 @@ with psycopg.connect(sys.argv[1], application_name="long") as connection:
 """
 
 
-def test_connection_that_is_busy_is_told_and_left_and_nothing_is_dropped(configured: Engine) -> None:
+def test_busy_connection_is_listed_and_nothing_is_dropped(configured: Engine) -> None:
     run(configured, "CREATE TABLE precious AS SELECT 42 AS answer")
     url = configured.url.render_as_string(hide_password=False).replace("+psycopg", "")
     process = subprocess.Popen([sys.executable, "-c", LONG_QUERY, url], stderr=subprocess.DEVNULL)
@@ -212,8 +214,8 @@ def wait_for(engine: Engine, query: str, expected: object) -> None:
         time.sleep(0.02)
 
 
-def test_lock_that_is_not_had_is_an_error_with_its_sqlstate(configured: Engine) -> None:
-    """The lock of all that change the schema is not taken from who holds it: that may be a migration at work."""
+def test_lock_that_is_not_free_in_time_is_an_error_with_its_sqlstate(configured: Engine) -> None:
+    """A migration may hold the lock for changes of the schema, so its holder is not ended."""
     with configured.begin() as holder:
         holder.execute(text("SELECT pg_advisory_xact_lock(hashtext('procore_integrator schema'))"))
 
@@ -224,17 +226,6 @@ def test_lock_that_is_not_had_is_an_error_with_its_sqlstate(configured: Engine) 
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     assert is_whole(configured)
-
-
-def test_reset_takes_less_than_a_second(configured: Engine) -> None:
-    """The best of five, for other work may run beside it."""
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        reset_db(configured)
-        took.append(time.perf_counter() - began)
-
-    assert min(took) < 1
 
 
 RESET_AND_SAY_WHEN = """
@@ -252,8 +243,8 @@ reset_db(engine)
 """
 
 
-@pytest.mark.parametrize("milliseconds", [0, 5, 15, 30, 60, 120])
-def test_reset_that_is_killed_leaves_all_or_nothing_and_the_next_puts_it_right(
+@pytest.mark.parametrize("milliseconds", [0, 15, 60])
+def test_killed_reset_leaves_all_or_nothing_and_the_next_one_completes(
     milliseconds: int, configured: Engine
 ) -> None:
     run(configured, "CREATE TABLE precious AS SELECT 42 AS answer")
@@ -287,12 +278,180 @@ def test_reset_that_is_killed_leaves_all_or_nothing_and_the_next_puts_it_right(
     assert ask(configured, "SELECT to_regclass('precious') IS NULL") is True
 
 
-def test_script_tells_what_it_dropped(configured: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script_lists_what_it_dropped(configured: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     run(configured, "CREATE TABLE old_jobs (id int)")
 
     reset_by_script(configured)
 
     said = capsys.readouterr().out
     assert "dropped table public.old_jobs" in said
-    assert f"{len(TABLES) + 2} things dropped, and built anew." in said
+    assert f"reset: dropped {len(TABLES) + 2} objects and re-created the schema." in said
     assert is_whole(configured)
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        reset_script.main(list(arguments))
+    return str(caught.value)
+
+
+def test_production_is_refused_even_when_the_name_is_typed(
+    configured: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("API_TOKEN", TOKEN)
+
+    assert "production database is never reset" in refused("--yes-drop", str(configured.url.database))
+    assert is_whole(configured)
+
+
+def test_database_marked_as_production_is_refused_regardless_of_the_settings(
+    configured: Engine,
+) -> None:
+    """The DATABASE_URL of a laptop may lead to the real one, even by a tunnel on loopback."""
+    init_db(configured, environment="production")
+
+    for arguments in ([], ["--yes-drop", str(configured.url.database)]):
+        said = refused(*arguments)
+        assert "it is marked as production, regardless of APP_ENV." in said
+    assert is_whole(configured)
+
+
+def test_mark_survives_a_reset_unless_it_names_another_environment(configured: Engine) -> None:
+    def mark() -> str | None:
+        with configured.connect() as connection:
+            return environment_marker.read(connection)
+
+    assert mark() == "development"
+    reset_db(configured)
+    assert mark() == "development"
+    reset_db(configured, environment="test")
+    assert mark() == "test"
+
+
+def test_only_production_marks_a_database_that_it_did_not_create(empty_engine: Engine) -> None:
+    """A development start must not mark a database that it did not create."""
+    init_db(empty_engine)
+
+    def mark_after(environment: str) -> str | None:
+        init_db(empty_engine, environment=environment)
+        with empty_engine.connect() as connection:
+            return environment_marker.read(connection)
+
+    assert mark_after("development") is None
+    with empty_engine.begin() as connection:
+        migrations.downgrade(connection, "87abf947398d")
+    assert mark_after("development") is None, "nor one that it migrated"
+    assert mark_after("production") == "production"
+    assert mark_after("development") == "production"
+
+
+def test_start_continues_if_the_role_may_not_write_the_mark(empty_engine: Engine) -> None:
+    init_db(empty_engine)
+    run(empty_engine, f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
+    empty_engine.dispose()
+
+    assert init_db(empty_engine, environment="production").is_at_head
+
+
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An empty database on this machine, as a container's is not always, which the settings name."""
+    with start_ephemeral() as server:
+        monkeypatch.setenv("DATABASE_URL", server.url)
+        engine = connect(sqlalchemy_url(server.url))
+        yield engine
+        engine.dispose()
+
+
+def test_local_database_marked_as_development_is_reset_without_confirmation(near: Engine) -> None:
+    init_script.main([])
+    run(near, "CREATE TABLE old_jobs (id int)")
+
+    reset_script.main([])
+
+    assert is_whole(near)
+
+
+def test_database_without_a_mark_needs_its_name_typed_once(near: Engine) -> None:
+    run(near, "CREATE TABLE somebodys (id int)")
+
+    said = refused()
+
+    assert "It is not marked as a development or test database, so it may be somebody else's." in said
+    assert "To drop table public.somebodys: `nox -s db_reset -- --yes-drop postgres`." in said
+    assert ask(near, "SELECT count(*) FROM somebodys") == 0
+    reset_script.main(["--yes-drop", "postgres"])
+    reset_script.main([])
+    assert is_whole(near)
+
+
+def test_wrong_name_is_refused_with_a_list_of_what_would_be_dropped(configured: Engine) -> None:
+    said = refused("--yes-drop", "other")
+
+    assert f"The name given is 'other', but the database is {configured.url.database!r}." in said
+    assert "table public.companies" in said
+    assert is_whole(configured)
+
+
+@pytest.mark.parametrize(
+    ("typed", "is_right"),
+    [(None, True), (b"something\n", False), (b"\x04", False), (b"\xff\n", False)],
+    ids=str,
+)
+def test_name_is_asked_at_a_terminal(typed: bytes | None, *, is_right: bool, empty_engine: Engine) -> None:
+    run(empty_engine, "CREATE TABLE somebodys (id int)")
+    name = f"{empty_engine.url.database}\n".encode()
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, typed or name)
+        done = subprocess.run(
+            [sys.executable, "-m", "backend.scripts.reset_db"],
+            cwd=ROOT,
+            env=os.environ
+            | {"DATABASE_URL": empty_engine.url.render_as_string(hide_password=False), "PYTHONIOENCODING": "utf-8"},
+            stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    assert done.returncode == (0 if is_right else 1), done.stderr
+    assert "This would drop in" in done.stdout
+    assert done.stderr.startswith("" if is_right else "Nothing was dropped in ")
+    assert ask(empty_engine, "SELECT to_regclass('somebodys') IS NULL") is is_right
+
+
+def test_nobody_is_asked_if_standard_input_is_closed(empty_engine: Engine) -> None:
+    run(empty_engine, "CREATE TABLE somebodys (id int)")
+
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "backend.scripts.reset_db"],
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": empty_engine.url.render_as_string(hide_password=False)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Nothing was dropped in ")
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "local"),
+    [
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "::1", True),
+        ("127.0.0.2", "127.0.0.2", True),
+        ("/run/postgresql", "", True),
+        ("@abstract", "", True),
+        ("db", "172.18.0.2", True),
+        ("localhost", "10.0.0.1", False),  # PGHOSTADDR leads there
+        ("db.example.com", "10.0.0.1", False),
+        ("127.0.0.1.example.com", "192.0.2.1", False),
+        ("somewhere", "", False),
+    ],
+)
+def test_only_loopback_sockets_and_composes_db_are_local(host: str, address: str, *, local: bool) -> None:
+    assert safety.is_local(host, address) is local
+    assert safety.doubts_of(local=local, marked=True) == (
+        [] if local else ["It is a remote database, so its name must be typed."]
+    )

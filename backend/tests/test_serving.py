@@ -1,4 +1,4 @@
-"""The process that serves: what a save, a kill, a Ctrl-C and a silent database do to it."""
+"""The process that serves: what a save, a signal, several workers, a proxy and a silent database do to it."""
 
 import contextlib
 import os
@@ -9,61 +9,82 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
 from backend.config import ROOT, load_settings
 from backend.database import connect
 from backend.main import create_app
 from backend.routers import health
-from backend.scripts import reload
-from backend.tests.loopback import WITHOUT_PROXY
+from backend.tests.loopback import WITHOUT_PROXY, free_port
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what is served, to save files in."""
-    left_out = shutil.ignore_patterns("tests", "e2e", "benchmarks", "__pycache__")
+    left_out = shutil.ignore_patterns("tests", "__pycache__")
     shutil.copytree(ROOT / "backend", tmp_path / "backend", ignore=left_out)
     return tmp_path
 
 
 @dataclass
 class Serving:
-    """`serve --reload` on the copy, with what it says in a file: a full pipe would stop it."""
+    """A server on the copy, with its output in a file: a full pipe would stop it."""
 
     process: subprocess.Popen[bytes]
+    port: int
     log: Path
 
-    def end(self) -> str:
-        """Wait for the end that was asked for, and return what was said."""
+    def status(self, path: str) -> int:
+        """Ask for a path and return the status, 0 if nothing answers."""
+        try:
+            with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+                code: int = response.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+        return code
+
+    def wait_for(self, path: str) -> None:
+        deadline = time.monotonic() + 60
+        while self.status(path) != 200:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def end(self, number: int) -> str:
+        """Stop it as a terminal does, and return what it printed."""
+        os.killpg(self.process.pid, number)
         self.process.wait(30)
         return self.log.read_text()
 
 
 @pytest.fixture
-def serve(tree: Path, unused_port: int, postgres_url: str) -> Iterator[Callable[[], Serving]]:
-    """Start servers; whatever is left of them is killed afterwards."""
+def serve(tree: Path, empty_engine: Engine) -> Iterator[Callable[..., Serving]]:
+    """Start servers on an empty database; they are killed afterwards."""
     started: list[Serving] = []
 
-    def start() -> Serving:
-        log = tree / f"log{len(started)}"
+    def start(*arguments: str, **environment: str) -> Serving:
+        port, log = free_port(), tree / f"log{len(started)}"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "backend.scripts.serve", "--reload", "--port", str(unused_port)],
+                [sys.executable, "-m", "backend.scripts.serve", "--port", str(port), *arguments],
                 cwd=tree,
-                env=os.environ | {"DATABASE_URL": postgres_url},
+                env=os.environ
+                | {"DATABASE_URL": empty_engine.url.render_as_string(hide_password=False)}
+                | environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        started.append(Serving(process, log))
+        started.append(Serving(process, port, log))
         return started[-1]
 
     yield start
@@ -73,78 +94,50 @@ def serve(tree: Path, unused_port: int, postgres_url: str) -> Iterator[Callable[
         serving.process.wait()
 
 
-def status(port: int, path: str) -> int:
-    """Ask for a path and return the status, 0 where nothing answers."""
-    try:
-        with WITHOUT_PROXY.open(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
-            code: int = response.status
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except OSError:
-        return 0
-    return code
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
-def test_saved_file_answers_anew_and_ctrl_c_stops_it_all(
-    serve: Callable[[], Serving], tree: Path, unused_port: int
-) -> None:
-    serving = serve()
-    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
+def test_saved_file_is_served_and_ctrl_c_stops_everything(serve: Callable[..., Serving], tree: Path) -> None:
+    serving = serve("--reload", WEB_CONCURRENCY="3")
+    serving.wait_for("/health/ready")
     routes = tree / "backend" / "routers" / "health.py"
 
     routes.write_text(routes.read_text().replace('prefix="/health"', 'prefix="/well"'))
-    wait_until(lambda: status(unused_port, "/well/ready") == 200, "the saved file's answer")
-    os.killpg(serving.process.pid, signal.SIGINT)
-    said = serving.end()
+    serving.wait_for("/well/ready")
+    said = serving.end(signal.SIGINT)
 
     assert serving.process.returncode == 0
     assert "Application shutdown complete." in said
     assert "Traceback" not in said
-    assert status(unused_port, "/well/live") == 0
+    assert serving.status("/well/live") == 0
 
 
-def test_killed_supervisor_leaves_its_port_free(serve: Callable[[], Serving], unused_port: int) -> None:
-    serving = serve()
-    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_workers_serve_a_database_that_their_parent_migrated(serve: Callable[..., Serving], by: str) -> None:
+    serving = serve("--workers", "2") if by == "option" else serve(WEB_CONCURRENCY="2")
+    serving.wait_for("/health/ready")
+    deadline = time.monotonic() + 60
+    while serving.log.read_text().count("Application startup complete.") < 2:
+        assert time.monotonic() < deadline, serving.log.read_text()
+        time.sleep(0.02)
 
-    serving.process.kill()
-
-    wait_until(lambda: status(unused_port, "/health/live") == 0, "the port being free")
-
-
-def test_impatient_ctrl_c_stops_it_all_the_same(serve: Callable[[], Serving], unused_port: int) -> None:
-    serving = serve()
-    wait_until(lambda: status(unused_port, "/health/ready") == 200, "ready")
-
-    for _ in range(2000):
-        serving.process.send_signal(signal.SIGINT)
-    said = serving.end()
+    said = serving.end(signal.SIGTERM)
 
     assert serving.process.returncode == 0
+    assert said.count("Started server process") == 2
     assert "Traceback" not in said
-    assert status(unused_port, "/health/live") == 0
+    assert serving.status("/health/live") == 0
 
 
-@pytest.mark.parametrize(
-    "moment", ["Will watch", "Uvicorn running", "Started server process", "Application startup complete"]
-)
-def test_ctrl_c_during_a_start_is_quiet(serve: Callable[[], Serving], moment: str) -> None:
-    serving = serve()
-    wait_until(lambda: moment in serving.log.read_text(), moment)
-    os.killpg(serving.process.pid, signal.SIGINT)
+@pytest.mark.parametrize("by", ["option", "setting"])
+def test_prefix_that_a_proxy_removes_is_in_every_link(serve: Callable[..., Serving], by: str) -> None:
+    serving = serve("--root-path", "/procore") if by == "option" else serve(ROOT_PATH="/procore")
+    serving.wait_for("/health/ready")
 
-    said = serving.end()
-
-    assert serving.process.returncode in {0, 130}, said
-    assert "Traceback" not in said, said
+    with WITHOUT_PROXY.open(f"http://127.0.0.1:{serving.port}/docs", timeout=10) as response:
+        page = response.read().decode()
+    assert "'/procore/openapi.json'" in page
+    assert '"/procore/docs/assets/swagger-ui-bundle.js"' in page
+    assert serving.status("/docs/assets/swagger-ui-bundle.js") == 200
+    with WITHOUT_PROXY.open(f"http://127.0.0.1:{serving.port}/openapi.json", timeout=10) as response:
+        assert '"servers":[{"url":"/procore"}]' in response.read().decode()
 
 
 def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +160,3 @@ def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.
             attempt.settimeout(0)
             with pytest.raises(BlockingIOError):  # closed, it would have given nothing
                 attempt.recv(1024)
-
-
-@pytest.mark.parametrize("name", reload.PACKAGES)
-def test_what_is_imported_ahead_is_there(name: str) -> None:
-    """The fork server passes over what it cannot import, and a reload would be slow again without a word."""
-    assert import_module(name).__name__ == name

@@ -1,17 +1,22 @@
-"""What a start says of a database that is not there, will not have us, or is newer than the code."""
+"""What a start says of a database that is missing, refuses us, or is newer than the code."""
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
 from backend.config import Settings, load_settings
 from backend.database import connect, init_db
 from backend.errors import UserError
 from backend.main import create_app
 from backend.startup import explain_refusal, start_database, wait_for_database
+from backend.tests.loopback import free_port
+from freshpg import Server, start_ephemeral
 
 SECRET = "do-not-print-this"
 
@@ -20,57 +25,120 @@ def settings_for(url: str, **values: object) -> Settings:
     return load_settings(_env_file=None, database_url=url, database_wait_seconds=0.2, **values)
 
 
-@pytest.fixture
-def newer(empty_url: str) -> Iterator[Engine]:
-    engine = connect(empty_url)
-    init_db(engine)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
-    yield engine
+def refusal(url: str, seconds: float = 60) -> str:
+    """Wait for a database that never comes, and return what is said."""
+    engine = connect(url)
+    with pytest.raises(UserError) as caught:
+        wait_for_database(engine, seconds)
     engine.dispose()
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
 
 
-def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str, unused_port: int) -> None:
-    url = make_url(postgres_url)
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Server]:
+    """A server without SSL whose settings and roles the tests may change."""
+    with start_ephemeral() as server:
+        yield server
+
+
+@pytest.fixture
+def newer(empty_engine: Engine) -> Engine:
+    init_db(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
+    return empty_engine
+
+
+def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str) -> None:
+    url = connect(postgres_url).url
     with pytest.raises(OperationalError) as caught:
-        connect(url.set(host="127.0.0.1", port=unused_port)).connect()
+        connect(url.set(host="127.0.0.1", port=free_port())).connect()
 
     assert explain_refusal(caught.value, url) is None
-    assert "There is no database 'absent'" in str(explain_refusal(caught.value, url.set(database="absent")))
+    absent = url.set(database="absent")
+    assert "Database 'absent' does not exist" in str(explain_refusal(caught.value, absent))
 
 
-def test_absent_database_is_waited_for_and_then_named(unused_port: int) -> None:
-    engine = connect(f"postgresql+psycopg://u:{SECRET}@127.0.0.1:{unused_port}/absent")
+def test_absent_server_is_waited_for_and_then_named() -> None:
+    port = free_port()
 
-    with pytest.raises(UserError) as caught:
-        wait_for_database(engine, 0.2)
-
-    assert str(caught.value) == (
-        f"The database at 127.0.0.1:{unused_port}/absent was not to be had for 0.2 s: Connection refused.\n"
-        "Start it (`docker compose up -d db`), set DATABASE_URL to where it is, or have one found by "
-        "`nox -s dev` and `nox -s db_init`."
+    assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/absent", 0.2) == (
+        f"Could not connect to 127.0.0.1:{port}/absent within 0.2 s: Connection refused.\n"
+        "Start the database (`docker compose up -d db`), correct DATABASE_URL, or use `nox -s dev` and "
+        "`nox -s db_init`, which find or start one."
     )
 
 
-def test_missing_database_is_not_waited_for(postgres_url: str) -> None:
-    engine = connect(make_url(postgres_url).set(database="not there"))
+def test_missing_database_is_reported_at_once(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(database="not there")
+    said = refusal(url.render_as_string(hide_password=False))
 
-    with pytest.raises(
-        UserError,
-        match=r"There is no database 'not there' at .*\nCreate it \(`createdb -h \S+ -p \d+ -U \w+ 'not there'`\)",
-    ):
-        wait_for_database(engine, 60)
+    assert said.startswith("Database 'not there' does not exist at ")
+    assert "`createdb -h " in said
+    assert "'not there'`" in said
 
 
-def test_refused_password_is_not_waited_for_and_never_shown(postgres_url: str) -> None:
-    engine = connect(make_url(postgres_url).set(password=SECRET))
+def test_wrong_password_is_reported_at_once_and_never_shown(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(password=SECRET)
+    said = refusal(url.render_as_string(hide_password=False))
 
-    with pytest.raises(UserError) as caught:
-        wait_for_database(engine, 60)
+    assert f"refused user {url.username!r}: FATAL: " in said
+    assert "DATABASE_URL or POSTGRES_PASSWORD" in said
 
-    assert f"refuses user {engine.url.username!r}: FATAL: " in str(caught.value)
-    assert "DATABASE_URL or POSTGRES_PASSWORD" in str(caught.value)
-    assert SECRET not in str(caught.value)
+
+@pytest.mark.parametrize(
+    ("parameters", "variables", "reason"),
+    [
+        ("?sslmode=require", {}, "server does not support SSL, but SSL was required"),
+        ("", {"PGSSLMODE": "verify-full"}, "server does not support SSL, but SSL was required"),
+        ("", {"PGSERVICE": "nosuch"}, 'definition of service "nosuch" not found'),
+        ("", {"PGREQUIREAUTH": "none"}, 'authentication method requirement "none" failed'),
+        ("", {"PGCHANNELBINDING": "require"}, "channel binding required"),
+        ("", {"PGTARGETSESSIONATTRS": "standby"}, "server is not in hot standby mode"),
+        ("", {"PGTARGETSESSIONATTRS": "nonsense"}, "invalid target_session_attrs value"),
+        ("", {"PGOPTIONS": "-c nonsense=1"}, 'unrecognized configuration parameter "nonsense"'),
+        ("?gssencmode=nonsense", {}, "invalid gssencmode value"),
+    ],
+)
+def test_what_no_waiting_would_change_is_reported_at_once(
+    parameters: str,
+    variables: dict[str, str],
+    reason: str,
+    own_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    said = refusal(f"{own_server.url}{parameters}")
+
+    assert reason in said
+    assert said.count("\n") == 1
+    assert all(f"libpq also reads {name} from the environment." in said for name in variables)
+
+
+def test_server_without_a_free_connection_is_waited_for(own_server: Server) -> None:
+    administrator = connect(own_server.url, isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.execute(text("CREATE ROLE crowded LOGIN PASSWORD 'p' CONNECTION LIMIT 1"))
+    url = administrator.url.set(username="crowded", password="p")
+    late = connect(url)
+    occupied = connect(url, poolclass=NullPool).connect()
+    threading.Timer(0.3, occupied.close).start()
+
+    wait_for_database(late, 30)
+
+    late.dispose()
+    administrator.dispose()
+
+
+def test_server_that_says_nothing_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        said = refusal(f"postgresql://u:p@127.0.0.1:{port}/d?connect_timeout=2&sslmode=require", 0.1)
+
+    assert f"Could not connect to 127.0.0.1:{port}/d within 0.1 s: " in said
 
 
 def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
@@ -91,17 +159,19 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
     state = start_database(newer, settings, tell=told.append)
 
     assert state.is_ahead
-    assert ["Going on" in line for line in told] == [True]
+    assert ["Continuing with the newer schema." in line for line in told] == [True]
 
 
-def test_database_that_is_read_only_is_told_in_a_line(empty_engine: Engine) -> None:
+def test_read_only_database_is_reported_in_a_line(empty_engine: Engine) -> None:
     with empty_engine.begin() as connection:
         connection.execute(
             text(f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
         )
     empty_engine.dispose()
 
-    with pytest.raises(UserError, match="refused: cannot execute CREATE TABLE in a read-only transaction"):
+    with pytest.raises(
+        UserError, match="reported an error: cannot execute CREATE TABLE in a read-only transaction"
+    ):
         start_database(empty_engine, settings_for(empty_engine.url.render_as_string(hide_password=False)))
 
 
@@ -113,16 +183,21 @@ def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
         start_database(newer, settings_for(newer.url.render_as_string(hide_password=False)))
 
 
-def test_parameters_of_the_url_win_over_our_own(postgres_url: str) -> None:
-    engine = connect(f"{postgres_url}?application_name=mine")
+@pytest.mark.parametrize("given", ["URL", "PGAPPNAME"])
+def test_application_name_that_somebody_gives_wins_over_our_own(
+    given: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if given == "PGAPPNAME":
+        monkeypatch.setenv("PGAPPNAME", "mine")
+    engine = connect(postgres_url + ("?application_name=mine" if given == "URL" else ""))
 
     with engine.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "mine"
     engine.dispose()
 
 
-def test_failed_start_is_raised_to_whoever_runs_the_lifespan(unused_port: int) -> None:
-    settings = settings_for(f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/absent")
+def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
+    settings = settings_for(f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/absent")
 
-    with pytest.raises(RuntimeError, match="was not to be had"), TestClient(create_app(settings)):
+    with pytest.raises(UserError, match="Could not connect to "), TestClient(create_app(settings)):
         pass
