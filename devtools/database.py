@@ -28,10 +28,10 @@ DIRECTORY = ROOT / ".dev" / "postgres-18"
 VERBS = {
     "init": ["backend.scripts.init_db"],
     "reset": ["backend.scripts.reset_db"],
-    "seed": ["devtools.seeding"],
+    "seed": ["devtools.seed"],
     "shell": ["devtools.psql"],
     "utc": ["devtools.utc_check"],
-    "backup": ["devtools.backup.make"],
+    "backup": ["devtools.backup.dump"],
     "restore": ["devtools.backup.restore"],
 }
 # What a database is configured by. A command gets DATABASE_URL in their place.

@@ -1,125 +1,140 @@
-"""pg_dump and pg_restore of a server's own major version: where they are, and how they are run.
-
-They speak by standard input and output alone, so that they may as well be in a container. No password is ever an
-argument, which lists of processes show.
-"""
+"""PostgreSQL's client programs of the server's own major version: on this machine, or in a container."""
 
 import os
-import signal
+import re
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import IO
 
-from sqlalchemy import URL
+from rich.filesize import decimal
+from sqlalchemy import URL, Connection, text
 
+from backend.config import Settings
 from backend.errors import UserError
 from devtools.psql import connection_words
 from freshpg import find_clients
 
-from . import docker
+from .console import progress
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PATIENCE_SECONDS = 5.0
-_CHUNK = 1 << 16
+LOOK_SECONDS, DOCKER_SECONDS = 0.2, 15.0
+LINES = 6
 
 
 class ToolError(UserError):
-    """One of PostgreSQL's programs ended with an error, told in its own last words."""
+    """A program failed; the message is what it wrote to standard error."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Programs of one major version, found in one place."""
+    """Programs of one version in one place."""
 
-    origin: str
-    """In words, as `of the container db-1`."""
     command: Callable[[str], list[str]]
-    """What runs the program of this name."""
+    """Returns the command that runs the program of this name."""
     place: Callable[[URL], URL] = lambda url: url
-    """How the server's URL reads from where the programs run."""
+    """Returns a server's URL as seen from where the programs run."""
 
-    def dump(self, url: URL, *options: str) -> Iterator[bytes]:
-        """Give what pg_dump writes of a database, piece by piece. Raises ToolError."""
-        conninfo, environment = connection_words(self.place(url))
-        command = [*self.command("pg_dump"), *options, "--dbname", conninfo]
-        return _output(command, environment)
+    def dump(self, url: URL, file: IO[bytes]) -> None:
+        """Write a database to a file, as it is at one moment. Raises ToolError."""
+        with progress(f"Dumping {url.database}") as show:
+            self.run(
+                "pg_dump", url, "--format=custom", stdout=file,
+                meanwhile=lambda: show(decimal(os.fstat(file.fileno()).st_size)),
+            )  # fmt: skip
 
-    def restore(self, chunks: Iterable[bytes], url: URL, *options: str) -> None:
-        """Have pg_restore read a dump, piece by piece, into a database. Raises ToolError."""
-        conninfo, environment = connection_words(self.place(url))
-        self._feed(["--exit-on-error", *options, "--dbname", conninfo], chunks, environment)
+    def restore(self, url: URL, file: IO[bytes], *options: str) -> None:
+        """Read a dump into a database. Raises ToolError."""
+        size = os.fstat(file.fileno()).st_size
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        with progress("Restoring") as show:
+            # The program shares the position in the file with us.
+            self.run(
+                "pg_restore", url, "--exit-on-error", *options, stdin=file,
+                meanwhile=lambda: show(f"{decimal(os.lseek(file.fileno(), 0, os.SEEK_CUR))} of {decimal(size)} read"),
+            )  # fmt: skip
 
-    def dump_roles(self, url: URL) -> Iterator[bytes]:
-        """Give the statements that make a server's roles, with their passwords. Raises ToolError."""
-        conninfo, environment = connection_words(self.place(url))
-        command = [*self.command("pg_dumpall"), "--roles-only", "--dbname", conninfo]
-        return _output(command, environment)
+    def run(
+        self,
+        program: str,
+        url: URL,
+        *options: str,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int = subprocess.DEVNULL,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run a program on a database to its end. Raises ToolError if it fails, and ends it if we are interrupted."""
+        conninfo, variables = connection_words(self.place(url))
+        command = [*self.command(program), *options, "--dbname", conninfo]
+        environment = os.environ | {"LC_MESSAGES": "C"} | variables
+        with TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    command, env=environment, stdin=stdin, stdout=stdout, stderr=errors
+                )
+            except OSError as error:
+                raise ToolError(f"{command[0]} cannot be run: {error.strerror}.") from error
+            try:
+                while (code := poll(process)) is None:
+                    meanwhile()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            if code != 0:
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").splitlines()[:LINES]
+                raise ToolError("\n".join(lines) or f"{program} ended with exit code {code}.")
 
-    def run_script(self, script: bytes, url: URL) -> None:
-        """Have psql run statements of which some may fail: a role may be there already. Raises ToolError."""
-        conninfo, environment = connection_words(self.place(url))
-        command = [*self.command("psql"), "--no-psqlrc", "--quiet", "--dbname", conninfo]
-        self._write(command, [script], environment)
 
-    def check(self, chunks: Iterable[bytes]) -> None:
-        """Have pg_restore read a dump's list of contents. Raises ToolError."""
-        self._feed(["--list"], chunks, {})
-
-    def _feed(self, arguments: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
-        self._write([*self.command("pg_restore"), *arguments], chunks, environment)
-
-    @staticmethod
-    def _write(command: list[str], chunks: Iterable[bytes], environment: dict[str, str]) -> None:
-        with _running(command, environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert process.stdin is not None  # noqa: S101  it is a PIPE, which the type does not say
-            # It may end before it has read all: because it failed, or because the list of contents comes first.
-            with suppress(BrokenPipeError), process.stdin:
-                for chunk in chunks:
-                    process.stdin.write(chunk)
+def poll(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait a moment for a process's end, and return its exit code, or None if it still runs."""
+    try:
+        return process.wait(LOOK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
-def find_tools(url: URL, major: int, *, compose_port: int) -> Tools:
-    """Find the programs of the server that the URL leads to, which is of this major version.
+def find_tools(connection: Connection, settings: Settings) -> Tools:
+    """Find the programs of the version of the configured server, to which the connection is.
 
-    Those in Compose's own container come first, then those on this machine, then an image. Raises UserError.
+    The first of: Compose's own container, this machine, the image postgres:MAJOR. Raises UserError.
     """
+    url, compose_port = settings.url, settings.db_port
+    major = connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0
     if url.host in LOOPBACK and url.port == compose_port:
-        container = docker.publisher_of(compose_port)
-        if container is not None and docker.version_in(container, "pg_dump") == major:
-            return inside(container)
+        container = (docker_says("ps", "--quiet", "--filter", f"publish={compose_port}") or "").strip()
+        version = docker_says("exec", container, "pg_dump", "--version") if container else None
+        if re.search(rf"\(PostgreSQL\) {major}\b", version or ""):
+            return tools_inside(container, lambda url: url.set(host="127.0.0.1", port=5432))
     directory = find_clients(major)
     if directory is not None:
-        return Tools(f"in {directory}", lambda program: [str(directory / program)])
+        return Tools(lambda program: [str(directory / program)])
     image = f"postgres:{major}"
-    if docker.has_image(image):
-        return _of_image(image, url)
+    if docker_says("image", "inspect", image) is not None:
+        return tools_of_image(image, url)
     raise UserError(
-        f"The server is PostgreSQL {major}, and no pg_dump and pg_restore of that version are on this machine.\n"
-        f"Install them (Debian's package is postgresql-client-{major}), or start Docker with the image {image}."
+        f"The server is PostgreSQL {major}, and this machine has no pg_dump and pg_restore of that version.\n"
+        f"Install them (on Debian: postgresql-client-{major}), or start Docker and run `docker pull {image}`."
     )
 
 
-def inside(container: str) -> Tools:
-    """Return the programs of a server's own container."""
+def tools_inside(container: str, place: Callable[[URL], URL] = lambda url: url) -> Tools:
+    """Return the programs in a server's own container."""
     command = ["docker", "exec", "--interactive", "--env", "PGPASSWORD", container]
-    return Tools(
-        "of the server's own container",
-        lambda program: [*command, program],
-        lambda url: url.set(host="127.0.0.1", port=5432),
-    )
+    return Tools(lambda program: [*command, program], place)
 
 
-def _of_image(image: str, url: URL) -> Tools:
-    # A log would be a second copy of the dump.
+def tools_of_image(image: str, url: URL) -> Tools:
+    """Return the programs of an image, run in a container of their own that reaches what this machine reaches."""
+    # No log, which would be a second copy of the dump.
     options = ["--rm", "--interactive", "--log-driver", "none", "--env", "PGPASSWORD"]
-    sockets = url.query.get("host")
-    if isinstance(sockets, str) and sockets.startswith("/"):
-        # As this user, which is what such a server may ask about.
-        options += ["--volume", f"{sockets}:{sockets}", "--user", f"{os.getuid()}:{os.getgid()}"]
+    socket = url.query.get("host")
+    if isinstance(socket, str) and socket.startswith("/"):
+        options += ["--volume", f"{socket}:{socket}", "--user", f"{os.getuid()}:{os.getgid()}"]
     is_linux = sys.platform == "linux"
     if is_linux:
         options += ["--network", "host"]
@@ -127,60 +142,28 @@ def _of_image(image: str, url: URL) -> Tools:
     def place(url: URL) -> URL:
         return url if is_linux or url.host not in LOOPBACK else url.set(host="host.docker.internal")
 
-    def run(program: str) -> list[str]:
-        return ["docker", "run", *options, "--entrypoint", program, image]
-
-    return Tools(f"of the image {image}", run, place)
+    return Tools(lambda program: ["docker", "run", *options, "--entrypoint", program, image], place)
 
 
-def _output(command: list[str], environment: dict[str, str]) -> Iterator[bytes]:
-    with _running(command, environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101  it is a PIPE, which the type does not say
-        while chunk := process.stdout.read(_CHUNK):
-            yield chunk
-
-
-@contextmanager
-def _running(
-    command: list[str], environment: dict[str, str], *, stdin: int, stdout: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for as long as the block, wait for its end, and raise ToolError if that is not a good one."""
-    with tempfile.TemporaryFile() as words:
-        try:
-            # In a session of its own: a terminal's Ctrl-C is ours to answer.
-            process = subprocess.Popen(
-                command, env=os.environ | {"LC_MESSAGES": "C"} | environment, stdin=stdin, stdout=stdout,
-                stderr=words, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise ToolError(f"{command[0]} cannot be run: {error.strerror}.") from error
-        try:
-            yield process
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
-        finally:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
-        if code != 0:
-            raise ToolError(_said(words) or f"{command[0]} ended with exit code {code}.")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+def docker(*arguments: str, variables: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
+    """Run a docker command and return its output. Raises ToolError."""
+    if shutil.which("docker") is None:
+        raise ToolError("Docker is not installed.")
     try:
-        process.wait(_PATIENCE_SECONDS)
+        done = subprocess.run(
+            ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
+            check=False, env=os.environ | dict(variables or {}),
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        raise ToolError(f"Docker did not answer within {seconds:g} s.") from None
+    if done.returncode != 0:
+        raise ToolError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
-def _said(words: IO[bytes]) -> str:
-    """Return what the program said, without the statements that it sent."""
-    words.seek(0)
-    lines = words.read().decode(errors="replace").splitlines()
-    kept = [line.strip() for line in lines if "error:" in line or line.startswith(("DETAIL", "HINT"))]
-    return "\n".join((kept or lines)[:3])
+def docker_says(*arguments: str, seconds: float = DOCKER_SECONDS) -> str | None:
+    """Return a docker command's output, or None if it fails or Docker does not answer."""
+    try:
+        return docker(*arguments, seconds=seconds)
+    except ToolError:
+        return None

@@ -1,7 +1,7 @@
-"""Bring data of an older PostgreSQL to the version that is used now: `nox -s db_upgrade`.
+"""Bring the data of an older PostgreSQL to the version that is used now: `nox -s db_upgrade`.
 
-They are Compose's, in its volume, or the embedded server's, in `.dev/postgres-N`. Nothing of them is changed: the new
-data are made beside them, and take their place at the very end.
+They are in Compose's volume, or in `.dev/postgres-N` of the embedded server. All databases and roles are dumped from
+the old data and restored into new data next to them, which get their place by one rename at the very end.
 """
 
 import argparse
@@ -9,56 +9,75 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
+from devtools.children import sigterm_as_ctrl_c
+from devtools.terminal import enter
 
-from . import archive, directory, docker, volume
-from .talk import enter
+from . import upgrade_directory, upgrade_volume
+from .tools import docker_says
+from .upgrade_place import Place
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    with alone():
-        places = (volume.upgrade, directory.upgrade)
-        try:
-            # Both, whatever the first one found.
-            did = [upgrade(drop_old=options.drop_old, anew=options.anew) for upgrade in places]
-        except KeyboardInterrupt:
-            say("Interrupted. What was not dropped is as it was; the same command finishes.")
-            raise
-    if docker.ask("version") is None:
-        say("Docker does not answer, so Compose's volume was not looked at.")
-    if not any(did):
-        what = "drop" if options.drop_old else "upgrade"
-        say(f"Nothing to {what}: no data of an older PostgreSQL were found.")
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_upgrade",
-        description="Bring all databases and roles of Compose's volume, and of the embedded server in .dev/, from an "
-        "older major version of PostgreSQL to the one that is used now. The old data are kept.",
+        description="Bring all databases and roles of Compose's volume, and of the embedded server's .dev/postgres-N, "
+        "to the version of PostgreSQL that is used now. The old data are kept. What was added to template1 is not "
+        "brought along.",
     )
     parser.add_argument(
         "--drop-old", action="store_true", help="drop the old data of an upgrade that is done"
     )
-    parser.add_argument(
-        "--anew",
-        action="store_true",
-        help="set data of the new version aside that were not made from the old",
-    )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    with sigterm_as_ctrl_c(), alone():
+        places = [place for place in (upgrade_volume.find(), upgrade_directory.find()) if place and place.old]
+        for place in places:
+            drop(place) if options.drop_old else upgrade(place)
+    if docker_says("version") is None:
+        say("Docker does not answer, so Compose's volume was not looked at.")
+    if not places:
+        say(
+            f"Nothing to {'drop' if options.drop_old else 'upgrade'}: there are no data of an older PostgreSQL."
+        )
+
+
+def upgrade(place: Place) -> None:
+    source = max(place.old)
+    if place.is_upgraded:
+        say(
+            f"{place.name} is upgraded already. `nox -s db_upgrade -- --drop-old` drops the old data ({source})."
+        )
+        return
+    if place.has_new:
+        raise UserError(
+            f"{place.name} holds data of PostgreSQL {place.major} that were not made from those of {source}. Nothing "
+            f"was changed.\nIf you do not need the newer ones, move them away and try again: `{place.move_away}`."
+        )
+    say(f"{place.name}: from PostgreSQL {source} to {place.major}.")
+    place.make(source)
+    say(f"{place.name} is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.")
+
+
+def drop(place: Place) -> None:
+    if not place.is_upgraded:
+        raise UserError(
+            f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped."
+        )
+    for major in place.old:
+        place.drop(major)
+        say(f"{place.name}: dropped the data of PostgreSQL {major}.")
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let one upgrade of this checkout run at a time. Raises UserError where another does."""
-    archive.DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-    with (archive.DIRECTORY / ".upgrade.lock").open("w") as lock:
+    """Let one upgrade of this checkout run at a time. Raises UserError."""
+    with (ROOT / "compose.yaml").open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError("Another db_upgrade is at work. Wait until it is done.") from error
+        except BlockingIOError:
+            raise UserError("Another db_upgrade is running. Wait for its end.") from None
         yield
 
 

@@ -1,0 +1,180 @@
+"""New databases next to an existing one: made, given its name, and the old ones kept under another.
+
+Every function takes a connection in autocommit to another database of the same server.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from psycopg import errors
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from backend.database import connect
+from backend.errors import UserError
+
+LONGEST = 63
+"""So many bytes of a name PostgreSQL keeps."""
+UNFINISHED = 4711
+"""The connection limit of a database that is being filled. Unlike a comment it is there from the first moment."""
+KEPT = "db_restore: kept from before a restore of "
+PAUSE = 0.02
+# What is ours to end: a superuser ends any session, another role those of the roles that it is a member of.
+END_SESSIONS = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = :name AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')
+""")
+PROPERTIES = text("""
+    SELECT to_jsonb(d), pg_get_userbyid(datdba), pg_encoding_to_char(encoding), shobj_description(oid, 'pg_database')
+    FROM pg_database AS d WHERE datname = :name
+""")
+# The names of an ALTER DATABASE SET's settings; those for a role in this database are not among them.
+SETTINGS = text("""
+    SELECT split_part(setting, '=', 1) FROM pg_database AS d, pg_db_role_setting AS s, unnest(setconfig) AS setting
+    WHERE datname = :name AND s.setdatabase = d.oid AND s.setrole = 0
+""")
+ARE_UNFINISHED = text("""
+    SELECT datname FROM pg_database
+    WHERE left(datname, -13) = :head AND datname ~ '_new_[0-9a-f]{8}$' AND datconnlimit = :limit
+""")
+# By name too, for somebody may have given an old one its name back.
+ARE_KEPT = text("""
+    SELECT datname FROM pg_database
+    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{6}Z$'
+    ORDER BY datname
+""")
+
+
+@contextmanager
+def administrative(url: URL) -> Iterator[Connection]:
+    """Yield a connection to another database of the server."""
+    engine = connect(
+        url.set(database="template1" if url.database == "postgres" else "postgres"),
+        poolclass=NullPool, pool_pre_ping=False, isolation_level="AUTOCOMMIT",
+    )  # fmt: skip
+    with engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def alone(connection: Connection, name: str) -> Iterator[None]:
+    """Let one restore of a database run at a time. Raises UserError."""
+    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+    if not connection.scalar(lock, {"key": f"db_restore {name}"}):
+        raise UserError(f"Another db_restore of {name} is running. Wait for its end.")
+    # The lock is released with the connection.
+    yield
+
+
+def create(connection: Connection, name: str) -> str:
+    """Create an empty database next to an existing one, with its owner, encoding and locale; return the new name."""
+    new = next_to(name, f"_new_{secrets.token_hex(4)}")
+    row, owner, encoding, _ = connection.execute(PROPERTIES, {"name": name}).one()
+    provider = {"c": "libc", "i": "icu", "b": "builtin"}[row["datlocprovider"]]
+    words = {"ENCODING": encoding, "LC_COLLATE": row["datcollate"], "LC_CTYPE": row["datctype"]}
+    # The column's name in PostgreSQL 15 and 16, and since 17.
+    if locale := row.get("daticulocale") or row.get("datlocale"):
+        words[f"{provider}_LOCALE"] = locale
+    if rules := row.get("daticurules"):
+        words["ICU_RULES"] = rules
+    options = " ".join(f"{word} {literal(value)}" for word, value in words.items())
+    run(
+        connection,
+        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options} "
+        f"CONNECTION LIMIT {UNFINISHED}",
+    )
+    return new
+
+
+def copy_settings(connection: Connection, url: URL, new: str) -> None:
+    """Give the new database what ALTER DATABASE ... SET has set for the database of the URL."""
+    names = connection.scalars(SETTINGS, {"name": url.database}).all()
+    # A session there has the values, if it is not pinned to UTC as ours are, and PostgreSQL knows how to quote them.
+    with create_engine(url, poolclass=NullPool).begin() as inside:
+        run(inside, "SET TRANSACTION READ WRITE")
+        for name in names:
+            run(inside, f"ALTER DATABASE {quote(new)} SET {name} FROM CURRENT")
+
+
+def replace(connection: Connection, url: URL, new: str) -> str:
+    """Rename the database of the URL, and the new one to its name, at once; return the name of the old one.
+
+    Sessions in the old database are ended. Raises UserError if some may not be ended by this role.
+    """
+    name = str(url.database)
+    try:
+        with administrative(url) as other, ThreadPoolExecutor(1) as executor:
+            end_sessions(connection, name)
+            # From the rename on nobody gets in, but it waits for those who came before.
+            renamed = executor.submit(rename, other, name, new)
+            while not renamed.done():
+                end_sessions(connection, name)
+                wait([renamed], PAUSE)
+            return renamed.result()
+    except OperationalError as error:
+        if not isinstance(error.orig, errors.ObjectInUse):
+            raise
+        raise UserError(
+            f"{name} is in use, and this role may not end that: {error.orig.diag.message_detail}\n"
+            "End it and try again. Nothing was changed."
+        ) from error
+
+
+def rename(connection: Connection, name: str, new: str) -> str:
+    old = next_to(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    with connection.execution_options(isolation_level="READ COMMITTED").begin():
+        row, _, _, comment = connection.execute(PROPERTIES, {"name": name}).one()
+        run(connection, f"ALTER DATABASE {quote(name)} RENAME TO {quote(old)}")
+        run(connection, f"ALTER DATABASE {quote(new)} RENAME TO {quote(name)}")
+        run(connection, f"ALTER DATABASE {quote(name)} CONNECTION LIMIT {row['datconnlimit']}")
+        comment_on(connection, old, KEPT + name)
+        comment_on(connection, name, comment)
+    return old
+
+
+def end_sessions(connection: Connection, name: str) -> None:
+    connection.execute(END_SESSIONS, {"name": name})
+
+
+def drop_unfinished(connection: Connection, name: str) -> None:
+    """Drop what restores of a database that were killed have left."""
+    head = next_to(name, "_new_12345678")[:-13]
+    for each in connection.scalars(ARE_UNFINISHED, {"head": head, "limit": UNFINISHED}).all():
+        drop(connection, each)
+
+
+def drop_kept(connection: Connection, name: str) -> Sequence[str]:
+    """Drop the databases that restores have kept, and return their names."""
+    names = connection.scalars(ARE_KEPT, {"comment": KEPT + name}).all()
+    for each in names:
+        drop(connection, each)
+    return names
+
+
+def drop(connection: Connection, name: str) -> None:
+    run(connection, f"DROP DATABASE IF EXISTS {quote(name)} WITH (FORCE)")
+
+
+def next_to(name: str, suffix: str) -> str:
+    """Append to a name, which is cut if it would be too long for PostgreSQL."""
+    return name.encode()[: LONGEST - len(suffix)].decode(errors="ignore") + suffix
+
+
+def comment_on(connection: Connection, name: str, comment: str | None) -> None:
+    run(connection, f"COMMENT ON DATABASE {quote(name)} IS {'NULL' if comment is None else literal(comment)}")
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})

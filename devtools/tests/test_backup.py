@@ -1,0 +1,454 @@
+"""`db_backup` and `db_restore`, on databases of a server of their own, which counts as local."""
+
+import os
+import random
+import re
+import secrets
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from backend.config import ROOT
+from backend.database import connect, init_db
+from backend.errors import UserError
+from devtools.backup import dump, restore, swap
+from freshpg import Server, choose, database_url, find_clients, sqlalchemy_url
+
+# Runs a command of ours with its default directory elsewhere.
+COMMAND = """
+import sys
+from importlib import import_module
+from pathlib import Path
+from devtools.backup import dump
+from devtools.terminal import enter
+dump.DIRECTORY = Path(sys.argv[1])
+enter(lambda: import_module("devtools.backup." + sys.argv[2]).main(sys.argv[3:]))
+"""
+CONTENT = """
+    CREATE SCHEMA "other schema";
+    CREATE TABLE "other schema"."a %s ""b" (
+        id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n numeric, twice numeric GENERATED ALWAYS AS (n * 2) STORED);
+    INSERT INTO "other schema"."a %s ""b" (n) VALUES (NULL), ('NaN'), (1.50);
+    CREATE TYPE mood AS ENUM ('sad', 'fine', 'good', 'great');
+    CREATE TABLE hashed (mood mood, n int) PARTITION BY HASH (mood);
+    CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    INSERT INTO hashed SELECT (enum_range(NULL::mood))[1 + n % 4], n FROM generate_series(1, 100) AS n;
+    CREATE SEQUENCE counter START 42; SELECT nextval('counter');
+    SELECT lo_from_bytea(4711, '\\x0001');
+    CREATE TABLE times (at timestamptz); INSERT INTO times VALUES ('infinity'), (NULL)
+"""
+
+
+def query(url: str, *statements: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+@dataclass
+class Database:
+    server: str
+    name: str
+
+    @property
+    def quoted(self) -> str:
+        return swap.quote(self.name)
+
+    @property
+    def url(self) -> str:
+        return database_url(self.server, self.name)
+
+    def run(self, *statements: str) -> None:
+        query(self.url, *statements)
+
+    def ask(self, statement: str) -> object:
+        return query(self.url, statement)[0][0]
+
+    def names(self) -> list[str]:
+        """List this database and those next to it."""
+        found = query(self.server, "SELECT datname FROM pg_database ORDER BY datname")
+        return [str(name) for (name,) in found if str(name).startswith(self.name)]
+
+    def dumped(self) -> list[str]:
+        """Return all as pg_dump's plain text has it, but for the rows of `hashed`, which may change partitions."""
+        programs = find_clients(int(str(self.ask("SHOW server_version_num"))) // 10000)
+        done = subprocess.run(
+            [f"{programs}/pg_dump", "--create", "--exclude-table-data=hashed_*", self.url],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line for line in done.stdout.splitlines() if not re.match(r"\\(un)?restrict ", line)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with choose("embedded").start() as server:
+        query(server.url, "CREATE DATABASE at_head")
+        engine = connect(sqlalchemy_url(database_url(server.url, "at_head")))
+        init_db(engine, environment="development")
+        engine.dispose()
+        yield server
+
+
+@pytest.fixture
+def ours(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Give a development database at head, with a name that has to be quoted, which the settings name."""
+    database = Database(server.url, f'our "%s" {secrets.token_hex(4)}')
+    query(server.url, f"CREATE DATABASE {database.quoted} TEMPLATE at_head")
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    monkeypatch.setattr(dump, "DIRECTORY", tmp_path / "backups")
+    yield database
+    for name in database.names():
+        query(server.url, f"DROP DATABASE {swap.quote(name)} WITH (FORCE)")
+
+
+def backup() -> Path:
+    dump.main([])
+    return dump.newest(str(psycopg.conninfo.conninfo_to_dict(os.environ["DATABASE_URL"])["dbname"]))
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        restore.main(list(arguments))
+    return str(caught.value)
+
+
+def start(directory: Path, module: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", COMMAND, str(directory), module, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_until_dumping(database: Database) -> None:
+    is_there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
+    deadline = time.monotonic() + 30
+    while query(database.server, is_there) == [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_backup_is_one_private_file_that_pg_restore_reads(
+    ours: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = backup()
+
+    revision = ours.ask("SELECT version_num FROM alembic_version")
+    assert re.fullmatch(rf"our___s__\w{{8}}-{revision}-\d{{8}}T\d{{6}}Z\.dump", path.name)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+    assert f"{ours.name}, at revision {revision}, to {path} (" in capsys.readouterr().out
+    programs = find_clients(18)
+    listed = subprocess.run(
+        [f"{programs}/pg_restore", "--list", path], capture_output=True, text=True, check=True
+    )
+    assert "TABLE DATA public usage_logs" in listed.stdout
+
+
+def test_backup_that_fails_leaves_no_file(ours: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = f"reader_{secrets.token_hex(4)}"
+    query(ours.server, f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    ours.run(f"GRANT SELECT ON alembic_version TO {role}")
+    server = psycopg.conninfo.conninfo_to_dict(ours.server)
+    url = f"postgresql://{role}:secret@{server['host']}:{server['port']}/"
+    monkeypatch.setenv("DATABASE_URL", database_url(url, ours.name))
+
+    with pytest.raises(UserError, match="permission denied"):
+        dump.main([])
+
+    assert list(dump.DIRECTORY.iterdir()) == []
+
+
+def test_backup_never_replaces_a_file(ours: Database, tmp_path: Path) -> None:
+    path = tmp_path / "mine.dump"
+    path.write_text("precious")
+
+    with pytest.raises(UserError, match="exists already"):
+        dump.main([str(path)])
+
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_backup_that_is_stopped_leaves_no_backup_and_the_next_one_cleans_up(
+    ours: Database, number: signal.Signals
+) -> None:
+    with psycopg.connect(ours.url) as connection:
+        connection.execute("LOCK TABLE usage_logs")  # pg_dump waits for it
+        process = start(dump.DIRECTORY, "dump")
+        wait_until_dumping(ours)
+        process.send_signal(number)
+        said = process.communicate()[0]
+
+    assert process.returncode == (-signal.SIGKILL if number is signal.SIGKILL else 130), said
+    assert list(dump.DIRECTORY.glob("*.dump")) == []
+    assert len(list(dump.DIRECTORY.iterdir())) == (number is signal.SIGKILL)
+    query(
+        ours.server,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pg_dump'",
+    )
+    time.sleep(0.2)  # for pg_dump, which is nobody's child now, to end
+
+    path = backup()
+
+    assert list(dump.DIRECTORY.iterdir()) == [path]
+
+
+def test_all_that_was_backed_up_comes_back_and_the_old_database_is_kept(
+    ours: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner = f"owner {secrets.token_hex(4)}"
+    query(ours.server, f'CREATE ROLE "{owner}"', f'ALTER DATABASE {ours.quoted} OWNER TO "{owner}"')
+    ours.run(
+        CONTENT, f'ALTER TABLE times OWNER TO "{owner}"', f"COMMENT ON DATABASE {ours.quoted} IS 'it''s'"
+    )
+    for setting in (
+        "timezone = 'Asia/Kathmandu'",
+        'search_path = public, "other schema"',
+        "default_transaction_read_only = on",
+    ):
+        ours.run(f"ALTER DATABASE {ours.quoted} SET {setting}")  # fmt: skip
+    before = ours.dumped()
+    backup()
+    ours.run(
+        "SET default_transaction_read_only = off", 'DROP SCHEMA "other schema" CASCADE; CREATE TABLE later ()'
+    )
+
+    restore.main([])
+
+    assert ours.dumped() == before
+    # Found in its own partition.
+    assert ours.ask("SELECT sum(n) FROM hashed WHERE mood = 'good'") == 1250
+    assert ours.ask("SELECT count(*) FROM hashed") == 100
+    assert ours.ask("SELECT obj_description('alembic_version'::regclass)") is not None, (
+        "the environment's marker"
+    )
+    name, kept = ours.names()
+    assert name == ours.name
+    assert Database(ours.server, kept).ask("SELECT to_regclass('later') IS NOT NULL") is True
+    assert f'kept as "{kept}". `nox -s db_restore -- --drop-old` drops it.' in capsys.readouterr().out
+
+
+def test_locale_and_encoding_stay(ours: Database) -> None:
+    query(
+        ours.server,
+        f"DROP DATABASE {ours.quoted}",
+        f"CREATE DATABASE {ours.quoted} TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C' "
+        "LC_COLLATE 'C' LC_CTYPE 'POSIX'",
+    )
+    engine = connect(sqlalchemy_url(ours.url))
+    init_db(engine, environment="development")
+    engine.dispose()
+    columns = "datlocprovider, datlocale, datcollate, datctype, encoding"
+    locale = f"SELECT {columns} FROM pg_database WHERE datname = current_database()"  # noqa: S608
+    before = query(ours.url, locale)
+    backup()
+
+    restore.main([])
+
+    assert query(ours.url, locale) == before
+
+
+def test_restore_takes_place_under_clients_that_come_back_at_once(ours: Database) -> None:
+    ours.run("INSERT INTO companies (name) VALUES ('Backed up')")
+    backup()
+    ours.run("UPDATE companies SET name = 'Later'")
+    seen: set[str] = set()
+    ended, failed = 0, list[str]()
+    is_over = threading.Event()
+
+    def use() -> None:
+        nonlocal ended
+        while not is_over.is_set():
+            try:
+                with psycopg.connect(ours.url, autocommit=True) as connection:
+                    while not is_over.wait(0.002):
+                        seen.add(connection.execute("SELECT name FROM companies").fetchall()[0][0])
+            except psycopg.errors.AdminShutdown:
+                ended += 1
+            except psycopg.Error as error:
+                failed.append(str(error))
+
+    clients = [threading.Thread(target=use) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        restore.main([])
+        time.sleep(0.3)
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join()
+
+    assert seen == {"Later", "Backed up"}
+    assert ended
+    renamed = "It seems to have just been dropped or renamed"  # who connects at that moment
+    assert all(renamed in error or "terminating connection" in error for error in failed), failed
+
+
+def test_restore_that_fails_changes_nothing(ours: Database) -> None:
+    ours.run("CREATE TABLE large AS SELECT n, md5(n::text) FROM generate_series(1, 50000) AS n")
+    path = backup()
+    cut = path.with_name("cut.dump")
+    cut.write_bytes(path.read_bytes()[:-100_000])
+    before = ours.dumped()
+
+    assert refused(str(cut)).endswith("The backup was not restored. Nothing was changed.")
+
+    assert ours.names() == [ours.name]
+    assert ours.dumped() == before
+
+
+def test_function_that_relies_on_the_search_path_is_named_with_the_cure(ours: Database) -> None:
+    ours.run(
+        "CREATE FUNCTION inner_one(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+        "CREATE FUNCTION outer_one(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT inner_one($1)'",
+        "CREATE TABLE generated (a int, b int GENERATED ALWAYS AS (outer_one(a)) STORED)",
+        "INSERT INTO generated VALUES (1)",
+    )
+    backup()
+
+    said = refused()
+
+    assert "function inner_one(integer) does not exist" in said
+    assert "Nothing was changed." in said
+    assert (
+        "outer_one(integer).\nIf one of them did not find something: `ALTER FUNCTION ... SET search_path = public`"
+        in said
+    )
+    ours.run("ALTER FUNCTION outer_one SET search_path = public")
+    path = ours.ask("SELECT b FROM generated")
+    dump.main([str(dump.DIRECTORY / "cured.dump")])
+    restore.main([str(dump.DIRECTORY / "cured.dump")])
+    assert ours.ask("SELECT b FROM generated") == path == 1
+
+
+def test_restore_that_is_killed_anywhere_loses_nothing(ours: Database) -> None:
+    ours.run("CREATE TABLE state AS SELECT 'backed up' AS word")
+    path = backup()
+    ours.run("UPDATE state SET word = 'current'")
+    for _ in range(6):
+        process = start(dump.DIRECTORY, "restore", str(path))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=random.uniform(0.5, 2.0))  # noqa: S311
+        process.kill()
+        process.communicate()
+        assert ours.ask("SELECT word FROM state") in ("current", "backed up")
+        states = [
+            Database(ours.server, name).ask("SELECT word FROM state")
+            for name in ours.names()
+            if "_new_" not in name
+        ]
+        assert "current" in states
+
+    query(
+        ours.server,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pg_restore'",
+    )
+    restore.main([str(path)])
+
+    assert ours.ask("SELECT word FROM state") == "backed up"
+    assert not [name for name in ours.names() if "_new_" in name]
+
+
+def test_one_restore_runs_at_a_time(ours: Database) -> None:
+    backup()
+    engine = connect(sqlalchemy_url(ours.url))
+    with swap.administrative(engine.url) as connection, swap.alone(connection, ours.name):
+        assert refused() == f"Another db_restore of {ours.name} is running. Wait for its end."
+    engine.dispose()
+    assert ours.names() == [ours.name]
+
+
+def test_old_databases_are_dropped_when_asked_but_not_one_that_has_its_name_back(ours: Database) -> None:
+    backup()
+    ours.run("CREATE TABLE precious AS SELECT 42 AS answer")
+    restore.main([])
+    _, kept = ours.names()
+    query(
+        ours.server,
+        f"DROP DATABASE {ours.quoted}",
+        f"ALTER DATABASE {swap.quote(kept)} RENAME TO {ours.quoted}",
+    )
+    restore.main([])
+    assert len(ours.names()) == 2
+    query(ours.server, f"DROP DATABASE {ours.quoted}")
+    [kept] = ours.names()
+    query(ours.server, f"ALTER DATABASE {swap.quote(kept)} RENAME TO {ours.quoted}")
+    restore.main([])
+
+    restore.main(["--drop-old"])
+
+    assert ours.names() == [ours.name]
+
+
+def test_session_that_this_role_may_not_end_stops_the_restore(
+    ours: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = f"owner_{secrets.token_hex(4)}"
+    query(
+        ours.server,
+        f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD 'secret'",
+        f"ALTER DATABASE {ours.quoted} OWNER TO {role}",
+    )
+    path = backup()
+    server = psycopg.conninfo.conninfo_to_dict(ours.server)
+    monkeypatch.setenv(
+        "DATABASE_URL",
+        database_url(f"postgresql://{role}:secret@{server['host']}:{server['port']}/", ours.name),
+    )
+
+    with psycopg.connect(ours.url) as connection:
+        said = refused(str(path), "--no-owner", "--yes-drop", ours.name)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    assert "this role may not end that" in said
+    assert ours.names() == [ours.name]
+
+
+@pytest.mark.parametrize(
+    ("statements", "variables", "words"),
+    [
+        ((), {"APP_ENV": "production", "API_TOKEN": "x" * 32}, "a production database is never replaced"),
+        (("COMMENT ON TABLE alembic_version IS NULL",), {}, "Nothing was changed in"),
+        (
+            ("UPDATE alembic_version SET version_num = 'unknown'",),
+            {},
+            "is at revision unknown, which this code",
+        ),
+    ],
+)
+def test_restore_refuses(
+    ours: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: tuple[str, ...],
+    variables: dict[str, str],
+    words: str,
+) -> None:
+    for statement in statements:
+        ours.run(statement)
+    path = backup()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert words in refused(str(path))
+
+    assert ours.names() == [ours.name]
+
+
+def test_file_that_is_not_a_backup_is_refused(ours: Database, tmp_path: Path) -> None:
+    (tmp_path / "it").write_text("no")
+
+    assert "is not a backup" in refused(str(tmp_path / "it"))
+    assert "cannot be read: Is a directory" in refused(str(tmp_path))
+    assert "There is no backup of our" in refused()

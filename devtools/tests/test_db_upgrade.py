@@ -1,0 +1,162 @@
+"""`db_upgrade` in `.dev/`. Data of this machine's own version stand for older ones; e2e upgrades truly old ones."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from backend.config import ROOT
+from backend.errors import UserError
+from devtools import database
+from devtools.backup import upgrade, upgrade_directory
+from freshpg import database_url, find_binaries, start_persistent
+
+# The programs of this machine are injected as those of the old version.
+COMMAND = """
+import sys
+from pathlib import Path
+from devtools import database
+from devtools.backup import upgrade, upgrade_directory
+from devtools.terminal import enter
+from freshpg import find_binaries
+database.DIRECTORY = Path(sys.argv[1])
+upgrade_directory.find_binaries_of = lambda _: find_binaries()
+enter(lambda: upgrade.main([]))
+"""
+CONTENT = """
+    CREATE ROLE "old hand" LOGIN PASSWORD 'their own' CONNECTION LIMIT 7;
+    CREATE ROLE crew; GRANT crew TO "old hand"; ALTER ROLE crew SET work_mem = '7MB';
+    CREATE DATABASE "an 'other' one" OWNER crew;
+    ALTER DATABASE "an 'other' one" SET default_transaction_read_only = on
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a `.dev/` of the test's own with old data in it, and take Docker away."""
+    place = tmp_path / ".dev"
+    monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
+    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: find_binaries())
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+@pytest.fixture
+def old(place: Path) -> Path:
+    with (
+        start_persistent(place / "postgres-17") as server,
+        psycopg.connect(server.url, autocommit=True) as connection,
+    ):
+        for statement in CONTENT.split(";"):
+            connection.execute(statement.encode())
+        with psycopg.connect(
+            database_url(server.url, "an 'other' one"), options="-c default_transaction_read_only=off"
+        ) as inside:
+            inside.execute("CREATE TABLE things AS SELECT 42 AS answer")
+            inside.execute("ALTER TABLE things OWNER TO crew")
+    return place / "postgres-17"
+
+
+def seen(directory: Path) -> list[object]:
+    with start_persistent(directory) as server:
+        url = database_url(server.url, "an 'other' one")
+        with psycopg.connect(url) as connection:
+            return [
+                connection.execute(query).fetchall()
+                for query in (
+                    "SELECT answer, tableoid::regclass::text FROM things",
+                    "SELECT tableowner FROM pg_tables WHERE tablename = 'things'",
+                    "SELECT rolname, rolconnlimit, rolpassword FROM pg_authid WHERE rolname !~ '^p' ORDER BY 1",
+                    "SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '\"old hand\"'::regrole",
+                    "SELECT setconfig FROM pg_db_role_setting ORDER BY 1",
+                    "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()",
+                )
+            ]
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        upgrade.main(list(arguments))
+    return str(caught.value)
+
+
+def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
+    place: Path, old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = seen(old)
+
+    upgrade.main([])
+
+    assert capsys.readouterr().out.splitlines() == [
+        ".dev/postgres-18: from PostgreSQL 17 to 18.",
+        ".dev/postgres-18 is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.",
+        "Docker does not answer, so Compose's volume was not looked at.",
+    ]
+    assert seen(place / "postgres-18") == before == seen(old)
+    upgrade.main([])
+    assert "is upgraded already" in capsys.readouterr().out
+
+    upgrade.main(["--drop-old"])
+
+    assert {path.name for path in place.iterdir()} == {".gitignore", "postgres-18"}
+    assert seen(place / "postgres-18") == before
+    capsys.readouterr()
+    upgrade.main(["--drop-old"])
+    assert "Nothing to drop" in capsys.readouterr().out
+
+
+def test_upgrade_that_is_killed_anywhere_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
+    before = seen(old)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(database.DIRECTORY)], cwd=ROOT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0.7, 2.5))  # noqa: S311
+        process.kill()
+        process.wait()
+        assert not (place / "postgres-18").exists()
+
+    upgrade.main([])
+
+    assert seen(place / "postgres-18") == before == seen(old)
+    assert {path.name for path in place.iterdir()} == {".gitignore", "postgres-17", "postgres-18"}
+
+
+def test_new_data_that_were_not_made_from_the_old_are_left_alone(place: Path, old: Path) -> None:
+    with start_persistent(place / "postgres-18"):
+        pass
+
+    assert "`mv .dev/postgres-18 .dev/postgres-18-away`" in refused()
+    assert refused("--drop-old").endswith("Nothing was dropped.")
+
+    assert (old / "data").is_dir()
+
+
+def test_data_in_use_are_not_upgraded(place: Path, old: Path) -> None:
+    with start_persistent(old):
+        assert "is in use" in refused()
+    assert not (place / "postgres-18").exists()
+
+
+def test_old_programs_that_are_missing_are_named(
+    place: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: None)
+
+    assert "needs the programs of PostgreSQL 17" in refused()
+
+
+def test_nothing_old_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "postgres-17-mine").mkdir(parents=True)
+
+    upgrade.main([])
+
+    assert "Nothing to upgrade: there are no data of an older PostgreSQL." in capsys.readouterr().out
+
+
+def test_one_upgrade_runs_at_a_time(place: Path) -> None:
+    with upgrade.alone():
+        assert refused() == "Another db_upgrade is running. Wait for its end."
