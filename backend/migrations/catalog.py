@@ -155,7 +155,7 @@ SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
            'comment', coalesce(obj_description(r.oid, 'pg_class'), obj_description(reltype, 'pg_type')))
 FROM relations AS r WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
 UNION ALL
-SELECT coalesce(owner.called, ''), 'sequence', r.called, 0,
+SELECT '', 'sequence', r.called, 0,
        jsonb_build_object(
            'definition', 'AS ' || s.type || ' ' || s.options,
            'owned by', owner.called || '.' || (SELECT quote_ident(attname) FROM pg_attribute
@@ -194,7 +194,7 @@ FROM pg_constraint AS c JOIN tables ON tables.oid = conrelid
 WHERE contype IN ('p', 'u', 'f', 'x', 'c') AND conparentid = 0 AND (conislocal OR coninhcount = 0)
 UNION ALL
 SELECT tables.called, 'index', tables.prefix || quote_ident(i.relname), 0,
-       jsonb_build_object('definition', pg_get_indexdef(indexrelid, 0, true),
+       jsonb_build_object('definition', replace(pg_get_indexdef(indexrelid, 0, true), ' ON ONLY ', ' ON '),
                           'validity', CASE WHEN NOT indisvalid THEN 'invalid, because building it failed' END,
                           'comment', obj_description(indexrelid, 'pg_class'))
 FROM pg_index JOIN tables ON tables.oid = indrelid JOIN pg_class AS i ON i.oid = indexrelid

@@ -84,7 +84,8 @@ def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
     found = []
     for thing in sorted(expected.keys() | actual.keys(), key=_order):
         wanted, there = expected.get(thing), actual.get(thing)
-        if wanted == there or not (_has_its_table(thing, expected) and _has_its_table(thing, actual)):
+        owner = (wanted or there or {}).get("owned by", "").rpartition(".")[0] or thing.table
+        if wanted == there or not (_has_table(thing, owner, expected) and _has_table(thing, owner, actual)):
             continue
         what: Literal["missing", "extra", "changed"] = (
             "missing" if there is None else "extra" if wanted is None else "changed"
@@ -100,10 +101,10 @@ def by_table(found: Sequence[Difference]) -> Iterator[tuple[str, list[Difference
         yield table, list(group)
 
 
-def _has_its_table(thing: Thing, there: Catalog) -> bool:
-    if thing.kind in _WHOLES or not thing.table:
+def _has_table(thing: Thing, table: str, there: Catalog) -> bool:
+    if thing.kind in _WHOLES or not table:
         return True
-    return any(Thing(owner, kind, thing.table) in there for kind in _WHOLES for owner in (thing.table, ""))
+    return any(Thing(owner, kind, table) in there for kind in _WHOLES for owner in (table, ""))
 
 
 def _order(thing: Thing) -> tuple[bool, str, bool, str, str]:
