@@ -65,7 +65,7 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     options = connection.get_execution_options()
     try:
         with _stand_in(connection, home, metadata) as stand_in:
-            connection.execution_options(schema_translate_map={home: None})
+            connection.execution_options(schema_translate_map={home: stand_in})
             # A look at what exists would find tables of the same names further down the path, and create none.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
@@ -104,7 +104,8 @@ WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'public
 ORDER BY 1
 """)
 
-# NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it is a fact of the column.
+# Definitions are not pretty-printed, which leaves out parentheses that decide what is cast, and so is not the same when
+# it is read again. NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it is a fact of the column.
 _CATALOG = text("""
 WITH spaces AS (
     SELECT oid AS space, CASE WHEN nspname = :home THEN '' ELSE quote_ident(nspname) || '.' END AS prefix,
@@ -113,7 +114,7 @@ WITH spaces AS (
 ), extensions AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ), relations AS (
-    SELECT c.*, prefix, prefix || quote_ident(relname) AS called
+    SELECT c.*, prefix, label, prefix || quote_ident(relname) AS called
     FROM pg_class AS c JOIN spaces ON space = relnamespace
     WHERE relname <> :version_table AND (c.oid, 'pg_class'::regclass) NOT IN (SELECT objid, classid FROM extensions)
 ), tables AS (
@@ -136,7 +137,7 @@ SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
                     WHEN 'c' THEN 'type' ELSE 'table' END,
        called, 0,
        jsonb_build_object(
-           'definition', CASE WHEN relkind IN ('v', 'm') THEN rtrim(pg_get_viewdef(r.oid, true), ';') END,
+           'definition', CASE WHEN relkind IN ('v', 'm') THEN rtrim(pg_get_viewdef(r.oid), ';') END,
            'storage parameters', array_to_string(reloptions, ', '),
            'logging', CASE relpersistence WHEN 'u' THEN 'UNLOGGED' END,
            'partition key', CASE relkind WHEN 'p' THEN pg_get_partkeydef(r.oid) END,
@@ -188,13 +189,14 @@ UNION ALL
 SELECT called, CASE contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint'
                             WHEN 'f' THEN 'foreign key' WHEN 'x' THEN 'exclusion constraint' ELSE 'CHECK' END,
        quote_ident(conname), 0,
-       jsonb_build_object('definition', pg_get_constraintdef(c.oid, true),
+       jsonb_build_object('definition', pg_get_constraintdef(c.oid, contype = 'f'),
                           'comment', obj_description(c.oid, 'pg_constraint'))
 FROM pg_constraint AS c JOIN tables ON tables.oid = conrelid
 WHERE contype IN ('p', 'u', 'f', 'x', 'c') AND conparentid = 0 AND (conislocal OR coninhcount = 0)
 UNION ALL
 SELECT tables.called, 'index', tables.prefix || quote_ident(i.relname), 0,
-       jsonb_build_object('definition', replace(pg_get_indexdef(indexrelid, 0, true), ' ON ONLY ', ' ON '),
+       jsonb_build_object('definition', replace(replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON '),
+                                                ' ON ' || label || '.', ' ON ' || tables.prefix),
                           'validity', CASE WHEN NOT indisvalid THEN 'invalid, because building it failed' END,
                           'comment', obj_description(indexrelid, 'pg_class'))
 FROM pg_index JOIN tables ON tables.oid = indrelid JOIN pg_class AS i ON i.oid = indexrelid
@@ -202,7 +204,7 @@ WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND cont
   AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = indexrelid)
 UNION ALL
 SELECT called, 'trigger', quote_ident(tgname), 0,
-       jsonb_build_object('definition', pg_get_triggerdef(t.oid, true),
+       jsonb_build_object('definition', replace(pg_get_triggerdef(t.oid), ' ON ' || label || '.', ' ON ' || prefix),
                           'state', CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
                                                   WHEN 'A' THEN 'ENABLE ALWAYS' END,
                           'comment', obj_description(t.oid, 'pg_trigger'))
@@ -227,7 +229,8 @@ FROM pg_policy AS p JOIN tables ON tables.oid = polrelid
 UNION ALL
 SELECT called, 'statistics', spaces.prefix || quote_ident(stxname), 0,
        jsonb_build_object('definition', CASE WHEN spaces.prefix = '' THEN
-                              replace(pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || label || '.', 'STATISTICS ')
+                              replace(pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || spaces.label || '.',
+                                      'STATISTICS ')
                               ELSE pg_get_statisticsobjdef(s.oid) END,
                           'comment', obj_description(s.oid, 'pg_statistic_ext'))
 FROM pg_statistic_ext AS s JOIN tables ON tables.oid = stxrelid JOIN spaces ON space = stxnamespace
@@ -250,7 +253,7 @@ SELECT '', CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, prefix || quote_
                'COLLATE ' || (SELECT typcollation::regcollation FROM pg_type AS base
                               WHERE base.oid = t.typbasetype AND base.typcollation <> t.typcollation),
                'DEFAULT ' || typdefault, CASE WHEN typnotnull THEN 'NOT NULL' END,
-               (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid, true)), ' '
+               (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid)), ' '
                                   ORDER BY conname)
                 FROM pg_constraint AS c WHERE contypid = t.oid AND contype = 'c')) END,
            'subtype', (SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid),

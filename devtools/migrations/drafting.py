@@ -7,6 +7,7 @@ again. What no step brings about is named.
 """
 
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from sqlalchemy.types import TypeDecorator
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from devtools.migrations.remarks import Remarks
+from devtools.migrations import remarks
 from devtools.migrations.statements import CONSTRAINTS, added_values, alternatives, drop, names
 
 WIDTH = 90  # of a piece of SQL, before its indentation
@@ -105,14 +106,17 @@ class Drafting:
             sa.event.remove(self.connection, "before_cursor_execute", self._note)
         missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
         missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
-        remarks = Remarks(up, before, wanted)
-        body = [part for step in up for part in (*remarks.comments(step), step.code)]
-        todo = [f"# To be completed: {sentence}." for sentence in missing]
+        said = [
+            [*remarks.of_drop(step.about, before, wanted), *of_sql]
+            for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
+        ]
+        body = [part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)]
+        todo = [_comment(f"To be completed: {sentence}.") for sentence in missing]
         return Draft(
             "\n".join([*todo, *body, *([] if up else ["pass"])]),
-            "\n".join([step.code for step in down] or ["pass"]),
+            "\n".join([part for step in down for part in (*_lost(step), step.code)] or ["pass"]),
             tuple(sorted(self.context.imports)),
-            tuple(remarks.sentences),
+            tuple(sentence for each in said for sentence in each),
             tuple(missing),
         )
 
@@ -123,37 +127,39 @@ class Drafting:
         for code in first or ():
             if self.run(code) is None:
                 steps.append(Step(code, nothing))
+        now = catalog.read(self.connection)
         while True:
-            now = catalog.read(self.connection)
             found = drift.without_ignored(drift.compare(wanted, now), self.metadata)
             for step in self.candidates(found, now, wanted, back=first is not None):
                 if (step.about.thing, step.code) in tried:
                     continue
-                sent, problem = self.attempt(step, found, wanted)
-                if problem is None:
+                sent, then, problem = self.attempt(step, found, wanted)
+                if then is not None:
+                    now = then
                     tried.add((step.about.thing, step.code))
                     steps.append(Step(step.code, step.about, step.undone_by, tuple(sent)))
                     break
-                refused.setdefault(step.about.thing, problem)
+                refused.setdefault(step.about.thing, problem or "it makes something else")
             else:
                 return steps, [_sentence(each, refused.get(each.thing)) for each in found]
 
-    def attempt(self, step: Step, found: list[Difference], wanted: Catalog) -> tuple[list[str], str | None]:
-        """Take a step and return what was sent; undo it and say why if it is refused or does something else."""
+    def attempt(
+        self, step: Step, found: list[Difference], wanted: Catalog
+    ) -> tuple[list[str], Catalog | None, str | None]:
+        """Take a step; return what was sent and the catalog after it, or why it was refused. Undo what does not help."""
         self.sent.clear()
         savepoint = self.connection.begin_nested()
         problem = self.run(step.code)
         sent = list(self.sent)
         if problem is None:
-            then = drift.compare(wanted, catalog.read(self.connection))
+            now = catalog.read(self.connection)
+            then = drift.compare(wanted, now)
             new = {(each.thing, each.what) for each in then} - {(each.thing, each.what) for each in found}
-            if step.about in then or (step.undone_by and any(what != "missing" for _, what in new)):
-                problem = "it makes something else"
-        if problem is None:
-            savepoint.commit()
-        else:
-            savepoint.rollback()
-        return sent, problem
+            if step.about not in then and not (step.undone_by and any(what != "missing" for _, what in new)):
+                savepoint.commit()
+                return sent, now, None
+        savepoint.rollback()
+        return sent, None, problem
 
     def run(self, code: str) -> str | None:
         """Run a step as the file will; if it fails, undo it and return why."""
@@ -296,6 +302,22 @@ def _sentence(difference: Difference, refused: str | None) -> str:
     place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
     why = f" (PostgreSQL: {refused})" if refused else ""
     return f"{place}{difference.tell('what this makes', 'what is wanted')}{why}"
+
+
+def _lost(step: Step) -> Iterator[str]:
+    """Say what rows may lose, or where they may stop it, on the way back."""
+    if step.code.startswith("op.execute('DO $$BEGIN"):
+        yield _comment(f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable.")
+    elif step.about.what == "changed" and "type" in step.about.changed:
+        yield _comment("This fails if a row holds a value that the type before does not have.")
+
+
+def _comment(sentence: str) -> str:
+    """Wrap prose, and leave what is indented, which is to be copied, in one line."""
+    lines: list[str] = []
+    for line in sentence.splitlines():
+        lines += [line] if line.startswith(" ") else textwrap.wrap(line, WIDTH, break_long_words=False)
+    return "\n".join(f"# {line}" for line in lines)
 
 
 def _execute(statements: Iterable[str]) -> str:

@@ -116,9 +116,11 @@ def _column(difference: Difference, catalog: Catalog, *, back: bool) -> list[lis
         after += _identity(thing, wanted["identity"], is_new="identity" not in there)
     after += [_comment(thing, wanted.get("comment"))] if "comment" in changed else []
     if not {"type", "collation"} & set(changed):
-        return [[*made, *after]] if made or after else []
+        ways = [[*made, *after], made, [each + " RESTART" for each in after if "SET GENERATED" in each]]
+        return [way for way in ways if way]
     is_enumeration = "values" in catalog.get(Thing("", "type", wanted["type"].removesuffix("[]")), {})
-    return [[*made, *way, *after] for way in _type(thing, wanted, there, is_cast_by_text=is_enumeration)]
+    ways = _type(thing, wanted, there, is_cast_by_text=is_enumeration)
+    return [*([*made, *way, *after] for way in ways), *([made] if made else [])]
 
 
 def _nullability(difference: Difference, catalog: Catalog, *, back: bool) -> list[str]:
