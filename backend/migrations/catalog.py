@@ -5,6 +5,7 @@ predicates, defaults, storage, a constraint that was never validated. Names are 
 their schema unless it is the default one, so that a copy of the default schema reads the same.
 """
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from typing import NamedTuple
 from sqlalchemy import Connection, MetaData, text
 
 VERSION_TABLE = "alembic_version"
+
+
+_VARCHAR = re.compile("'(?:[^']|'')*'::character varying")
+_VARCHARS = re.compile(rf"\(ARRAY\[((?:{_VARCHAR.pattern}(?:, )?)+)\]\)::text\[\]")
 
 
 class Thing(NamedTuple):
@@ -37,9 +42,16 @@ def read(connection: Connection, home: str | None = None) -> Catalog:
     """
     names = {"home": home or default_schema(connection), "others": other_schemas(connection)}
     return {
-        Thing(row.owner, row.kind, row.name): {name: value for name, value in row.facts.items() if value}
+        Thing(row.owner, row.kind, row.name): {
+            name: _VARCHARS.sub(_cast_each, value) for name, value in row.facts.items() if value
+        }
         for row in connection.execute(_CATALOG, names | {"version_table": VERSION_TABLE})
     }
+
+
+def _cast_each(array: re.Match[str]) -> str:
+    """Write a list of varchars, which PostgreSQL casts as a whole, as it is when PostgreSQL reads that again."""
+    return "ARRAY[" + ", ".join(f"({value})::text" for value in _VARCHAR.findall(array[1])) + "]"
 
 
 def default_schema(connection: Connection) -> str:
@@ -56,8 +68,8 @@ def other_schemas(connection: Connection) -> list[str]:
 def expected(connection: Connection, metadata: MetaData) -> Catalog:
     """Return the catalog that these models would have on this very server; nothing of it stays.
 
-    The models are created in a savepoint that is rolled back, in a schema that stands for the default one; other schemas
-    of ours are renamed out of the way meanwhile. DBAPIError if the role may not create a schema, or if PostgreSQL
+    The models are created in a savepoint that is rolled back, in a schema that stands for the default one; our
+    other schemas are renamed out of the way meanwhile. DBAPIError if the role may not create a schema, or if PostgreSQL
     refuses the models.
     """
     home = default_schema(connection)
@@ -104,8 +116,9 @@ WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'public
 ORDER BY 1
 """)
 
-# Definitions are not pretty-printed, which leaves out parentheses that decide what is cast, and so is not the same when
-# it is read again. NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it is a fact of the column.
+# Definitions are not pretty-printed: that leaves out parentheses that decide what is cast, and would not read the same
+# when it is taken back. NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it
+# is a fact of the column.
 _CATALOG = text("""
 WITH spaces AS (
     SELECT oid AS space, CASE WHEN nspname = :home THEN '' ELSE quote_ident(nspname) || '.' END AS prefix,
@@ -176,7 +189,7 @@ SELECT called, 'column', quote_ident(attname), attnum,
            'generated', CASE WHEN attgenerated <> '' THEN format('ALWAYS AS (%s) %s', pg_get_expr(adbin, adrelid),
                                 CASE attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END) END,
            'identity', CASE WHEN attidentity <> '' THEN (
-               SELECT format('%s AS IDENTITY (%s)', CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, options)
+               SELECT CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END || format(' AS IDENTITY (%s)', options)
                FROM sequences WHERE refobjid = attrelid AND refobjsubid = attnum AND deptype = 'i') END,
            'collation', (SELECT attcollation::regcollation::text FROM pg_type AS t
                          WHERE t.oid = atttypid AND attcollation <> typcollation),

@@ -64,7 +64,11 @@ def differences(connection: Connection, metadata: MetaData | None = None) -> lis
     """
     metadata = Base.metadata if metadata is None else metadata
     found = compare(catalog.expected(connection, metadata), catalog.read(connection))
-    return [each for each in without_ignored(found, metadata) if "partition of" not in each.actual or each.expected]
+    return [
+        each
+        for each in without_ignored(found, metadata)
+        if "partition of" not in each.actual or each.expected
+    ]
 
 
 def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Difference]:
@@ -74,7 +78,9 @@ def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Dif
         each
         for each in found
         if each.what == "extra"
-        and any(fnmatchcase((each.thing.table or each.thing.name).replace('"', ""), glob) for glob in patterns)
+        and any(
+            fnmatchcase((each.thing.table or each.thing.name).replace('"', ""), glob) for glob in patterns
+        )
     ]
     return [each for each in found if each not in ignored]
 

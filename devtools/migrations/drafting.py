@@ -10,7 +10,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -55,6 +55,8 @@ class Draft:
 class Step:
     code: str
     about: Difference
+    is_alembics: bool = False
+    """Whether it was rendered by Alembic, and so may make something else than the models say."""
     undone_by: tuple[str, ...] = ()
     sql: tuple[str, ...] = ()
     """What was sent to PostgreSQL."""
@@ -91,12 +93,15 @@ class Drafting:
         self.context = AutogenContext(MigrationContext.configure(connection), metadata, _OPTIONS)
         home = catalog.default_schema(connection)
         self.tables = {
-            (table.schema if table.schema != home else None, table.name): table for table in metadata.tables.values()
+            (table.schema if table.schema != home else None, table.name): table
+            for table in metadata.tables.values()
         }
         self.sent: list[str] = []
+        self.before: Catalog = {}
 
     def draft(self, before: Catalog, wanted: Catalog) -> Draft:
         sa.event.listen(self.connection, "before_cursor_execute", self._note)
+        self.before = before
         try:
             up, lacks = self.reach(wanted)
             first = [code for step in reversed(up) for code in step.undone_by]
@@ -110,7 +115,9 @@ class Drafting:
             [*remarks.of_drop(step.about, before, wanted), *of_sql]
             for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
         ]
-        body = [part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)]
+        body = [
+            part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)
+        ]
         todo = [_comment(f"To be completed: {sentence}.") for sentence in missing]
         return Draft(
             "\n".join([*todo, *body, *([] if up else ["pass"])]),
@@ -122,11 +129,9 @@ class Drafting:
 
     def reach(self, wanted: Catalog, first: Sequence[str] | None = None) -> tuple[list[Step], list[str]]:
         """Take steps until the schema is as wanted, or none is left; return them, and what still differs."""
-        steps, refused, tried = [], dict[Thing, str](), set[tuple[Thing, str]]()
+        steps, refused, tried = list[Step](), dict[Thing, str](), set[tuple[Thing, str]]()
         nothing = Difference(Thing("", "", ""), "changed", {}, {})
-        for code in first or ():
-            if self.run(code) is None:
-                steps.append(Step(code, nothing))
+        steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
         now = catalog.read(self.connection)
         while True:
             found = drift.without_ignored(drift.compare(wanted, now), self.metadata)
@@ -137,7 +142,7 @@ class Drafting:
                 if then is not None:
                     now = then
                     tried.add((step.about.thing, step.code))
-                    steps.append(Step(step.code, step.about, step.undone_by, tuple(sent)))
+                    steps.append(replace(step, sql=tuple(sent)))
                     break
                 refused.setdefault(step.about.thing, problem or "it makes something else")
             else:
@@ -146,7 +151,7 @@ class Drafting:
     def attempt(
         self, step: Step, found: list[Difference], wanted: Catalog
     ) -> tuple[list[str], Catalog | None, str | None]:
-        """Take a step; return what was sent and the catalog after it, or why it was refused. Undo what does not help."""
+        """Take a step; return what was sent and the catalog after it. Undo it if it does not help, and return why."""
         self.sent.clear()
         savepoint = self.connection.begin_nested()
         problem = self.run(step.code)
@@ -154,8 +159,11 @@ class Drafting:
         if problem is None:
             now = catalog.read(self.connection)
             then = drift.compare(wanted, now)
-            new = {(each.thing, each.what) for each in then} - {(each.thing, each.what) for each in found}
-            if step.about not in then and not (step.undone_by and any(what != "missing" for _, what in new)):
+            known = {each.thing for each in found} - {step.about.thing}
+            is_other = any(
+                each.what != "missing" and each.thing not in known and each.changed != ["nullability"] for each in then
+            )
+            if step.about not in then and not (step.is_alembics and is_other):
                 savepoint.commit()
                 return sent, now, None
         savepoint.rollback()
@@ -183,8 +191,8 @@ class Drafting:
         ranked = sorted(found, key=_rank)
         ways = {id(each): alternatives(each, wanted, back=back) for each in ranked}
         for each in ranked:
-            if code := self.operations(each, wanted, now):
-                yield Step("\n".join(code[0]), each, tuple(code[1]) or ("",))
+            if code := self.operations(each, now):
+                yield Step("\n".join(code[0]), each, is_alembics=True, undone_by=tuple(code[1]))
             if self.adds_values and (statements := added_values(each)):
                 yield Step(_execute(statements), each)
             elif ways[id(each)]:
@@ -195,32 +203,37 @@ class Drafting:
             for way in ways[id(each)]:
                 yield Step(_execute([*_clear(each.thing, now), *way]), each)
 
-    def operations(self, difference: Difference, wanted: Catalog, now: Catalog) -> tuple[list[str], list[str]] | None:
+    def operations(self, difference: Difference, now: Catalog) -> tuple[list[str], list[str]] | None:
         """Return a difference's step as Alembic's operations, and what undoes it, if the models' objects allow it."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                made = list(self._operations(difference, wanted, now))
+                made = list(self._operations(difference, now))
                 back = [each.reverse() for each in made] if difference.what == "missing" else []
                 # What Alembic compiles is meant for a driver that reads %% as %.
-                rendered = [[render_op_text(self.context, each).replace("%%", "%") for each in way] for way in (made, back)]
+                rendered = [
+                    [render_op_text(self.context, each).replace("%%", "%") for each in way]
+                    for way in (made, back)
+                ]
         except Exception:  # noqa: BLE001  a type or an option that Alembic cannot write: there is SQL
             return None
         return (rendered[0], rendered[1]) if made else None
 
-    def _operations(self, difference: Difference, wanted: Catalog, now: Catalog) -> Iterator[ops.MigrateOperation]:
+    def _operations(self, difference: Difference, now: Catalog) -> Iterator[ops.MigrateOperation]:
         thing, kind = difference.thing, difference.thing.kind
         *schemas, name = names(thing.table) or [""]
         schema = schemas[0] if schemas else None
         own = names(thing.name)[-1] if thing.table else ""
         table = self.tables.get((schema, name))
-        if difference.what == "extra" or kind in CONSTRAINTS and difference.what == "changed":
+        if difference.what == "extra" or (kind in CONSTRAINTS and difference.what == "changed"):
             yield from _drops(kind, own, name, schema)
         if table is None or difference.what == "extra":
             return
         if kind == "table" and difference.what == "missing":
             made = ops.CreateTableOp.from_table(table)
-            made.columns = [part for part in made.columns if not _refers_elsewhere(part, table, now, self.tables)]
+            made.columns = [
+                part for part in made.columns if not _refers_elsewhere(part, table, now, self.tables)
+            ]
             yield made
         elif kind == "column" and difference.what == "missing":
             column = table.to_metadata(MetaData()).c[_key(table, own)]
@@ -230,7 +243,8 @@ class Drafting:
         elif kind == "index" and difference.what == "missing":
             [index] = [each for each in table.indexes if each.name == own]
             made_index = ops.CreateIndexOp.from_index(index)
-            made_index.if_not_exists = True  # it may have been built by hand before the release
+            if Thing(thing.table, "table", thing.table) in self.before:
+                made_index.if_not_exists = True  # it may have been built by hand before the release
             yield made_index
         elif kind in CONSTRAINTS:
             [constraint] = [each for each in table.constraints if each.name == own]
@@ -244,7 +258,9 @@ def _key(table: Table, name: str) -> str:
     return next(column.key for column in table.columns if column.name == name)
 
 
-def _refers_elsewhere(part: object, table: Table, now: Catalog, tables: dict[tuple[str | None, str], Table]) -> bool:
+def _refers_elsewhere(
+    part: object, table: Table, now: Catalog, tables: dict[tuple[str | None, str], Table]
+) -> bool:
     """Whether it is a foreign key to a table that does not exist yet."""
     if not isinstance(part, ForeignKeyConstraint) or part.referred_table is table:
         return False
@@ -261,7 +277,12 @@ def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops
     elif kind == "index":
         yield ops.DropIndexOp(name, table, schema=schema)
     elif kind in CONSTRAINTS:
-        types = {"primary key": "primary", "unique constraint": "unique", "CHECK": "check", "foreign key": "foreignkey"}
+        types = {
+            "primary key": "primary",
+            "unique constraint": "unique",
+            "CHECK": "check",
+            "foreign key": "foreignkey",
+        }
         yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema)
 
 
@@ -269,7 +290,9 @@ def _rank(difference: Difference) -> int:
     """Dependents go first; what others need is created before them; the rest goes last."""
     kind = difference.thing.kind
     if difference.what == "extra":
-        return DEPENDENTS.index(kind) if kind in DEPENDENTS else 100 - MADE.index(kind) if kind in MADE else 50
+        return (
+            DEPENDENTS.index(kind) if kind in DEPENDENTS else 100 - MADE.index(kind) if kind in MADE else 50
+        )
     return 10 + MADE.index(kind) if kind in MADE else 40
 
 
@@ -278,7 +301,11 @@ def _clear(thing: Thing, now: Catalog) -> list[str]:
     # What refers to a key names its table.
     name = thing.table if thing.kind in CONSTRAINTS else thing.name.partition("(")[0]
     word = re.compile(rf"(?<!\w){re.escape(names(name)[-1])}(?!\w)")
-    kinds = ("foreign key",) if thing.kind in CONSTRAINTS else (*DEPENDENTS, "CHECK", "index", "exclusion constraint", "unique constraint", "primary key")
+    kinds = (
+        ("foreign key",)
+        if thing.kind in CONSTRAINTS
+        else (*DEPENDENTS, "CHECK", "index", "exclusion constraint", "unique constraint", "primary key")
+    )
     related = [
         each
         for each, facts in now.items()
@@ -307,7 +334,9 @@ def _sentence(difference: Difference, refused: str | None) -> str:
 def _lost(step: Step) -> Iterator[str]:
     """Say what rows may lose, or where they may stop it, on the way back."""
     if step.code.startswith("op.execute('DO $$BEGIN"):
-        yield _comment(f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable.")
+        yield _comment(
+            f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable."
+        )
     elif step.about.what == "changed" and "type" in step.about.changed:
         yield _comment("This fails if a row holds a value that the type before does not have.")
 
@@ -322,7 +351,9 @@ def _comment(sentence: str) -> str:
 
 def _execute(statements: Iterable[str]) -> str:
     """Write SQL as it stands: text() must not search it for parameters, nor take a backslash before a colon."""
-    return "\n".join(_execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements)
+    return "\n".join(
+        _execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements
+    )
 
 
 def _execute_one(sql: str) -> str:
@@ -342,7 +373,7 @@ def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal
     if kind != "type":
         return False
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
-    if isinstance(item, TypeDecorator):
+    if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
         item = item.load_dialect_impl(dialect)
         return _render_item(kind, item, context) or _repr_type(item, context)
     if isinstance(item, sa.Enum):
@@ -356,7 +387,11 @@ def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal
 
 def _repr_type(item: Any, context: AutogenContext) -> str:  # noqa: ANN401  as above
     column = sa.Column("x", item)
-    return render_op_text(context, ops.AddColumnOp("x", column)).partition("'x', sa.Column('x', ")[2].rpartition(", nullable")[0]
+    return (
+        render_op_text(context, ops.AddColumnOp("x", column))
+        .partition("'x', sa.Column('x', ")[2]
+        .rpartition(", nullable")[0]
+    )
 
 
 _OPTIONS: dict[str, Any] = {

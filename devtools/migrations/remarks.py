@@ -12,7 +12,14 @@ from devtools.migrations.statements import names
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 # Drops have a remark of ours. Migrations set lock_timeout, and run in a transaction by design. Of taste are the rest.
-QUIET = ("ban-drop-", "require-lock-timeout", "require-statement-timeout", "prefer-", "require-timeout", "transaction")
+QUIET = (
+    "ban-drop-",
+    "require-lock-timeout",
+    "require-statement-timeout",
+    "prefer-",
+    "require-timeout",
+    "transaction",
+)
 
 
 def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
@@ -27,9 +34,7 @@ def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
             written.append(text)
             lines += [number] * len(text.split("\n"))
     command = [str(SQUAWK), "--assume-in-transaction", "--reporter", "json"]
-    ran = subprocess.run(
-        command, input="\n".join(written), capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run(command, input="\n".join(written), capture_output=True, text=True, check=False)
     for each in json.loads(ran.stdout or "[]"):
         if not each["rule_name"].startswith(QUIET) and each["rule_name"] != "syntax-error":
             sentence = " ".join(filter(None, (each["message"], each["help"])))
@@ -55,14 +60,16 @@ def of_drop(difference: Difference, before: Catalog, wanted: Catalog) -> Iterato
         call = 'op.rename_table("{0}", "{1}"{2})'
     else:
         similar = [
-            each for each in new if each.table == thing.table and wanted[each]["type"] == difference.actual["type"]
+            each
+            for each in new
+            if each.table == thing.table and wanted[each]["type"] == difference.actual["type"]
         ]
         call = 'op.alter_column("{3}", "{0}", new_column_name="{1}"{2})'
     *schema, table = names(thing.table)
     for each in similar:
         option = f', schema="{schema[0]}"' if schema else ""
         line = call.format(names(thing.name)[-1], names(each.name)[-1], option, table)
-        yield f"If `{thing.name}` became `{each.name}`, keep what is in it with this in the place of both steps:\n    {line}"
+        yield f"If `{thing.name}` became `{each.name}`, keep what is in it with this instead of both steps:\n    {line}"
 
 
 def _columns(table: str, of: Catalog) -> set[Thing]:

@@ -40,7 +40,7 @@ def drop(thing: Thing) -> str:
     return f"DROP {thing.kind.upper()} {thing.name}{f' ON {thing.table}' if thing.kind in OF_TABLE else ''}"
 
 
-def create(thing: Thing, facts: Facts, wanted: Catalog) -> list[str]:
+def create(thing: Thing, facts: Facts, wanted: Catalog) -> list[str]:  # noqa: PLR0911  one for each kind
     """Return the statements that create a thing with these facts; comments are added once it exists."""
     kind, name, definition = thing.kind, thing.name, facts.get("definition")
     if kind == "table":
@@ -53,14 +53,16 @@ def create(thing: Thing, facts: Facts, wanted: Catalog) -> list[str]:
     if kind == "policy":
         return [f"CREATE POLICY {name} ON {thing.table} {definition}"]
     if kind == "trigger":
-        return [str(definition), *_trigger_state(thing, facts)]
+        return [str(definition), *(_trigger_state(thing, facts) if "state" in facts else [])]
     if kind in ("view", "materialized view"):
         return [f"CREATE {kind.upper()} {name}{_with(facts)} AS\n{definition}"]
     if kind in ("sequence", "domain"):
         return [f"CREATE {kind.upper()} {name} {'AS ' if kind == 'domain' else ''}{definition}"]
     if kind == "type":
         shapes = {"values": "AS ENUM (%s)", "columns": "AS (%s)", "subtype": "AS RANGE (SUBTYPE = %s)"}
-        return [f"CREATE TYPE {name} {shape % facts[fact]}" for fact, shape in shapes.items() if fact in facts]
+        return [
+            f"CREATE TYPE {name} {shape % facts[fact]}" for fact, shape in shapes.items() if fact in facts
+        ]
     if kind in ("schema", "extension"):
         return [f"CREATE {kind.upper()} IF NOT EXISTS {name}"]
     return [definition] if definition else []
@@ -79,7 +81,11 @@ def _create_table(thing: Thing, facts: Facts, wanted: Catalog) -> str:
         for each, of in parts.items()
         if each.kind in CONSTRAINTS and each.kind != "foreign key"
     ]
-    clauses = {"inherits": " INHERITS (%s)", "partition key": " PARTITION BY %s", "access method": " USING %s"}
+    clauses = {
+        "inherits": " INHERITS (%s)",
+        "partition key": " PARTITION BY %s",
+        "access method": " USING %s",
+    }
     tail = "".join(clause % facts[fact] for fact, clause in clauses.items() if fact in facts) + _with(facts)
     tail += f" TABLESPACE {facts['tablespace']}" if "tablespace" in facts else ""
     return f"{create} (\n    " + ",\n    ".join(lines) + f"\n){tail}"
@@ -119,8 +125,8 @@ def _column(difference: Difference, catalog: Catalog, *, back: bool) -> list[lis
         ways = [[*made, *after], made, [each + " RESTART" for each in after if "SET GENERATED" in each]]
         return [way for way in ways if way]
     is_enumeration = "values" in catalog.get(Thing("", "type", wanted["type"].removesuffix("[]")), {})
-    ways = _type(thing, wanted, there, is_cast_by_text=is_enumeration)
-    return [*([*made, *way, *after] for way in ways), *([made] if made else [])]
+    ways = [[*made, *way, *after] for way in _type(thing, wanted, there, is_cast_by_text=is_enumeration)]
+    return [*ways, made] if made else ways
 
 
 def _nullability(difference: Difference, catalog: Catalog, *, back: bool) -> list[str]:
@@ -144,7 +150,9 @@ def _identity(thing: Thing, identity: str, *, is_new: bool) -> list[str]:
     alter = f"ALTER TABLE {thing.table} ALTER COLUMN {thing.name}"
     if not is_new:
         always, _, options = identity.partition(" AS IDENTITY ")
-        options = re.sub("(START|INCREMENT|MINVALUE|MAXVALUE|CACHE|(?:NO )?CYCLE)", r"SET \1", options.strip("()"))
+        options = re.sub(
+            "(START|INCREMENT|MINVALUE|MAXVALUE|CACHE|(?:NO )?CYCLE)", r"SET \1", options.strip("()")
+        )
         return [f"{alter} SET GENERATED {always} {options}"]
     sequence = f"pg_get_serial_sequence({literal(thing.table)}, {literal(names(thing.name)[0])})"
     highest = f"SELECT setval({sequence}, max({thing.name})) FROM {thing.table} HAVING max({thing.name}) > 0"  # noqa: S608  catalog's names
@@ -154,7 +162,9 @@ def _identity(thing: Thing, identity: str, *, is_new: bool) -> list[str]:
 def _type(thing: Thing, wanted: Facts, there: Facts, *, is_cast_by_text: bool) -> Iterator[list[str]]:
     alter = f"ALTER TABLE {thing.table}"
     column = f"ALTER COLUMN {thing.name}"
-    to = f"{column} TYPE {wanted['type']}" + (f" COLLATE {wanted['collation']}" if "collation" in wanted else "")
+    to = f"{column} TYPE {wanted['type']}" + (
+        f" COLLATE {wanted['collation']}" if "collation" in wanted else ""
+    )
     yield [f"{alter} {to}"]
     clear = f"{column} DROP DEFAULT, " if "default" in there else ""
     default = f", {column} SET DEFAULT {wanted['default']}" if "default" in wanted else ""
@@ -163,7 +173,7 @@ def _type(thing: Thing, wanted: Facts, there: Facts, *, is_cast_by_text: bool) -
         yield [f"{alter} {clear}{to} USING {thing.name}::text::{wanted['type']}{default}"]
 
 
-def _changed(difference: Difference, wanted: Catalog) -> list[list[str]]:
+def _changed(difference: Difference, wanted: Catalog) -> list[list[str]]:  # noqa: PLR0911  likewise
     thing, facts, there = difference.thing, difference.expected, difference.actual
     changed, created = set(difference.changed), create(thing, facts, wanted)
     if thing.kind == "table":
@@ -189,7 +199,9 @@ def _changed_table(thing: Thing, facts: Facts, there: Facts, changed: set[str]) 
     if "storage parameters" in changed:
         now, then = (_parameters(each) for each in (there, facts))
         made += [f"{alter} RESET ({', '.join(sorted(gone))})"] if (gone := now.keys() - then.keys()) else []
-        made += [f"{alter} SET ({', '.join(f'{name}={value}' for name, value in then.items())})"] if then else []
+        made += (
+            [f"{alter} SET ({', '.join(f'{name}={value}' for name, value in then.items())})"] if then else []
+        )
     if "logging" in changed:
         made.append(f"{alter} SET {facts.get('logging', 'LOGGED')}")
     if "row security" in changed:
@@ -240,7 +252,10 @@ def _parameters(facts: Facts) -> dict[str, str]:
 
 def names(identifier: str) -> list[str]:
     """Take an identifier apart, as SQL has it, into its names: `audit."Odd"` is audit and Odd."""
-    return [bare or inner.replace('""', '"') for inner, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', identifier)]
+    return [
+        bare or inner.replace('""', '"')
+        for inner, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', identifier)
+    ]
 
 
 def quoted(name: str) -> str:
