@@ -1,15 +1,16 @@
-"""Whatever differs between a database and the models has a name, and can be put right by hand."""
+"""Whatever differs between a database and the models is named, and can be put right by hand."""
 
 import time
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Column, Engine, ForeignKey, Index, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from backend.migrations import catalog
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference, compare, differences
-from devtools.migrations.statements import statements
+from backend.models.models import Base
+from devtools.migrations.statements import alternatives
 
 
 def change(engine: Engine, *changes: str) -> None:
@@ -58,13 +59,13 @@ CHANGES = {
     ),
     "ALTER TABLE companies DROP CONSTRAINT ck_companies_name_trimmed, "
     "ADD CONSTRAINT ck_companies_name_trimmed CHECK (name = ltrim(name))": (
-        "CHECK `ck_companies_name_trimmed` differs (definition `CHECK (name = ltrim(name))` in the database, "
-        "`CHECK (name = btrim(name))` in the models)"
+        "CHECK `ck_companies_name_trimmed` differs (definition `CHECK ((name = ltrim(name)))` in the database, "
+        "`CHECK ((name = btrim(name)))` in the models)"
     ),
     "ALTER TABLE companies DROP CONSTRAINT ck_companies_name_trimmed, "
     "ADD CONSTRAINT ck_companies_name_trimmed CHECK (name = btrim(name)) NOT VALID": (
-        "CHECK `ck_companies_name_trimmed` differs (definition `CHECK (name = btrim(name)) NOT VALID` in the "
-        "database, `CHECK (name = btrim(name))` in the models)"
+        "CHECK `ck_companies_name_trimmed` differs (definition `CHECK ((name = btrim(name))) NOT VALID` in the "
+        "database, `CHECK ((name = btrim(name)))` in the models)"
     ),
     "ALTER TABLE user_settings DROP CONSTRAINT fk_user_settings_user_id_users, ADD CONSTRAINT "
     "fk_user_settings_user_id_users FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE RESTRICT": (
@@ -82,8 +83,8 @@ CHANGES = {
     "DROP INDEX ix_job_queue_leases; "
     "CREATE INDEX ix_job_queue_leases ON job_queue (lease_expires_at) WHERE status = 'queued'": (
         "index `ix_job_queue_leases` differs (definition `CREATE INDEX ix_job_queue_leases ON job_queue USING btree "
-        "(lease_expires_at) WHERE status = 'queued'::text` in the database, `CREATE INDEX ix_job_queue_leases ON "
-        "job_queue USING btree (lease_expires_at) WHERE status = 'running'::text` in the models)"
+        "(lease_expires_at) WHERE (status = 'queued'::text)` in the database, `CREATE INDEX ix_job_queue_leases ON "
+        "job_queue USING btree (lease_expires_at) WHERE (status = 'running'::text)` in the models)"
     ),
     "DROP TRIGGER keep_timestamps ON users": (
         "trigger `keep_timestamps` is in the models and not in the database"
@@ -113,68 +114,58 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("statement", "sentence"), CHANGES.items(), ids=range(len(CHANGES)))
-def test_each_change_by_hand_is_the_one_thing_that_is_told(
-    statement: str, sentence: str, clone: Engine
-) -> None:
-    change(clone, statement)
-
-    assert [difference.tell("the database") for difference in found(clone)] == [sentence]
+def test_each_change_by_hand_is_the_one_thing_that_is_told(engine: Engine) -> None:
+    for statement, sentence in CHANGES.items():
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            assert [each.tell("the database") for each in differences(connection)] == [sentence], statement
 
 
-def test_changed_function_is_told(clone: Engine) -> None:
+def test_changed_function_is_told(engine: Engine) -> None:
     change(
-        clone,
+        engine,
         "CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
     )
 
-    [difference] = found(clone)
+    [difference] = found(engine)
     assert (difference.thing, difference.what) == (Thing("", "function", "keep_timestamps()"), "changed")
     assert "RETURN NEW; END" in difference.actual["definition"]
-    change(clone, *statements(difference))
-    assert found(clone) == []
+    with engine.connect() as connection:
+        expected = catalog.expected(connection, Base.metadata)
+    change(engine, *alternatives(difference, expected)[0])
+    assert found(engine) == []
 
 
-# These take more than a statement.
-NOT_BY_HAND = ("DROP TABLE", "SET UNLOGGED", "COMMENT ON", "ROW LEVEL", "SET GENERATED")
-BY_HAND = [each for each in CHANGES if not any(word in each for word in NOT_BY_HAND)]
+# As one test, for every change can be put right in the same database.
+def test_what_is_said_to_do_by_hand_puts_each_right(engine: Engine) -> None:
+    with engine.connect() as connection:
+        expected = catalog.expected(connection, Base.metadata)
+    for statement in CHANGES:
+        if "DROP NOT NULL" in statement:
+            continue  # what the rows get is for a person to say
+        change(engine, statement)
+        [difference] = found(engine)
+        change(engine, *alternatives(difference, expected)[0])
+        while rest := found(engine):  # the parts of a table that was missing
+            change(engine, *(sql for each in rest for sql in alternatives(each, expected)[0]))
 
 
-@pytest.mark.parametrize("statement", BY_HAND, ids=range(len(BY_HAND)))
-def test_what_is_said_to_do_by_hand_puts_it_right(statement: str, clone: Engine) -> None:
-    change(clone, statement)
-
-    [difference] = found(clone)
-    change(clone, *statements(difference))
-
-    assert found(clone) == []
-
-
-@pytest.mark.parametrize("word", NOT_BY_HAND)
-def test_what_takes_a_person_is_not_said_to_be_done_by_a_statement(word: str, clone: Engine) -> None:
-    [statement] = [each for each in CHANGES if word in each]
-    change(clone, statement)
-
-    [difference] = found(clone)
-    assert statements(difference) == []
-
-
-def test_invalid_index_is_told(clone: Engine) -> None:
+def test_invalid_index_is_told(engine: Engine) -> None:
     """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index and is none."""
-    change(clone, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
-    outside = clone.execution_options(isolation_level="AUTOCOMMIT")
+    change(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
+    outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
         connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY uq_broken ON companies (name)"))
 
-    [difference] = found(clone)
-    assert difference.actual["validity"] == "invalid: its building failed"
+    [difference] = found(engine)
+    assert difference.actual["validity"] == "invalid, because building it failed"
 
 
-def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(clone: Engine) -> None:
+def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(engine: Engine) -> None:
     """With a search path of the database's own, too."""
-    change(clone, f'ALTER DATABASE "{clone.url.database}" SET search_path = public, pg_catalog')
-    clone.dispose()
-    with clone.connect() as connection:
+    change(engine, f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog')
+    engine.dispose()
+    with engine.connect() as connection:
         before = catalog.read(connection)
         assert differences(connection) == []
         assert catalog.read(connection) == before
@@ -184,10 +175,10 @@ def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(clone: E
         assert connection.scalar(text("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'models%'")) == 0
 
 
-def test_what_belongs_to_an_extension_is_no_difference(clone: Engine) -> None:
-    change(clone, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
+def test_what_belongs_to_an_extension_is_no_difference(engine: Engine) -> None:
+    change(engine, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
 
-    assert found(clone) == []
+    assert found(engine) == []
 
 
 def test_table_that_is_missing_is_told_once_and_not_part_by_part() -> None:
@@ -197,16 +188,45 @@ def test_table_that_is_missing_is_told_once_and_not_part_by_part() -> None:
     assert [difference.what for difference in compare({}, there)] == ["extra"]
 
 
-def test_comparison_is_quick(clone: Engine) -> None:
-    """A start in development makes it, beside the start: 40 ms where it was measured.
-
-    Here it is the best of ten, and ten times that, for other work may run beside it.
-    """
+def test_comparison_is_quick(engine: Engine) -> None:
+    """A start in development makes it in a thread: 60 ms where it was measured; the limit is for a busy machine."""
     took = []
-    with clone.connect() as connection:
-        for _ in range(10):
+    with engine.connect() as connection:
+        for _ in range(5):
             began = time.perf_counter()
             differences(connection)
             took.append(time.perf_counter() - began)
 
-    assert min(took) < 0.4
+    assert min(took) < 0.6
+    print(f"compared in {min(took) * 1000:.0f} ms")
+
+
+def test_partitions_made_at_run_time_and_ignored_tables_are_no_difference(engine: Engine) -> None:
+    models = MetaData(info={"ignored_tables": ("other_*",)})
+    Table("logs", models, Column("at", Integer), Index("ix_logs", "at"), postgresql_partition_by="RANGE (at)")
+    with engine.connect() as connection:
+        for name in Base.metadata.tables:
+            connection.execute(text(f"DROP TABLE {name} CASCADE"))
+        connection.execute(text("DROP FUNCTION keep_timestamps()"))
+        models.create_all(connection)
+        connection.execute(text("CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (0) TO (10)"))
+        connection.execute(text("CREATE TABLE other_jobs (id int PRIMARY KEY)"))
+        assert differences(connection, models) == []
+        connection.execute(text("CREATE TABLE another (id int)"))
+        assert [each.thing.name for each in differences(connection, models)] == ["another"]
+
+
+def test_schemas_of_the_models_are_compared_too(engine: Engine) -> None:
+    """And stay where they are meanwhile, even if the models create their own."""
+    models = MetaData()
+    for table in Base.metadata.tables.values():
+        table.to_metadata(models)
+    Table("events", models, Column("id", Integer, ForeignKey("users.id"), primary_key=True), schema="audit")
+    change(engine, "CREATE SCHEMA audit", "CREATE TABLE audit.events (id int NOT NULL, extra text)")
+
+    with engine.connect() as connection:
+        told = [each.title for each in differences(connection, models) if each.thing.table == "audit.events"]
+        assert told == [
+            "column `extra`", "foreign key `events_id_fkey`", "primary key `events_pkey`",
+        ]  # fmt: skip
+        assert connection.scalar(text("SELECT count(*) FROM audit.events")) == 0

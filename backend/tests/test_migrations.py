@@ -18,14 +18,14 @@ from backend.migrations import catalog
 from backend.migrations.drift import differences
 
 
-def test_models_and_migrations_make_the_same_schema(clone: Engine) -> None:
+def test_models_and_migrations_make_the_same_schema(engine: Engine) -> None:
     """By the catalog's word, CHECKs, triggers and functions included: drift fails here, and so in every run."""
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert [difference.tell("the migrations") for difference in differences(connection)] == []
 
 
-def test_way_down_leaves_nothing_and_the_way_up_is_the_same_again(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_way_down_leaves_nothing_and_the_way_up_is_the_same_again(engine: Engine) -> None:
+    with engine.begin() as connection:
         before = catalog.read(connection)
         migrations.downgrade(connection, "base")
         bare = catalog.read(connection)
@@ -37,13 +37,13 @@ def test_way_down_leaves_nothing_and_the_way_up_is_the_same_again(clone: Engine)
         assert migrations.current(connection) == migrations.head()
 
 
-def test_database_without_a_schema_is_at_no_revision(empty: Engine) -> None:
-    with empty.connect() as connection:
+def test_database_without_a_schema_is_at_no_revision(empty_engine: Engine) -> None:
+    with empty_engine.connect() as connection:
         assert migrations.current(connection) is None
 
 
-def test_upgrade_belongs_to_the_callers_transaction(empty: Engine) -> None:
-    with empty.connect() as connection:
+def test_upgrade_belongs_to_the_callers_transaction(empty_engine: Engine) -> None:
+    with empty_engine.connect() as connection:
         transaction = connection.begin()
         migrations.upgrade(connection)
         transaction.rollback()
@@ -53,9 +53,9 @@ def test_upgrade_belongs_to_the_callers_transaction(empty: Engine) -> None:
 
 
 def test_upgrade_prints_nothing_and_leaves_logging_alone(
-    empty: Engine, capfd: pytest.CaptureFixture[str]
+    empty_engine: Engine, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with empty.begin() as connection:
+    with empty_engine.begin() as connection:
         migrations.upgrade(connection)
 
     assert capfd.readouterr() == ("", "")
@@ -67,28 +67,28 @@ def test_revisions_read_from_the_files_are_alembics_own() -> None:
     scripts = ScriptDirectory.from_config(config)
 
     assert migrations.head() == scripts.get_current_head()
-    assert migrations.known() == {script.revision for script in scripts.walk_revisions()}
+    assert list(migrations.in_order()) == [script.revision for script in scripts.walk_revisions()][::-1]
 
 
-def test_migrations_run_under_utc(empty: Engine) -> None:
+def test_migrations_run_under_utc(empty_engine: Engine) -> None:
     """Alembic's change from timestamp to timestamptz has no USING: in another zone it would move every instant."""
-    name = empty.url.database
-    with empty.begin() as connection:
+    name = empty_engine.url.database
+    with empty_engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
-    empty.dispose()
-    with empty.begin() as connection:
+    empty_engine.dispose()
+    with empty_engine.begin() as connection:
         migrations.upgrade(connection)
 
         assert connection.scalar(text("SHOW timezone")) == "UTC"
 
 
-def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty: Engine) -> None:
+def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty_engine: Engine) -> None:
     """What Alembic drafts has no USING: PostgreSQL reads what was there in the session's zone, which is UTC."""
-    name = empty.url.database
-    with empty.begin() as connection:
+    name = empty_engine.url.database
+    with empty_engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
-    empty.dispose()
-    with empty.begin() as connection:
+    empty_engine.dispose()
+    with empty_engine.begin() as connection:
         connection.execute(text("CREATE TABLE legacy (at timestamp)"))
         connection.execute(text("INSERT INTO legacy VALUES ('2024-11-03 01:30')"))
         operations = Operations(MigrationContext.configure(connection))
@@ -100,15 +100,15 @@ def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty: Engi
     assert stored == 1_730_597_400_000_000
 
 
-def test_instants_beyond_the_range_stop_the_migration_that_bounds_them(clone: Engine) -> None:
+def test_instants_beyond_the_range_stop_the_migration_that_bounds_them(engine: Engine) -> None:
     """They stay as they were, and the error names the column's constraint."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         migrations.downgrade(connection, "87abf947398d")
         connection.execute(text("INSERT INTO companies (name, created_at) VALUES ('x', 'infinity')"))
-    with pytest.raises(IntegrityError, match="ck_companies_created_at_range"), clone.begin() as connection:
+    with pytest.raises(IntegrityError, match="ck_companies_created_at_range"), engine.begin() as connection:
         migrations.upgrade(connection)
 
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert migrations.current(connection) == "87abf947398d"
 
 
@@ -129,7 +129,7 @@ def test_reading_the_head_does_not_import_alembic() -> None:
     assert ran.stdout == "False\n"
 
 
-def test_alembic_without_a_connection_ends_in_a_plain_sentence() -> None:
+def test_alembic_without_a_connection_says_which_command_to_use() -> None:
     code = (
         "from alembic import command, config; from backend import migrations;"
         "command.upgrade(migrations.alembic_config(), 'head')"
@@ -138,4 +138,6 @@ def test_alembic_without_a_connection_ends_in_a_plain_sentence() -> None:
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 1
-    assert ran.stderr == "Migrations run on a connection that is handed to them: use `nox -s db_init`.\n"
+    assert ran.stderr.endswith(
+        "Migrations run on a connection that is passed to them: use `nox -s db_init`.\n"
+    )

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend import migrations
@@ -22,37 +21,36 @@ from backend.startup import start_database
 from .seeding import count_rows, seed
 
 
-def stairs() -> list[str]:
-    """List the revisions from the first to the head."""
-    revisions = sorted(
-        migrations.known(), key=lambda revision: migrations.behind(revision) or 0, reverse=True
-    )
-    assert revisions[-1] == migrations.head()
-    return revisions
-
-
-def test_every_revision_goes_up_down_and_up_again_on_rows(empty: Engine) -> None:
-    """A step down leaves the schema exactly as it was below, and a step that drops no table keeps every row."""
-    steps = ["base", *stairs()]
-    with empty.begin() as connection:
-        for below, revision in pairwise(steps):
-            before, rows_before = catalog.read(connection), count_rows(connection)
-            migrations.upgrade(connection, revision)
-            above = catalog.read(connection)
-            assert kept(count_rows(connection), rows_before), f"{revision} lost rows on its way up"
-            seed(connection)
-            rows = count_rows(connection)
-            assert all(rows.values()), (
-                f"no row could be made in {[table for table in rows if not rows[table]]}"
-            )
-
-            migrations.downgrade(connection, below)
-            assert catalog.read(connection) == before, f"{revision} does not take back all that it did"
-            assert kept(count_rows(connection), rows), f"{revision} lost rows on its way down"
-            migrations.upgrade(connection, revision)
-            assert catalog.read(connection) == above, f"{revision} does not do the same the second time"
-            seed(connection)
+def test_every_revision_goes_up_down_and_up_again_on_rows(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
+        climb(connection)
         assert differences(connection) == []
+
+
+def climb(connection: Connection) -> None:
+    """Take each revision up, down and up: below is as it was, and no row is lost in tables that are there on both sides.
+
+    With branches, a step down from a revision takes back what else follows the one below it, too.
+    """
+    seen = {migrations.current(connection): catalog.read(connection)}
+    for revision, below in migrations.in_order().items():
+        rows_before = count_rows(connection)
+        migrations.upgrade(connection, revision)
+        at, above = migrations.current(connection), catalog.read(connection)
+        seen[at] = above
+        assert kept(count_rows(connection), rows_before), f"{revision} lost rows on its way up"
+        seed(connection)
+        rows = count_rows(connection)
+        assert all(rows.values()), f"no row could be made in {[table for table in rows if not rows[table]]}"
+
+        migrations.downgrade(connection, below[0] if below else "base")
+        below_it = seen[migrations.current(connection)]
+        assert catalog.read(connection) == below_it, f"{revision} does not take back all that it did"
+        assert kept(count_rows(connection), rows), f"{revision} lost rows on its way down"
+        for each in (at or "").split(", "):
+            migrations.upgrade(connection, each)
+        assert catalog.read(connection) == above, f"{revision} does not do the same the second time"
+        seed(connection)
 
 
 def kept(now: Counter[str], before: Counter[str]) -> bool:
@@ -60,8 +58,8 @@ def kept(now: Counter[str], before: Counter[str]) -> bool:
     return all(now[table] == before[table] for table in now.keys() & before.keys())
 
 
-def test_all_the_way_down_and_up_on_rows(clone: Engine) -> None:
-    with clone.begin() as connection:
+def test_all_the_way_down_and_up_on_rows(engine: Engine) -> None:
+    with engine.begin() as connection:
         seed(connection)
         migrations.downgrade(connection, "base")
         migrations.upgrade(connection)
@@ -70,10 +68,10 @@ def test_all_the_way_down_and_up_on_rows(clone: Engine) -> None:
         assert differences(connection) == []
 
 
-def test_there_is_one_way_up() -> None:
-    assert len(stairs()) == len(migrations.known())
-    assert [migrations.behind(revision) for revision in stairs()] == list(range(len(stairs())))[::-1]
-    assert migrations.behind(None) == len(stairs())
+def test_way_up_is_counted() -> None:
+    order = list(migrations.in_order())
+    assert [migrations.behind(revision) for revision in order] == list(range(len(order)))[::-1]
+    assert migrations.behind(None) == len(order)
     assert migrations.behind("from_the_future") is None
 
 
@@ -88,8 +86,8 @@ print("nothing" if init_db(engine).current is None else "done before", flush=Tru
 """
 
 
-def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty: Engine) -> None:
-    url = empty.url.render_as_string(hide_password=False)
+def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
+    url = empty_engine.url.render_as_string(hide_password=False)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
@@ -108,7 +106,7 @@ def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empt
 
     assert [process.returncode for process in processes] == [0] * 10, said
     assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
-    with empty.connect() as connection:
+    with empty_engine.connect() as connection:
         assert differences(connection) == []
 
 
@@ -134,17 +132,78 @@ def _forget_the_files() -> Iterator[None]:
     migrations.forget()
 
 
-def one_more(path: Path, *steps: str) -> None:
-    body = "\n".join(f"    {step}" for step in steps)
-    path.write_text(
-        f'from alembic import op\n\nrevision = "one_more"\ndown_revision = "{migrations.head()}"\n\n\n'
+def one_more(path: Path, *steps: str, revision: str = "one_more", below: object = None) -> None:
+    body = "\n".join(f"    {step}" for step in steps or ("pass",))
+    below = migrations.head() if below is None else below
+    path.with_name(f"2030_01_01_{revision}.py").write_text(
+        f'from alembic import op\n\nrevision: str = "{revision}"\ndown_revision: str | None = {below!r}\n\n\n'
         f"def upgrade() -> None:\n{body}\n\n\ndef downgrade() -> None:\n    pass\n"
     )
     migrations.forget()
 
 
-def test_migration_that_fails_half_way_leaves_the_database_as_it_was(clone: Engine, broken: Path) -> None:
-    with clone.begin() as connection:
+def branch(path: Path) -> None:
+    """Add two revisions that follow the head."""
+    root = migrations.head()
+    for name in ("left", "right"):
+        one_more(path, f'op.execute("CREATE TABLE of_{name} (id int)")', revision=name, below=root)
+        file = path.with_name(f"2030_01_01_{name}.py")
+        file.write_text(file.read_text().replace("    pass", f'    op.execute("DROP TABLE of_{name}")'))
+
+
+def test_merged_branches_climb_like_any_other(empty_engine: Engine, broken: Path) -> None:
+    branch(broken)
+    one_more(broken, revision="merged", below=("left", "right"))
+
+    assert migrations.head() == "merged"
+    with empty_engine.begin() as connection:
+        climb(connection)
+        assert migrations.current(connection) == "merged"
+        migrations.downgrade(connection, "left")
+        assert migrations.current(connection) == "left, right"
+        assert migrations.behind("left, right") == 1
+    assert not init_db(empty_engine).is_usable
+    with empty_engine.connect() as connection:
+        assert migrations.current(connection) == "merged"
+
+
+def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
+    branch(broken)
+
+    with pytest.raises(UserError) as caught:
+        init_db(engine)
+    assert str(caught.value) == (
+        'The migrations end in 2 revisions, left and right: join them with `nox -s db_revision -- --merge -m "merge"`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "words"),
+    [
+        ("a.py", 'revision = "a"\ndown_revision = "gone"\n', "Revision a follows gone, which no file in"),
+        ("a.py", 'revision = "a"\ndown_revision = \n', "a.py cannot be read: invalid syntax"),
+        ("a.py", "from alembic import op\n", "a.py does not say its revision"),
+        ("a.py", 'revision = "4c1d0e5b7a92"\ndown_revision = None\n', "are revision 4c1d0e5b7a92"),
+        (
+            "a.py",
+            'from no_such import x\nrevision = "a"\ndown_revision = "4c1d0e5b7a92"\n',
+            "No module named 'no_such'",
+        ),
+    ],
+)
+def test_file_that_is_missing_or_was_edited_is_a_line(
+    name: str, contents: str, words: str, engine: Engine, broken: Path
+) -> None:
+    (broken.parent / name).write_text(contents)
+    migrations.forget()
+
+    with pytest.raises(UserError, match=words) as caught:
+        init_db(engine)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Engine, broken: Path) -> None:
+    with engine.begin() as connection:
         seed(connection)
         before, rows = catalog.read(connection), count_rows(connection)
         revision = migrations.current(connection)
@@ -156,42 +215,44 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(clone: Engi
     )
 
     with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(clone)
+        init_db(engine)
 
-    with clone.connect() as connection:
+    with engine.connect() as connection:
         assert catalog.read(connection) == before
         assert count_rows(connection) == rows
         assert migrations.current(connection) == revision
 
 
-def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(empty: Engine, broken: Path) -> None:
+def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
+    empty_engine: Engine, broken: Path
+) -> None:
     one_more(broken, 'op.execute("SELECT 1 / 0")')
 
     with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(empty)
+        init_db(empty_engine)
 
-    with empty.connect() as connection:
+    with empty_engine.connect() as connection:
         assert catalog.read(connection) == {}
         assert migrations.current(connection) is None
 
 
 def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
-    clone: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for a lock on a table keeps everybody else waiting behind."""
     one_more(broken, 'op.execute("ALTER TABLE users ADD COLUMN nickname text")')
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
-    settings = load_settings(_env_file=None, database_url=clone.url.render_as_string(hide_password=False))
-    with clone.begin() as holder:
+    settings = load_settings(_env_file=None, database_url=engine.url.render_as_string(hide_password=False))
+    with engine.begin() as holder:
         holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError) as caught:
-            init_db(clone)
+            init_db(engine)
         with pytest.raises(UserError) as told:
-            start_database(clone, settings)
+            start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
     assert "Another connection holds a lock on what is to be changed, and nothing was" in str(told.value)
-    assert "column" not in {thing.kind for thing in columns_named(clone, "nickname")}
+    assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
 def columns_named(engine: Engine, name: str) -> list[catalog.Thing]:
@@ -199,29 +260,29 @@ def columns_named(engine: Engine, name: str) -> list[catalog.Thing]:
         return [thing for thing in catalog.read(connection) if thing.name == name]
 
 
-def test_migration_waits_for_a_lock_no_longer_than_it_says(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_migration_waits_for_a_lock_no_longer_than_it_says(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "0"
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == f"{migrations.LOCK_SECONDS}s"
-    with empty.begin() as connection:
+    with empty_engine.begin() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "0", "and it is the transaction's alone"
 
 
-def test_limit_that_the_caller_has_set_stays(empty: Engine) -> None:
-    with empty.begin() as connection:
+def test_limit_that_the_caller_has_set_stays(empty_engine: Engine) -> None:
+    with empty_engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '123ms'"))
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
 
 
 def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
-    clone: Engine, broken: Path
+    engine: Engine, broken: Path
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")
 
-    with pytest.raises(SystemExit, match=r"run by hand before the release: see CONTRIBUTING\.md"):
-        init_db(clone)
-    with clone.connect() as connection:
+    with pytest.raises(UserError, match=r"by hand before the release: docs/migrations\.md"):
+        init_db(engine)
+    with engine.connect() as connection:
         assert differences(connection) == []
         assert migrations.current(connection) != "one_more"

@@ -5,7 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import CheckConstraint, Computed, Enum, ForeignKey, ForeignKeyConstraint, Identity, Index, Integer
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+)
 from sqlalchemy import MetaData, Sequence, String, Table, Text, UniqueConstraint, event, text
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.types import TypeDecorator, UserDefinedType
@@ -27,12 +36,18 @@ class Point(UserDefinedType[str]):
 
 def make(name: str, *parts: Any, **options: Any) -> Change:
     """Return what adds a table; its parts are made when it is, for each belongs to one table."""
-    key = [] if any(getattr(part, "has_key", False) for part in parts) else [c("id", sa.BigInteger, lambda: Identity(), primary_key=True)]
+    key = (
+        []
+        if any(getattr(part, "has_key", False) for part in parts)
+        else [c("id", sa.BigInteger, lambda: Identity(), primary_key=True)]
+    )
     return lambda models: Table(name, models, *(part() for part in [*key, *parts]), **options)
 
 
 def c(name: str, *arguments: Any, **options: Any) -> Callable[[], sa.Column[Any]]:
-    made = lambda: sa.Column(name, *(a() if callable(a) and not isinstance(a, type) else a for a in arguments), **options)
+    made = lambda: sa.Column(
+        name, *(a() if callable(a) and not isinstance(a, type) else a for a in arguments), **options
+    )
     made.has_key = bool(options.get("primary_key"))  # type: ignore[attr-defined]
     return made
 

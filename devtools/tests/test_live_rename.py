@@ -1,4 +1,4 @@
-"""The rename of a column on a live table, as CONTRIBUTING.md has it, while code of two releases writes at once."""
+"""The rename of a column on a live table, as docs/migrations.md has it, while code of two releases writes at once."""
 
 import re
 import textwrap
@@ -16,7 +16,7 @@ from .changing import copied_models, take
 
 FOLLOW, FILL = (
     textwrap.dedent(block)
-    for block in re.findall(r"```sql\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    for block in re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "migrations.md").read_text(), re.DOTALL)
 )
 OLD, NEW = "password_hash", "password_digest"
 
@@ -73,13 +73,13 @@ def passwords(connection: Connection, column: str) -> dict[str, str | None]:
 
 
 @pytest.fixture
-def live(clone: Engine) -> Engine:
+def live(engine: Engine) -> Engine:
     """A table with rows from before."""
-    with clone.begin() as connection:
+    with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO companies (name) VALUES ('A')"))
         for name in ("before@x", "touched@x", "none@x"):
             insert(connection, name, OLD, None if name == "none@x" else f"of {name}")
-    return clone
+    return engine
 
 
 def test_no_write_of_either_release_is_lost_at_any_time(live: Engine) -> None:
