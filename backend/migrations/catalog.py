@@ -189,7 +189,8 @@ SELECT called, 'column', quote_ident(attname), attnum,
            'generated', CASE WHEN attgenerated <> '' THEN format('ALWAYS AS (%s) %s', pg_get_expr(adbin, adrelid),
                                 CASE attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END) END,
            'identity', CASE WHEN attidentity <> '' THEN (
-               SELECT CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END || format(' AS IDENTITY (%s)', options)
+               SELECT format('%s AS IDENTITY (%s)', CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END,
+                             options)
                FROM sequences WHERE refobjid = attrelid AND refobjsubid = attnum AND deptype = 'i') END,
            'collation', (SELECT attcollation::regcollation::text FROM pg_type AS t
                          WHERE t.oid = atttypid AND attcollation <> typcollation),

@@ -28,7 +28,7 @@ def test_every_revision_goes_up_down_and_up_again_on_rows(empty_engine: Engine) 
 
 
 def climb(connection: Connection) -> None:
-    """Take each revision up, down and up: below is as it was, and no row is lost in tables that are there on both sides.
+    """Take each revision up, down and up: below is as it was, and tables on both sides keep their rows.
 
     With branches, a step down from a revision takes back what else follows the one below it, too.
     """

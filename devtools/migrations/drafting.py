@@ -161,7 +161,8 @@ class Drafting:
             then = drift.compare(wanted, now)
             known = {each.thing for each in found} - {step.about.thing}
             is_other = any(
-                each.what != "missing" and each.thing not in known and each.changed != ["nullability"] for each in then
+                each.what != "missing" and each.thing not in known and each.changed != ["nullability"]
+                for each in then
             )
             if step.about not in then and not (step.is_alembics and is_other):
                 savepoint.commit()

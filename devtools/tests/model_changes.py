@@ -1,5 +1,5 @@
 """Changes of models: what the models have before and after each, for drafts to manage there and back."""
-# ruff: noqa: E501, E731  a change is a line or two
+# ruff: noqa: ANN401, E501  SQLAlchemy's arguments; a change is a line or two
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,15 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    text,
 )
-from sqlalchemy import MetaData, Sequence, String, Table, Text, UniqueConstraint, event, text
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.types import TypeDecorator, UserDefinedType
 
@@ -38,16 +45,18 @@ def make(name: str, *parts: Any, **options: Any) -> Change:
     """Return what adds a table; its parts are made when it is, for each belongs to one table."""
     key = (
         []
-        if any(getattr(part, "has_key", False) for part in parts)
-        else [c("id", sa.BigInteger, lambda: Identity(), primary_key=True)]
+        if any(getattr(each, "has_key", False) for each in parts)
+        else [c("id", sa.BigInteger, part(Identity)(), primary_key=True)]
     )
-    return lambda models: Table(name, models, *(part() for part in [*key, *parts]), **options)
+    return lambda models: Table(name, models, *(each() for each in [*key, *parts]), **options)
 
 
 def c(name: str, *arguments: Any, **options: Any) -> Callable[[], sa.Column[Any]]:
-    made = lambda: sa.Column(
-        name, *(a() if callable(a) and not isinstance(a, type) else a for a in arguments), **options
-    )
+    def made() -> sa.Column[Any]:
+        return sa.Column(
+            name, *(a() if callable(a) and not isinstance(a, type) else a for a in arguments), **options
+        )
+
     made.has_key = bool(options.get("primary_key"))  # type: ignore[attr-defined]
     return made
 
@@ -58,12 +67,22 @@ def things(*parts: Any, **options: Any) -> Change:
 
 def company(*parts: Any) -> Change:
     """Return what adds columns to `companies`, which has rows."""
-    return lambda models: [models.tables["companies"].append_column(part()) for part in parts]
+
+    def change(models: MetaData) -> None:
+        for made in parts:
+            models.tables["companies"].append_column(made())
+
+    return change
 
 
 def ddl(*statements: str, when: str = "after_create") -> Change:
     written = [sa.DDL(each.replace("%", "%%")) for each in statements]  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
-    return lambda models: [event.listen(models, when, each) for each in written]
+
+    def change(models: MetaData) -> None:
+        for each in written:
+            event.listen(models, when, each)
+
+    return change
 
 
 def all_of(*changes: Change) -> Change:
@@ -74,14 +93,19 @@ def kind(*values: str, **options: Any) -> Enum:
     return Enum(*values, name="company_kind", **options)
 
 
-nothing: Change = lambda _models: None
-check = lambda condition, name: lambda: CheckConstraint(condition, name=name)
-index = lambda name, *columns, **options: lambda: Index(name, *columns, **options)
-unique = lambda *columns, **options: lambda: UniqueConstraint(*columns, **options)
-fk = lambda target, **options: lambda: ForeignKey(target, **options)
-fks = lambda column, target, **options: lambda: ForeignKeyConstraint([column], [target], **options)
-computed = lambda *arguments, **options: lambda: Computed(*arguments, **options)
-identity = lambda **options: lambda: Identity(**options)
+def part(of: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """Return what makes a part later, with the arguments that it is given now."""
+    return lambda *arguments, **options: lambda: of(*arguments, **options)
+
+
+def nothing(_models: MetaData) -> None:
+    """Leave the models as they are."""
+
+
+check, index, unique, fk, computed, identity = map(
+    part, (CheckConstraint, Index, UniqueConstraint, ForeignKey, Computed, Identity)
+)
+fks = part(lambda column, target, **options: ForeignKeyConstraint([column], [target], **options))
 
 TYPES = [
     pg.ARRAY(Text), pg.ARRAY(Integer, dimensions=2), pg.INT4RANGE(), pg.NUMRANGE(), pg.TSTZRANGE(), pg.INT8MULTIRANGE(), pg.DATEMULTIRANGE(),
@@ -104,8 +128,8 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         things(c("k", kind("a", "b"), server_default="a")), things(c("k", kind("a", "b", "c"), server_default="c")),
     ),
     "enumeration in a check and an index": (
-        things(c("k", kind("a", "b")), check("k <> 'b'", "k"), index("ix_k", "k", postgresql_where=text("k = 'a'"))),
-        things(c("k", kind("b", "a")), check("k <> 'b'", "k"), index("ix_k", "k", postgresql_where=text("k = 'a'"))),
+        things(c("k", kind("a", "b")), check("k <> 'b'", name="k"), index("ix_k", "k", postgresql_where=text("k = 'a'"))),
+        things(c("k", kind("b", "a")), check("k <> 'b'", name="k"), index("ix_k", "k", postgresql_where=text("k = 'a'"))),
     ),
     "enumeration to text": (things(c("k", kind("a"), server_default="a")), things(c("k", Text, server_default="a"))),
     "one enumeration, three columns": (nothing, all_of(things(c("a", kind("a")), c("b", kind("a"))), company(c("c", kind("a"))))),
@@ -132,7 +156,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     ),
     "computed column was plain": (things(c("b", Text)), things(c("b", Text, computed("upper(name)", persisted=True)))),
     "schema": (nothing, make(
-        "events", c("company_id", fk("companies.id"), index=True), c("parent", fk("audit.events.id")), check("id > 0", "id"), schema="audit", comment="it's",
+        "events", c("company_id", fk("companies.id"), index=True), c("parent", fk("audit.events.id")), check("id > 0", name="id"), schema="audit", comment="it's",
     )),
     "table of a schema": (
         make("events", schema="audit"), make("events", c("x", Text, index=True), unique("x"), c("y", Integer), schema="audit"),
@@ -169,10 +193,10 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         ),
     ),
     "constraints": (
-        things(c("a", Text), c("c", sa.BigInteger), check("c > 0", "c"), unique("name", name="uq")),
+        things(c("a", Text), c("c", sa.BigInteger), check("c > 0", name="c"), unique("name", name="uq")),
         things(
-            c("a", Text), c("c", sa.BigInteger), check("c > 1", "c"), unique("name", "c", name="uq"), unique("a", postgresql_nulls_not_distinct=True),
-            unique("name", deferrable=True, initially="DEFERRED"), check("a ~ '^\\d+\\:x$' OR a LIKE '10%' OR a <> '{}'", "odd"), unique("c", postgresql_include=["a"]),
+            c("a", Text), c("c", sa.BigInteger), check("c > 1", name="c"), unique("name", "c", name="uq"), unique("a", postgresql_nulls_not_distinct=True),
+            unique("name", deferrable=True, initially="DEFERRED"), check("a ~ '^\\d+\\:x$' OR a LIKE '10%' OR a <> '{}'", name="odd"), unique("c", postgresql_include=["a"]),
             fks("c", "companies.id", ondelete="SET NULL (c)", onupdate="CASCADE", deferrable=True, initially="DEFERRED", match="FULL"),
         ),
     ),
@@ -184,7 +208,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
                     make("keyed", c("a", Integer, primary_key=True, autoincrement=False), c("b", Integer, server_default="0", primary_key=True))),
     "odd names": (nothing, make(
         "Order Details", c("Id", sa.BigInteger, primary_key=True), c("select", Text), c("a.b", Text), c('q"q', Text, key="qq"), c("100%", Text),
-        check("\"select\" <> ''", "Odd Check"), index("Ix Odd", "select"), comment="100% \"theirs\", isn't it: {x}? \\",
+        check("\"select\" <> ''", name="Odd Check"), index("Ix Odd", "select"), comment="100% \"theirs\", isn't it: {x}? \\",
     )),
     "parts of odd names": (make("user", c("order", Text)), make("user", c("order", String), c("Group", Text, index=True, comment="it's"), unique("Group"))),
     "comments and storage": (

@@ -101,13 +101,13 @@ def test_check_says_table_by_table_what_to_do_and_never_to_drop_a_table(engine: 
         "The database x and the models differ in 2 places:",
         "old_jobs",
         (
-            "table `old_jobs` is in the database and not in the models: if it is not yours, list it in `ignored_tables` "
-            "of the models; if it is, add it there or drop it."
+            "table `old_jobs` is in the database and not in the models: if it is not yours, list it in "
+            "`ignored_tables` of the models; if it is, add it there or drop it."
         ),
         "users",
         (
-            "CHECK `ck_users_role` is in the models and not in the database: by hand in `nox -s db_shell`: `ALTER TABLE "
-            "users ADD CONSTRAINT ck_users_role CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, "
+            "CHECK `ck_users_role` is in the models and not in the database: by hand in `nox -s db_shell`: `ALTER "
+            "TABLE users ADD CONSTRAINT ck_users_role CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, "
             "'member'::text])))`."
         ),
     ]

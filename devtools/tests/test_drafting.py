@@ -1,4 +1,4 @@
-"""A draft brings about whatever changed in the models, takes it back and can be taken again, with rows in the tables."""
+"""A draft brings about what changed in the models, takes it back and can be taken again, on rows."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,27 @@ from devtools.migrations.drafting import Draft, draft
 
 from .changing import copied_models, take
 from .model_changes import (
-    CHANGES, Change, all_of, c, check, company, ddl, fks, index, kind, make, nothing, things, unique,
+    CHANGES,
+    Change,
+    all_of,
+    c,
+    check,
+    company,
+    ddl,
+    fks,
+    index,
+    kind,
+    make,
+    nothing,
+    things,
+    unique,
 )  # fmt: skip
 
 # The way back makes again what a change drops; of these, what a change drops is worth a draft of its own.
 BACKWARDS = (
-    "every type in a new table", "schema", "two tables that refer to each other", "serial", "serial becomes identity", "indexes",
-    "odd names", "view, function, trigger", "policy, rule, statistics", "partitions", "inheritance", "checked enumeration",
+    "every type in a new table", "schema", "two tables that refer to each other", "serial",
+    "serial becomes identity", "indexes", "odd names", "view, function, trigger", "policy, rule, statistics",
+    "partitions", "inheritance", "checked enumeration",
 )  # fmt: skip
 
 
@@ -41,17 +55,14 @@ def models_with(change: Change) -> MetaData:
 
 def prepare(connection: Connection, change: Change) -> None:
     """Have the schema as these models say, with a row in each of their tables that takes one."""
+    quoted = connection.dialect.identifier_preparer.format_table
     if first := draft(connection, models_with(change)):
         take(connection, first.upgrade)
     for table in models_with(change).tables.values():
         if table.name not in copied_models().tables:
             savepoint = connection.begin_nested()
             try:
-                connection.execute(
-                    sa.text(
-                        f"INSERT INTO {connection.dialect.identifier_preparer.format_table(table)} DEFAULT VALUES"
-                    )
-                )
+                connection.execute(sa.text(f"INSERT INTO {quoted(table)} DEFAULT VALUES"))
             except DBAPIError:
                 savepoint.rollback()
 
@@ -98,7 +109,7 @@ def test_nothing_is_drafted_if_nothing_changed_and_the_schema_stays(connection: 
 
 
 def test_common_changes_are_written_as_alembics_operations(connection: Connection) -> None:
-    prepare(connection, things(check("name <> ''", "name"), index("ix_name", "name")))
+    prepare(connection, things(check("name <> ''", name="name"), index("ix_name", "name")))
     found = drafted(
         connection,
         all_of(
@@ -109,8 +120,8 @@ def test_common_changes_are_written_as_alembics_operations(connection: Connectio
 
     assert "op.execute(\"CREATE TYPE company_kind AS ENUM ('a', 'b')\")" in found.upgrade
     assert (
-        "op.add_column('companies', sa.Column('kind', postgresql.ENUM('a', 'b', name='company_kind', create_type=False), "
-        "nullable=True))" in found.upgrade
+        "op.add_column('companies', sa.Column('kind', postgresql.ENUM('a', 'b', name='company_kind', "
+        "create_type=False), nullable=True))" in found.upgrade
     )
     assert (
         "op.add_column('things', sa.Column('a', sa.Text(), server_default='x', nullable=False))"
@@ -238,7 +249,7 @@ def test_nothing_is_said_of_what_is_harmless(connection: Connection) -> None:
     found = drafted(
         connection,
         all_of(
-            things(c("a", sa.Text, index=True), check("a <> ''", "a")),
+            things(c("a", sa.Text, index=True), check("a <> ''", name="a")),
             company(c("nick", sa.Text), c("at", sa.DateTime, server_default=sa.func.now(), nullable=False)),
             ddl("CREATE VIEW named AS SELECT name FROM things"),
         ),

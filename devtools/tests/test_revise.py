@@ -16,7 +16,6 @@ from backend.config import ROOT
 from backend.errors import UserError
 from devtools.migrations import revise
 
-
 MODELS = """
     nickname: Mapped[str | None]
     seen_at: Mapped[datetime | None]
@@ -99,7 +98,7 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(
     assert run(project, "ruff", "format", "--check", f"backend/migrations/versions/{name}").returncode == 0
     checked = run(project, "ruff", "check", f"backend/migrations/versions/{name}")
     assert checked.returncode == 0, checked.stdout
-    code = "from backend.config import settings as s; from backend.database import connect; from backend import migrations as m"
+    code = "from backend.database import connect; from backend import migrations as m"
     for steps in (
         "m.upgrade(c)",
         "m.downgrade(c, '-1'); m.upgrade(c)",
@@ -136,7 +135,8 @@ def test_two_heads_are_a_line_and_are_merged(project: Path) -> None:
     place = project / "backend" / "migrations" / "versions"
     for name in "ab":
         (place / f"2027_01_01_{name}.py").write_text(
-            f'revision = "{name}"\ndown_revision = "{migrations.head()}"\n\n\ndef upgrade(): pass\ndef downgrade(): pass\n'
+            f'revision = "{name}"\ndown_revision = "{migrations.head()}"\n'
+            "def upgrade(): pass\ndef downgrade(): pass\n"
         )
 
     for command in (("revise", "-m", "x"), ("check", "--ephemeral")):
