@@ -75,13 +75,21 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     home = default_schema(connection)
     savepoint = connection.begin_nested()
     options = connection.get_execution_options()
+    indexes = [
+        index.dialect_options["postgresql"] for table in metadata.tables.values() for index in table.indexes
+    ]
+    concurrent = [each for each in indexes if each["concurrently"]]  # which no transaction can have
     try:
+        for each in concurrent:
+            each["concurrently"] = False
         with _stand_in(connection, home, metadata) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
             # A look at what exists would find tables of the same names further down the path, and create none.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
     finally:
+        for each in concurrent:
+            each["concurrently"] = True
         connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()
 

@@ -68,16 +68,17 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
     It is tried here, in a savepoint that is rolled back. Raises what `catalog.expected` raises.
     """
     before, wanted = catalog.read(connection), catalog.expected(connection, metadata)
-    if not drift.without_ignored(drift.compare(wanted, before), metadata):
+    found = drift.without_ignored(drift.compare(wanted, before), metadata)
+    if not found:
         return None
     best: Draft | None = None
     # A value that is added to an enumeration cannot be used in the same transaction, as by a default: if that is what
     # the models do, the second attempt replaces the type.
-    for adds_values in (True, False):
+    for adds_values in (True, False) if any(map(added_values, found)) else (False,):
         savepoint = connection.begin_nested()
-        found = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
+        drafted = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
         savepoint.rollback()
-        best = found if best is None or len(found.missing) < len(best.missing) else best
+        best = drafted if best is None or len(drafted.missing) < len(best.missing) else best
         if not best.missing:
             break
     return best
@@ -299,23 +300,30 @@ def _rank(difference: Difference) -> int:
 
 def _clear(thing: Thing, now: Catalog) -> list[str]:
     """Return what drops the things that may depend on this one; those that are wanted are created again."""
-    # What refers to a key names its table.
-    name = thing.table if thing.kind in CONSTRAINTS else thing.name.partition("(")[0]
-    word = re.compile(rf"(?<!\w){re.escape(names(name)[-1])}(?!\w)")
-    kinds = (
-        ("foreign key",)
-        if thing.kind in CONSTRAINTS
-        else (*DEPENDENTS, "CHECK", "index", "exclusion constraint", "unique constraint", "primary key")
-    )
-    related = [
-        each
-        for each, facts in now.items()
-        if each.kind in kinds and each != thing and word.search(facts.get("definition", ""))
-    ]
-    return [
-        drop(each) + (" CASCADE" if each.kind.endswith("view") else "")
-        for each in sorted(related, key=lambda each: kinds.index(each.kind))
-    ]
+    kinds = (*DEPENDENTS, "CHECK", "index", "exclusion constraint", "unique constraint", "primary key")
+    if thing.kind in CONSTRAINTS:  # what refers to a key names its table
+        thing, kinds = Thing("", "table", thing.table), ("foreign key",)
+    related, new = set[Thing](), {thing}
+    while new:
+        new = {
+            each
+            for each in now.keys() - related - {thing}
+            if each.kind in kinds and _mentions(now[each], new)
+        }
+        related |= new
+    ordered: list[Thing] = []
+    while related:
+        free = {
+            each for each in related if not any(_mentions(now[other], {each}) for other in related - {each})
+        }
+        ordered += sorted(free or related)
+        related -= free or related
+    return [drop(each) for each in ordered]
+
+
+def _mentions(facts: dict[str, str], things: set[Thing]) -> bool:
+    bare = (re.escape(names(each.name.partition("(")[0])[-1]) for each in things)
+    return re.search(rf"(?<!\w)({'|'.join(bare)})(?!\w)", facts.get("definition", "")) is not None
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:

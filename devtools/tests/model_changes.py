@@ -117,7 +117,7 @@ TYPES = [
     pg.DOMAIN("short_name", Text, check="VALUE <> ''"), Enum("m", "n", native_enum=False), Text().with_variant(Integer(), "sqlite"),
 ]  # fmt: skip
 ALL_TYPES = things(*(c(f"c{number}", type_) for number, type_ in enumerate(TYPES)))
-VIEW = "CREATE VIEW seen AS SELECT a, name FROM things"
+VIEWS = ("CREATE VIEW seen AS SELECT a, name FROM things", "CREATE VIEW again AS SELECT a FROM seen")
 
 CHANGES: dict[str, tuple[Change, Change]] = {
     "every type in a new table": (nothing, ALL_TYPES),
@@ -171,7 +171,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         things(c("a", Integer), c("b", String(5)), c("d", Text, server_default="1"), c("e", sa.DateTime), c("f", sa.Boolean)),
         things(c("a", sa.BigInteger), c("b", Text), c("d", Integer, server_default="1"), c("e", sa.DateTime(timezone=True)), c("f", Integer)),
     ),
-    "type of a column in a view": (all_of(things(c("a", Integer)), ddl(VIEW)), all_of(things(c("a", sa.BigInteger)), ddl(VIEW))),
+    "type of a column in a view": (all_of(things(c("a", Integer)), ddl(*VIEWS)), all_of(things(c("a", sa.BigInteger)), ddl(*VIEWS))),
     "identity": (
         things(c("a", Integer, nullable=False)),
         things(c("a", Integer, identity(always=True, start=10, increment=5, cycle=True, cache=3, maxvalue=1000), nullable=False)),

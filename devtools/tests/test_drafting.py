@@ -32,9 +32,8 @@ from .model_changes import (
 
 # The way back makes again what a change drops; of these, what a change drops is worth a draft of its own.
 BACKWARDS = (
-    "every type in a new table", "schema", "two tables that refer to each other", "serial",
-    "serial becomes identity", "indexes", "odd names", "view, function, trigger", "policy, rule, statistics",
-    "partitions", "inheritance", "checked enumeration",
+    "every type in a new table", "two tables that refer to each other", "serial becomes identity", "odd names",
+    "view, function, trigger", "policy, rule, statistics", "partitions",
 )  # fmt: skip
 
 
