@@ -300,7 +300,14 @@ def _rank(difference: Difference) -> int:
 
 def _clear(thing: Thing, now: Catalog) -> list[str]:
     """Return what drops the things that may depend on this one; those that are wanted are created again."""
-    kinds = (*DEPENDENTS, "CHECK", "index", "exclusion constraint", "unique constraint", "primary key")
+    kinds: tuple[str, ...] = (
+        *DEPENDENTS,
+        "CHECK",
+        "index",
+        "exclusion constraint",
+        "unique constraint",
+        "primary key",
+    )
     if thing.kind in CONSTRAINTS:  # what refers to a key names its table
         thing, kinds = Thing("", "table", thing.table), ("foreign key",)
     related, new = set[Thing](), {thing}
