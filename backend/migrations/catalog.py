@@ -1,4 +1,4 @@
-"""What a database holds, as PostgreSQL's own catalog tells it: each object, and its facts as SQL.
+"""What a database holds, as PostgreSQL's own catalog says: each object, and its facts as SQL.
 
 Comparing two catalogs sees what a comparison with SQLAlchemy's metadata cannot: CHECKs, triggers, functions, views,
 predicates, defaults, storage, a constraint that was never validated. Names are quoted as SQL wants them, and carry

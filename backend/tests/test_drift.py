@@ -24,7 +24,7 @@ def found(engine: Engine) -> list[Difference]:
         return differences(connection)
 
 
-# Each is one change by hand, and the sentence that tells of it. Alembic's own comparison misses most of them.
+# Each is one change by hand, and the sentence that names it. Alembic's own comparison misses most of them.
 CHANGES = {
     "CREATE TABLE old_jobs (id int)": "table `old_jobs` is in the database and not in the models",
     "DROP TABLE user_settings": "table `user_settings` is in the models and not in the database",
@@ -225,8 +225,8 @@ def test_schemas_of_the_models_are_compared_too(engine: Engine) -> None:
     change(engine, "CREATE SCHEMA audit", "CREATE TABLE audit.events (id int NOT NULL, extra text)")
 
     with engine.connect() as connection:
-        told = [each.title for each in differences(connection, models) if each.thing.table == "audit.events"]
-        assert told == [
+        found = [each.title for each in differences(connection, models) if each.thing.table == "audit.events"]
+        assert found == [
             "column `extra`", "foreign key `events_id_fkey`", "primary key `events_pkey`",
         ]  # fmt: skip
         assert connection.scalar(text("SELECT count(*) FROM audit.events")) == 0

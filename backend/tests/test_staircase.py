@@ -247,11 +247,11 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
         holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError) as caught:
             init_db(engine)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as refused:
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(told.value)
+    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
