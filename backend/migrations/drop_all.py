@@ -1,4 +1,4 @@
-"""Everything that is in a database, known to the models or not: how to drop it, and which connections hold locks on it."""
+"""Everything in a database, known to the models or not: how to drop it, and which connections hold locks on it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
