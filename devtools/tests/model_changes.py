@@ -171,6 +171,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         things(c("a", Integer), c("b", String(5)), c("d", Text, server_default="1"), c("e", sa.DateTime), c("f", sa.Boolean)),
         things(c("a", sa.BigInteger), c("b", Text), c("d", Integer, server_default="1"), c("e", sa.DateTime(timezone=True)), c("f", Integer)),
     ),
+    "index that is built concurrently": (things(), things(c("a", Text, index=False), index("ix_a", "a", postgresql_concurrently=True))),
     "type of a column in a view": (all_of(things(c("a", Integer)), ddl(*VIEWS)), all_of(things(c("a", sa.BigInteger)), ddl(*VIEWS))),
     "identity": (
         things(c("a", Integer, nullable=False)),
