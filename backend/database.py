@@ -43,7 +43,7 @@ class SchemaState:
     @property
     def is_ahead(self) -> bool:
         """Whether the database is at a revision that the code does not know, and so is newer than the code."""
-        return self.current is not None and self.current not in migrations.known()
+        return self.current is not None and not migrations.is_known(self.current)
 
     @property
     def is_usable(self) -> bool:

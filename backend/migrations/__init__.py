@@ -1,60 +1,92 @@
-"""The only way a schema comes to be.
+"""The only way a schema comes to exist.
 
-Every function works on the connection that it is handed, so migrations are pinned to UTC like every other
-session and run in the caller's transaction. Alembic is imported inside the functions that need it: it costs
-0.2 s, which each reload of the application would pay though its schema is at head nearly always.
+Every function works on the connection that it is given, so migrations are pinned to UTC like every other
+session and run in the caller's transaction. Alembic is imported inside the functions that need it: it takes
+0.2 s, which each reload of the application would pay though its schema is nearly always at head.
 """
 
-import re
+import ast
 from argparse import Namespace
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
+from backend.errors import UserError
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
 LOCK_SECONDS = 5
 LOCK_NAME = "procore_integrator schema"
-"""What an advisory lock's key is made of, by hashtext(), that whoever changes the schema holds."""
+"""What the key of an advisory lock is made of, by hashtext(), that is held while the schema is changed."""
 _PLACE = Path(__file__).parent
-# The two lines that Alembic's template writes at the top of every revision.
-_IDENTIFIERS = re.compile(r'^revision = "(\w+)"\ndown_revision = (?:None|"(\w+)")$', re.MULTILINE)
+MERGE = 'join them with `nox -s db_revision -- --merge -m "merge"`'
 
 
 @cache
-def _revisions() -> dict[str, str | None]:
-    """Return each revision that the code knows with the one below it, read from the files' own lines."""
-    revisions: dict[str, str | None] = {}
+def _revisions() -> dict[str, tuple[str, ...]]:
+    """Return each revision that the code knows with those that it follows, read from the files without running them."""
+    revisions: dict[str, tuple[str, ...]] = {}
     for path in sorted((_PLACE / "versions").glob("[!_]*.py")):
-        found = _IDENTIFIERS.search(path.read_text(encoding="utf-8"))
-        if found is None:
-            raise RuntimeError(
-                f"{path.name} does not say its revision and down_revision as the template does"
+        revision, below = _identifiers(path)
+        if revision in revisions:
+            raise UserError(
+                f"Two files in {path.parent} are revision {revision}; {path.name} is one of them."
             )
-        revisions[found[1]] = found[2]
+        revisions[revision] = below
+    for revision, below in revisions.items():
+        if missing := [each for each in below if each not in revisions]:
+            raise UserError(
+                f"Revision {revision} follows {missing[0]}, which no file in {_PLACE / 'versions'} is: "
+                "restore the file, or correct down_revision."
+            )
     return revisions
 
 
+def _identifiers(path: Path) -> tuple[str, tuple[str, ...]]:
+    found: dict[str, object] = {}
+    try:
+        for node in ast.parse(path.read_bytes()).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name) and target.id in ("revision", "down_revision"):
+                found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]  # both kinds have it
+        revision, below = found["revision"], found["down_revision"]
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
+    except KeyError as error:
+        raise UserError(f"{path} does not say its {error.args[0]}: restore the file.") from error
+    if isinstance(below, tuple | list):
+        return str(revision), tuple(map(str, below))
+    return str(revision), () if below is None else (str(below),)
+
+
 def known() -> frozenset[str]:
-    """Return every revision that the code knows."""
+    """Return every revision that the code knows. Raises UserError if the files do not fit together."""
     return frozenset(_revisions())
 
 
+def heads() -> list[str]:
+    """Return the revisions that no other follows: one, unless two branches were made side by side."""
+    return sorted(known().difference(*_revisions().values()))
+
+
 def head() -> str:
-    """Return the newest revision; RuntimeError where two stand on one, and so neither is the newest."""
-    heads = sorted(known().difference(_revisions().values()))
-    if len(heads) != 1:
-        raise RuntimeError(
-            f"the migrations must end in one revision, and end in {heads}: put one on the other"
+    """Return the newest revision. Raises UserError if there is none, or if there are two."""
+    found = heads()
+    if len(found) != 1:
+        raise UserError(
+            f"The migrations end in {len(found)} revisions, {' and '.join(found)}: {MERGE}."
+            if found
+            else f"There is no migration in {_PLACE / 'versions'}, or they follow each other in a circle."
         )
-    return heads[0]
+    return found[0]
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision that the database is at, None where no migration has run."""
+    """Return the revision that the database is at, None if no migration has run; "a, b" if it is at two."""
     # Not to_regclass(): it looks into a cache that is not refreshed between two statements of a transaction, and would
     # not see the table that another process made while this one waited for its turn.
     is_there = text(
@@ -63,54 +95,81 @@ def current(connection: Connection) -> str | None:
     if not connection.scalar(is_there):
         return None
     found = connection.scalars(text("SELECT version_num FROM alembic_version ORDER BY 1")).all()
-    # Of several, which is a mistake of somebody's, none is known, and so what is said is what is there.
     return ", ".join(found) or None
 
 
+def is_known(revision: str) -> bool:
+    """Whether the code knows a revision as `current` returns it."""
+    return known().issuperset(revision.split(", "))
+
+
 def forget() -> None:
-    """Read the files anew when next asked, for one was written."""
+    """Read the files again when next asked, because one was written."""
     _revisions.cache_clear()
 
 
 def behind(revision: str | None) -> int | None:
     """Return how many migrations lie between a revision (None: an empty database) and the head; None if not known."""
-    count, at = 0, head()
-    while at != revision:
-        below = _revisions()[at]
-        count += 1
-        if below is None:
-            return count if revision is None else None
-        at = below
-    return count
+    if revision is not None and not is_known(revision):
+        return None
+    done = {each for at in revision.split(", ") for each in _with_ancestors(at)} if revision else set()
+    return len(set(_with_ancestors(head())) - done)
+
+
+def in_order() -> dict[str, tuple[str, ...]]:
+    """Return every revision with those that it follows, each after them."""
+    ordered: dict[str, tuple[str, ...]] = {}
+    waiting = dict(_revisions())
+    while waiting:
+        ready = [each for each, below in waiting.items() if ordered.keys() >= set(below)]
+        if not ready:
+            raise UserError(f"The migrations follow each other in a circle: {', '.join(sorted(waiting))}.")
+        ordered |= {each: waiting.pop(each) for each in ready}
+    return ordered
+
+
+def _with_ancestors(revision: str) -> Iterator[str]:
+    waiting, seen = [revision], set[str]()
+    while waiting:
+        if (each := waiting.pop()) not in seen:
+            seen.add(each)
+            waiting += _revisions()[each]
+    yield from seen
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:
-    """Bring the schema up to a revision, in the caller's transaction.
+    """Bring the schema up to a revision, in the caller's transaction. Raises UserError if Alembic finds no way there.
 
-    A table's lock that is not had within `LOCK_SECONDS`, or the transaction's own lock_timeout, is an OperationalError
-    with SQLSTATE 55P03: who waits for a lock on a table keeps everybody else waiting behind.
+    A lock on a table that is not granted within `LOCK_SECONDS`, or the transaction's own lock_timeout, is an
+    OperationalError with SQLSTATE 55P03: a migration that waits for a lock keeps everybody else waiting behind it.
     """
-    from alembic import command  # noqa: PLC0415 - see the module's docstring
-
-    command.upgrade(alembic_config(connection), target)
+    _run("upgrade", connection, target)
 
 
 def downgrade(connection: Connection, target: str) -> None:
     """Take the schema down to a revision (`base` is before the first), in the caller's transaction."""
-    from alembic import command  # noqa: PLC0415 - see the module's docstring
+    _run("downgrade", connection, target)
 
-    command.downgrade(alembic_config(connection), target)
+
+def _run(verb: str, connection: Connection, target: str) -> None:
+    from alembic import command  # noqa: PLC0415 - see the module's docstring
+    from alembic.util import CommandError  # noqa: PLC0415 - likewise
+
+    try:
+        getattr(command, verb)(alembic_config(connection), target)
+    except (CommandError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"The migrations cannot run: {type(error).__name__}: {error}.") from error
 
 
 def alembic_config(connection: Connection | None = None) -> "Config":
-    """Return what Alembic is to know of the place; with a connection, its commands run on that."""
+    """Return the configuration for Alembic's commands, which run on the connection."""
     from alembic.config import Config  # noqa: PLC0415 - see the module's docstring
 
     # Without a file, Alembic leaves logging alone.
     config = Config(attributes={"connection": connection}, cmd_opts=Namespace(quiet=True))
     for name, value in {
         "script_location": str(_PLACE),
-        # The place's own name may hold a space or a colon.
+        # The path may contain a space or a colon.
         "path_separator": "newline",
         "file_template": "%(year)d_%(month).2d_%(day).2d_%(slug)s",
         "timezone": "UTC",

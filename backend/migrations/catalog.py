@@ -1,10 +1,11 @@
-"""A schema as PostgreSQL itself tells it: each thing in it, and what can be said of the thing, as text.
+"""What a database holds, as PostgreSQL's own catalog says: each object, and its facts as SQL.
 
-Two schemas on one server are compared by comparing what is told of them. That sees what a comparison with
-SQLAlchemy's metadata cannot: CHECKs, triggers, functions, predicates, storage, a constraint that was never validated,
-an index that failed half-way. Whatever names a schema is told without it, so that a copy elsewhere reads the same.
+Comparing two catalogs sees what a comparison with SQLAlchemy's metadata cannot: CHECKs, triggers, functions, views,
+predicates, defaults, storage, a constraint that was never validated. Names are quoted as SQL wants them, and carry
+their schema unless it is the default one, so that a copy of the default schema reads the same.
 """
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,115 +16,177 @@ from sqlalchemy import Connection, MetaData, text
 VERSION_TABLE = "alembic_version"
 
 
+_VARCHAR = re.compile("'(?:[^']|'')*'::character varying")
+_VARCHARS = re.compile(rf"\(ARRAY\[((?:{_VARCHAR.pattern}(?:, )?)+)\]\)::text\[\]")
+
+
 class Thing(NamedTuple):
-    """What a schema holds: a table, or a column, index, trigger of one, or what belongs to no table."""
+    """A table, a part of one (a column, an index, a trigger), or what belongs to no table."""
 
     table: str
-    """The table, or the empty string for what belongs to none."""
+    """The table, or the empty string."""
     kind: str
     name: str
 
 
 Facts = dict[str, str]
-"""What is told of a thing, by what it is about: `type`, `default`, `definition`."""
+"""What is known of a thing, by what it is about: `type`, `default`, `definition`."""
 
 Catalog = dict[Thing, Facts]
 
 
-def read(connection: Connection, schema: str | None = None) -> Catalog:
-    """Read a schema, by default the one in which tables are made; its name must come first in the search path.
+def read(connection: Connection, home: str | None = None) -> Catalog:
+    """Read the default schema (or `home`, which must come first in the search path) and the other schemas of ours.
 
-    Left out are Alembic's own table and whatever belongs to an extension.
+    Left out are Alembic's own table, grants, and what belongs to an extension.
     """
-    names = {"schema": schema or default_schema(connection), "version_table": VERSION_TABLE}
+    names = {"home": home or default_schema(connection), "others": other_schemas(connection)}
     return {
-        Thing(row.owner, row.kind, row.name): {name: value for name, value in row.facts.items() if value}
-        for row in connection.execute(_CATALOG, names)
+        Thing(row.owner, row.kind, row.name): {
+            name: _VARCHARS.sub(_cast_each, value) for name, value in row.facts.items() if value
+        }
+        for row in connection.execute(_CATALOG, names | {"version_table": VERSION_TABLE})
     }
 
 
+def _cast_each(array: re.Match[str]) -> str:
+    """Write a list of varchars, which PostgreSQL casts as a whole, as it is when PostgreSQL reads that again."""
+    return "ARRAY[" + ", ".join(f"({value})::text" for value in _VARCHAR.findall(array[1])) + "]"
+
+
 def default_schema(connection: Connection) -> str:
-    """Return the schema in which tables are made: the first of the search path that is there."""
+    """Return the schema in which tables are made: the first of the search path that exists."""
     schema: str = connection.execute(text("SELECT coalesce(current_schema(), 'public')")).scalar_one()
     return schema
 
 
 def other_schemas(connection: Connection) -> list[str]:
-    """List the schemas that this role may drop, beside the one in which tables are made."""
+    """List the schemas other than the default one that this role owns and that hold no extension's objects."""
     return list(connection.scalars(_OTHER_SCHEMAS))
 
 
 def expected(connection: Connection, metadata: MetaData) -> Catalog:
-    """Tell what these models would be on this very server; the connection's transaction is left as it was.
+    """Return the catalog that these models would have on this very server; nothing of it stays.
 
-    They are made in a schema that nobody else ever sees, for it is rolled back. The role must be allowed to make one,
-    as a database's owner is: else it is a DBAPIError.
+    The models are created in a savepoint that is rolled back, in a schema that stands for the default one; our
+    other schemas are renamed out of the way meanwhile. DBAPIError if the role may not create a schema, or if PostgreSQL
+    refuses the models.
     """
-    with _scratch_schema(connection) as schema:
-        # Looking first would find the tables of the same names further down the path, and make none.
-        metadata.create_all(connection, checkfirst=False)
-        return read(connection, schema)
-
-
-@contextmanager
-def _scratch_schema(connection: Connection) -> Iterator[str]:
-    # One of its own for each comparison, or two at a time would wait for each other.
-    name = f"models_{secrets.token_hex(6)}"
+    home = default_schema(connection)
     savepoint = connection.begin_nested()
+    options = connection.get_execution_options()
+    indexes = [
+        index.dialect_options["postgresql"] for table in metadata.tables.values() for index in table.indexes
+    ]
+    concurrent = [each for each in indexes if each["concurrently"]]  # which no transaction can have
     try:
-        connection.execute(text(f"CREATE SCHEMA {name}"))
-        # What was on the path stays there, for a column's type may be an extension's.
-        before = connection.scalar(text("SHOW search_path"))
-        path = ", ".join(filter(None, (name, before)))
-        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
-        yield name
+        for each in concurrent:
+            each["concurrently"] = False
+        with _stand_in(connection, home, metadata) as stand_in:
+            connection.execution_options(schema_translate_map={home: stand_in})
+            # A look at what exists would find tables of the same names further down the path, and create none.
+            metadata.create_all(connection, checkfirst=False)
+            return read(connection, stand_in)
     finally:
+        for each in concurrent:
+            each["concurrently"] = True
+        connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()
 
 
-_OTHER_SCHEMAS = text("""
+@contextmanager
+def _stand_in(connection: Connection, home: str, metadata: MetaData) -> Iterator[str]:
+    # Of a random name, or two comparisons at a time would wait for each other. The prefix makes it no schema of ours.
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    name = f"models_{secrets.token_hex(6)}"
+    for number, other in enumerate(other_schemas(connection)):
+        connection.exec_driver_sql(f"ALTER SCHEMA {quote(other)} RENAME TO {name}_{number}")
+    used = {table.schema for table in metadata.tables.values()}
+    for table in metadata.tables.values():  # a type may be in a schema of its own
+        used |= {getattr(column.type, "schema", None) for column in table.columns}
+    for other in sorted(each for each in used if each and each != home):
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quote(other)}")
+    connection.exec_driver_sql(f"CREATE SCHEMA {name}")
+    # What was on the path stays there, for a column's type may be an extension's.
+    path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
+    connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+    yield name
+
+
+_OTHER_SCHEMAS = text(r"""
 SELECT nspname FROM pg_namespace AS n
-WHERE nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'public')
-  AND nspname <> coalesce(current_schema(), 'public')
+WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'public')
+  AND nspname <> coalesce(current_schema(), 'public') AND nspname !~ '^models_[0-9a-f]{12}'
   AND pg_has_role(nspowner, 'USAGE')
-  AND NOT EXISTS (SELECT FROM pg_depend AS d
-                  WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid
+                  AND d.deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_extension WHERE extnamespace = n.oid)
 ORDER BY 1
 """)
 
-# NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it is told of the column.
+# Definitions are not pretty-printed: that leaves out parentheses that decide what is cast, and would not read the same
+# when it is taken back. NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it
+# is a fact of the column.
 _CATALOG = text("""
-WITH space AS (
-    SELECT oid, quote_ident(nspname) || '.' AS prefix FROM pg_namespace WHERE nspname = :schema
+WITH spaces AS (
+    SELECT oid AS space, CASE WHEN nspname = :home THEN '' ELSE quote_ident(nspname) || '.' END AS prefix,
+           quote_ident(nspname) AS label
+    FROM pg_namespace WHERE nspname = :home OR nspname = ANY (:others)
 ), extensions AS (
     SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
 ), relations AS (
-    SELECT c.* FROM pg_class AS c
-    WHERE relnamespace = (SELECT oid FROM space) AND relname <> :version_table
-      AND (c.oid, 'pg_class'::regclass) NOT IN (SELECT objid, classid FROM extensions)
+    SELECT c.*, prefix, label, prefix || quote_ident(relname) AS called
+    FROM pg_class AS c JOIN spaces ON space = relnamespace
+    WHERE relname <> :version_table AND (c.oid, 'pg_class'::regclass) NOT IN (SELECT objid, classid FROM extensions)
 ), tables AS (
-    SELECT oid, relname FROM relations WHERE relkind IN ('r', 'p', 'f', 'v', 'm')
-)
-SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN relname ELSE '' END AS owner,
+    SELECT * FROM relations WHERE relkind IN ('r', 'p', 'f', 'v', 'm')
+), sequences AS (
+    SELECT seqrelid, format('START WITH %s INCREMENT BY %s MINVALUE %s MAXVALUE %s CACHE %s %s', seqstart, seqincrement,
+                            seqmin, seqmax, seqcache, CASE WHEN seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END) AS options,
+           format_type(seqtypid, NULL) AS type, refobjid, refobjsubid, deptype
+    FROM pg_sequence LEFT JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = seqrelid
+         AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
+), things AS (
+SELECT '' AS owner, 'schema' AS kind, label AS name, 0 AS place,
+       jsonb_build_object('comment', obj_description(space, 'pg_namespace')) AS facts
+FROM spaces WHERE prefix <> ''
+UNION ALL
+SELECT '', 'extension', quote_ident(extname), 0, '{}' FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL
+SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
        CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
-                    WHEN 'S' THEN 'sequence' WHEN 'c' THEN 'type' ELSE 'table' END AS kind,
-       relname AS name,
+                    WHEN 'c' THEN 'type' ELSE 'table' END,
+       called, 0,
        jsonb_build_object(
-           'definition', CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid, true) END,
+           'definition', CASE WHEN relkind IN ('v', 'm') THEN rtrim(pg_get_viewdef(r.oid), ';') END,
            'storage parameters', array_to_string(reloptions, ', '),
            'logging', CASE relpersistence WHEN 'u' THEN 'UNLOGGED' END,
-           'partitioning', CASE relkind WHEN 'p' THEN pg_get_partkeydef(oid) END,
-           'row security', CASE WHEN relrowsecurity THEN 'enabled' END,
+           'partition key', CASE relkind WHEN 'p' THEN pg_get_partkeydef(r.oid) END,
+           'partition of', CASE WHEN relispartition THEN
+               (SELECT inhparent::regclass || ' ' || pg_get_expr(relpartbound, r.oid)
+                FROM pg_inherits WHERE inhrelid = r.oid) END,
+           'inherits', CASE WHEN NOT relispartition AND relkind = 'r' THEN
+               (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno)
+                FROM pg_inherits WHERE inhrelid = r.oid) END,
+           'access method', (SELECT amname FROM pg_am WHERE pg_am.oid = relam AND amname NOT IN ('heap', 'btree')),
+           'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace AS s WHERE s.oid = reltablespace),
+           'row security', CASE WHEN relforcerowsecurity THEN 'FORCE' WHEN relrowsecurity THEN 'ENABLE' END,
            'columns', CASE relkind WHEN 'c' THEN (
                SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
-               FROM pg_attribute WHERE attrelid = relations.oid AND attnum > 0 AND NOT attisdropped) END,
-           'comment', obj_description(oid, 'pg_class')) AS facts
-FROM relations
-WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
-   OR relkind = 'S' AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass
-                                    AND d.objid = relations.oid AND d.deptype IN ('a', 'i'))
+               FROM pg_attribute WHERE attrelid = r.oid AND attnum > 0 AND NOT attisdropped) END,
+           'comment', coalesce(obj_description(r.oid, 'pg_class'), obj_description(reltype, 'pg_type')))
+FROM relations AS r WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
 UNION ALL
-SELECT relname, 'column', attname,
+SELECT '', 'sequence', r.called, 0,
+       jsonb_build_object(
+           'definition', 'AS ' || s.type || ' ' || s.options,
+           'owned by', owner.called || '.' || (SELECT quote_ident(attname) FROM pg_attribute
+                                               WHERE attrelid = refobjid AND attnum = refobjsubid),
+           'comment', obj_description(r.oid, 'pg_class'))
+FROM relations AS r JOIN sequences AS s ON seqrelid = r.oid LEFT JOIN tables AS owner ON owner.oid = refobjid
+WHERE deptype IS DISTINCT FROM 'i'
+UNION ALL
+SELECT called, 'column', quote_ident(attname), attnum,
        jsonb_build_object(
            'type', format_type(atttypid, atttypmod),
            'nullability', CASE WHEN NOT attnotnull THEN 'NULL'
@@ -131,76 +194,95 @@ SELECT relname, 'column', attname,
                                             AND conkey = ARRAY[attnum] AND NOT convalidated)
                                THEN 'NOT NULL NOT VALID' ELSE 'NOT NULL' END,
            'default', CASE WHEN attgenerated = '' THEN pg_get_expr(adbin, adrelid) END,
-           'generated', CASE WHEN attgenerated <> '' THEN
-                        concat_ws(' ', pg_get_expr(adbin, adrelid), CASE attgenerated WHEN 's' THEN 'STORED' END) END,
-           'identity', CASE attidentity WHEN '' THEN NULL ELSE (
-               SELECT concat_ws(' ', CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END,
-                                'start', seqstart, 'increment', seqincrement, 'min', seqmin, 'max', seqmax,
-                                CASE WHEN seqcycle THEN 'cycle' END)
-               FROM pg_depend AS d JOIN pg_sequence ON seqrelid = d.objid
-               WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = attrelid AND d.refobjsubid = attnum
-                 AND d.deptype = 'i') END,
-           'collation', (SELECT collname FROM pg_collation JOIN pg_type AS t ON t.oid = atttypid
-                         WHERE pg_collation.oid = attcollation AND attcollation <> typcollation),
+           'generated', CASE WHEN attgenerated <> '' THEN format('ALWAYS AS (%s) %s', pg_get_expr(adbin, adrelid),
+                                CASE attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END) END,
+           'identity', CASE WHEN attidentity <> '' THEN (
+               SELECT format('%s AS IDENTITY (%s)', CASE attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END,
+                             options)
+               FROM sequences WHERE refobjid = attrelid AND refobjsubid = attnum AND deptype = 'i') END,
+           'collation', (SELECT attcollation::regcollation::text FROM pg_type AS t
+                         WHERE t.oid = atttypid AND attcollation <> typcollation),
            'comment', col_description(attrelid, attnum))
 FROM pg_attribute
-JOIN relations ON relations.oid = attrelid AND relkind IN ('r', 'p', 'f')
+JOIN relations ON relations.oid = attrelid AND relkind IN ('r', 'p', 'f') AND NOT relispartition
 LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-WHERE attnum > 0 AND NOT attisdropped
+WHERE attnum > 0 AND NOT attisdropped AND (attislocal OR attinhcount = 0)
 UNION ALL
-SELECT relname, CASE contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint'
-                             WHEN 'f' THEN 'foreign key' WHEN 'x' THEN 'exclusion constraint' ELSE 'CHECK' END,
-       conname,
-       jsonb_build_object('definition', pg_get_constraintdef(c.oid, true),
+SELECT called, CASE contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique constraint'
+                            WHEN 'f' THEN 'foreign key' WHEN 'x' THEN 'exclusion constraint' ELSE 'CHECK' END,
+       quote_ident(conname), 0,
+       jsonb_build_object('definition', pg_get_constraintdef(c.oid, contype = 'f'),
                           'comment', obj_description(c.oid, 'pg_constraint'))
 FROM pg_constraint AS c JOIN tables ON tables.oid = conrelid
-WHERE contype IN ('p', 'u', 'f', 'x', 'c')
+WHERE contype IN ('p', 'u', 'f', 'x', 'c') AND conparentid = 0 AND (conislocal OR coninhcount = 0)
 UNION ALL
-SELECT tables.relname, 'index', i.relname,
-       jsonb_build_object('definition', pg_get_indexdef(indexrelid, 0, true),
-                          'validity', CASE WHEN NOT indisvalid THEN 'invalid: its building failed' END,
+SELECT tables.called, 'index', tables.prefix || quote_ident(i.relname), 0,
+       jsonb_build_object('definition', replace(replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON '),
+                                                ' ON ' || label || '.', ' ON ' || tables.prefix),
+                          'validity', CASE WHEN NOT indisvalid THEN 'invalid, because building it failed' END,
                           'comment', obj_description(indexrelid, 'pg_class'))
 FROM pg_index JOIN tables ON tables.oid = indrelid JOIN pg_class AS i ON i.oid = indexrelid
 WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+  AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = indexrelid)
 UNION ALL
-SELECT relname, 'trigger', tgname,
-       jsonb_build_object('definition', pg_get_triggerdef(t.oid, true),
-                          'state', CASE tgenabled WHEN 'O' THEN NULL WHEN 'D' THEN 'disabled'
-                                                  WHEN 'R' THEN 'on replicas alone' ELSE 'always' END)
-FROM pg_trigger AS t JOIN tables ON tables.oid = tgrelid WHERE NOT tgisinternal
+SELECT called, 'trigger', quote_ident(tgname), 0,
+       jsonb_build_object('definition', replace(pg_get_triggerdef(t.oid), ' ON ' || label || '.', ' ON ' || prefix),
+                          'state', CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
+                                                  WHEN 'A' THEN 'ENABLE ALWAYS' END,
+                          'comment', obj_description(t.oid, 'pg_trigger'))
+FROM pg_trigger AS t JOIN tables ON tables.oid = tgrelid WHERE NOT tgisinternal AND tgparentid = 0
 UNION ALL
-SELECT relname, 'rule', rulename, jsonb_build_object('definition', pg_get_ruledef(r.oid, true))
+SELECT called, 'rule', quote_ident(rulename), 0,
+       jsonb_build_object('definition', rtrim(pg_get_ruledef(r.oid, true), ';'),
+                          'comment', obj_description(r.oid, 'pg_rewrite'))
 FROM pg_rewrite AS r JOIN tables ON tables.oid = ev_class WHERE rulename <> '_RETURN'
 UNION ALL
-SELECT relname, 'policy', polname,
-       jsonb_build_object('definition', concat_ws(' ', CASE WHEN NOT polpermissive THEN 'RESTRICTIVE' END,
-                                                  'FOR', polcmd, 'USING', pg_get_expr(polqual, polrelid),
-                                                  'WITH CHECK', pg_get_expr(polwithcheck, polrelid)))
-FROM pg_policy JOIN tables ON tables.oid = polrelid
+SELECT called, 'policy', quote_ident(polname), 0,
+       jsonb_build_object('definition', concat_ws(' ',
+           'AS', CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+           'FOR', CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                              WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
+           'TO', (SELECT string_agg(CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END, ', ' ORDER BY role)
+                  FROM unnest(polroles) AS role),
+           'USING (' || pg_get_expr(polqual, polrelid) || ')',
+           'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')'),
+           'comment', obj_description(p.oid, 'pg_policy'))
+FROM pg_policy AS p JOIN tables ON tables.oid = polrelid
 UNION ALL
-SELECT relname, 'statistics', stxname,
-       jsonb_build_object('definition', replace(pg_get_statisticsobjdef(s.oid), (SELECT prefix FROM space), ''))
-FROM pg_statistic_ext AS s JOIN tables ON tables.oid = stxrelid
+SELECT called, 'statistics', spaces.prefix || quote_ident(stxname), 0,
+       jsonb_build_object('definition', CASE WHEN spaces.prefix = '' THEN
+                              replace(pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || spaces.label || '.',
+                                      'STATISTICS ')
+                              ELSE pg_get_statisticsobjdef(s.oid) END,
+                          'comment', obj_description(s.oid, 'pg_statistic_ext'))
+FROM pg_statistic_ext AS s JOIN tables ON tables.oid = stxrelid JOIN spaces ON space = stxnamespace
 UNION ALL
 SELECT '', CASE prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
-       format('%I(%s)', proname, pg_get_function_identity_arguments(p.oid)),
+       format('%s%I(%s)', prefix, proname, pg_get_function_identity_arguments(p.oid)), 0,
        jsonb_build_object('definition', CASE WHEN prokind <> 'a' THEN
-           overlay(pg_get_functiondef(p.oid) PLACING '' FROM position(prefix IN pg_get_functiondef(p.oid))
-                   FOR length(prefix)) END)
-FROM pg_proc AS p JOIN space ON space.oid = pronamespace
+           overlay(pg_get_functiondef(p.oid) PLACING prefix FROM position(label || '.' IN pg_get_functiondef(p.oid))
+                   FOR length(label) + 1) END,
+           'comment', obj_description(p.oid, 'pg_proc'))
+FROM pg_proc AS p JOIN spaces ON space = pronamespace
 WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                   AND d.deptype IN ('e', 'i', 'a'))
 UNION ALL
-SELECT '', CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, typname,
+SELECT '', CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, prefix || quote_ident(typname), 0,
        jsonb_build_object(
            'values', (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
                       FROM pg_enum WHERE enumtypid = t.oid),
            'definition', CASE typtype WHEN 'd' THEN concat_ws(' ', format_type(typbasetype, typtypmod),
-               CASE WHEN typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || typdefault,
-               (SELECT string_agg(pg_get_constraintdef(c.oid, true), ' ' ORDER BY conname)
+               'COLLATE ' || (SELECT typcollation::regcollation FROM pg_type AS base
+                              WHERE base.oid = t.typbasetype AND base.typcollation <> t.typcollation),
+               'DEFAULT ' || typdefault, CASE WHEN typnotnull THEN 'NOT NULL' END,
+               (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid)), ' '
+                                  ORDER BY conname)
                 FROM pg_constraint AS c WHERE contypid = t.oid AND contype = 'c')) END,
-           'bounds', (SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid))
-FROM pg_type AS t JOIN space ON space.oid = typnamespace
+           'subtype', (SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid),
+           'comment', obj_description(t.oid, 'pg_type'))
+FROM pg_type AS t JOIN spaces ON space = typnamespace
 WHERE typtype IN ('e', 'd', 'r')
   AND (t.oid, 'pg_type'::regclass) NOT IN (SELECT objid, classid FROM extensions)
+)
+SELECT owner, kind, name, facts FROM things ORDER BY owner, kind, place, name
 """)

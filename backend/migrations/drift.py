@@ -1,7 +1,8 @@
-"""What differs between two catalogs, in words that a person acts on and in statements that put it right."""
+"""What differs between two catalogs, in words that a person acts on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal
@@ -12,20 +13,20 @@ from backend.migrations import catalog
 from backend.migrations.catalog import Catalog, Facts, Thing
 from backend.models.models import Base
 
-# What a table or view cannot be without: told for it, and not once more for each of its parts.
+# The parts of one that is missing or extra are not reported one by one.
 _WHOLES = ("table", "foreign table", "view", "materialized view")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A thing that is as it should be on one side alone, or otherwise on each."""
+    """A thing that one side lacks, or that is not the same on both."""
 
     thing: Thing
     what: Literal["missing", "extra", "changed"]
     expected: Facts
-    """What should be said of it; nothing where it should not be."""
+    """What its facts should be; empty if it should not exist."""
     actual: Facts
-    """What is said of it; nothing where it is not there."""
+    """What its facts are; empty if it does not exist."""
 
     @property
     def title(self) -> str:
@@ -33,7 +34,7 @@ class Difference:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is a table, or what belongs to none."""
+        """Whether it is a table, or belongs to none."""
         return self.thing.table in ("", self.thing.name)
 
     def tell(self, side: str, should: str = "the models") -> str:
@@ -41,37 +42,56 @@ class Difference:
         if self.what == "missing":
             return f"{self.title} is in {should} and not in {side}"
         if self.what == "extra":
-            return f"{self.title} is in {side} and in no model"
+            return f"{self.title} is in {side} and not in {should}"
         parts = [
             f"{name} {_shown(self.actual.get(name))} in {side}, {_shown(self.expected.get(name))} in {should}"
-            for name in sorted(self.expected.keys() | self.actual.keys())
-            if self.expected.get(name) != self.actual.get(name)
+            for name in self.changed
         ]
         return f"{self.title} differs ({'; '.join(parts)})"
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of the facts that differ."""
+        names = sorted(self.expected.keys() | self.actual.keys())
+        return [name for name in names if self.expected.get(name) != self.actual.get(name)]
 
 
 def differences(connection: Connection, metadata: MetaData | None = None) -> list[Difference]:
     """Compare the schema of this connection with the models; the connection's transaction is left as it was.
 
-    A schema beside it that this role may drop is in no model either. DBAPIError where the role may not make the schema
-    in which the models are made for the comparison (and which is never committed).
+    Not compared are partitions that no model states, and what `metadata.info["ignored_tables"]` lists. Raises what
+    `catalog.expected` raises.
     """
     metadata = Base.metadata if metadata is None else metadata
-    actual = catalog.read(connection)
-    known = {table.schema for table in metadata.tables.values()}
-    others = [name for name in catalog.other_schemas(connection) if name not in known]
+    found = compare(catalog.expected(connection, metadata), catalog.read(connection))
     return [
-        *compare(catalog.expected(connection, metadata), actual),
-        *(Difference(Thing("", "schema", name), "extra", {}, {}) for name in others),
+        each
+        for each in without_ignored(found, metadata)
+        if "partition of" not in each.actual or each.expected
     ]
 
 
+def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Difference]:
+    """Leave out what is in the database alone and matches a name or pattern that the models list as ignored."""
+    patterns: Sequence[str] = metadata.info.get("ignored_tables", ())
+    ignored = [
+        each
+        for each in found
+        if each.what == "extra"
+        and any(
+            fnmatchcase((each.thing.table or each.thing.name).replace('"', ""), glob) for glob in patterns
+        )
+    ]
+    return [each for each in found if each not in ignored]
+
+
 def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
-    """Tell what has to change in `actual` for it to be as `expected`, table by table."""
+    """List what has to change in `actual` for it to be as `expected`, table by table."""
     found = []
     for thing in sorted(expected.keys() | actual.keys(), key=_order):
         wanted, there = expected.get(thing), actual.get(thing)
-        if wanted == there or not (_has_its_table(thing, expected) and _has_its_table(thing, actual)):
+        owner = (wanted or there or {}).get("owned by", "").rpartition(".")[0] or thing.table
+        if wanted == there or not (_has_table(thing, owner, expected) and _has_table(thing, owner, actual)):
             continue
         what: Literal["missing", "extra", "changed"] = (
             "missing" if there is None else "extra" if wanted is None else "changed"
@@ -87,10 +107,10 @@ def by_table(found: Sequence[Difference]) -> Iterator[tuple[str, list[Difference
         yield table, list(group)
 
 
-def _has_its_table(thing: Thing, there: Catalog) -> bool:
-    if thing.kind in _WHOLES or not thing.table:
+def _has_table(thing: Thing, table: str, there: Catalog) -> bool:
+    if thing.kind in _WHOLES or not table:
         return True
-    return any(Thing(owner, kind, thing.table) in there for kind in _WHOLES for owner in (thing.table, ""))
+    return any(Thing(owner, kind, table) in there for kind in _WHOLES for owner in (table, ""))
 
 
 def _order(thing: Thing) -> tuple[bool, str, bool, str, str]:

@@ -1,4 +1,4 @@
-"""Everything that is in a database, known to the models or not: how it is dropped, and who holds on to it."""
+"""Everything in a database, known to the models or not: how to drop it, and which connections hold locks on it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Holder:
     role: str
     application: str
     is_idle: bool
-    """Whether it waits for its client, which may have gone to lunch."""
+    """Whether it waits for its client, in an open transaction."""
     is_ours: bool
     """Whether its role is one that this connection may act for."""
     seconds: float
@@ -34,7 +34,7 @@ def contents(connection: Connection) -> list[tuple[str, str]]:
 
     That is what stands in `public`, in the schema where tables are made, and in every other one that this role may
     drop, with those themselves; and event triggers, publications, foreign servers and large objects. What belongs to
-    an extension stays, with the schema around it. What belongs to another thing goes with it and is not told.
+    an extension stays, with the schema around it. What belongs to another thing is dropped with it and not listed.
     """
     return [(row.name, row.statement) for row in connection.execute(_CONTENTS)]
 

@@ -1,7 +1,7 @@
-"""A mark in the database that says whose it is, so that no setting on somebody's machine can be wrong about that.
+"""A mark in the database that says which environment it belongs to, so that a wrong setting cannot decide that.
 
-It is the comment on Alembic's table: whoever runs the migrations may write it, a dump takes it along, and it is in no
-row that anything reads. Written where the schema was built from nothing, and by each start in production.
+It is the comment on Alembic's table: the role that runs the migrations may write it, a dump includes it, and no query
+reads it as a row. It is written when the schema is created in an empty database, and by each start in production.
 """
 
 import re
@@ -17,12 +17,12 @@ _COMMENTS = {
     "test": "procore-integrator, test: db_reset may drop what is in this database",
     "production": "procore-integrator, production: db_reset never drops what is in this database",
 }
-# It is not the role's table, or the server is a standby: then the mark is another's to write.
+# The table belongs to another role, or the server is a standby: then the mark is not ours to write.
 _NOT_OURS = ("42501", "25006")
 
 
 def read(connection: Connection) -> str | None:
-    """Return whose the database says that it is, None where it does not."""
+    """Return the environment in the mark, None if there is no mark."""
     comment = connection.scalar(
         text(
             "SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE relname = :table AND pg_table_is_visible(oid)"
@@ -36,7 +36,7 @@ def read(connection: Connection) -> str | None:
 def write(connection: Connection, environment: str) -> bool:
     """Mark the database, which has a schema, as of `development`, `test` or `production`; return whether the role may.
 
-    It is done in the caller's transaction, which goes on where the role may not.
+    It is done in the caller's transaction, which goes on if the role may not.
     """
     statement = f"COMMENT ON TABLE {VERSION_TABLE} IS '{_COMMENTS[environment]}'"
     try:

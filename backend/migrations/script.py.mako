@@ -7,7 +7,7 @@ ${imports}
 % endif
 
 revision = "${up_revision}"
-down_revision = ${'None' if down_revision is None else '"%s"' % down_revision}
+down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
 

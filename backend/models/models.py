@@ -48,7 +48,9 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
             "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
-        }
+        },
+        # Names and patterns of tables in the database that are not ours: see docs/migrations.md.
+        info={"ignored_tables": ()},
     )
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy declares its type
         datetime: UtcDateTime(),

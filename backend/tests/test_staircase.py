@@ -4,11 +4,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend import migrations
@@ -22,37 +21,36 @@ from backend.startup import start_database
 from .seeding import count_rows, seed
 
 
-def stairs() -> list[str]:
-    """List the revisions from the first to the head."""
-    revisions = sorted(
-        migrations.known(), key=lambda revision: migrations.behind(revision) or 0, reverse=True
-    )
-    assert revisions[-1] == migrations.head()
-    return revisions
-
-
 def test_every_revision_goes_up_down_and_up_again_on_rows(empty_engine: Engine) -> None:
-    """A step down leaves the schema exactly as it was below, and a step that drops no table keeps every row."""
-    steps = ["base", *stairs()]
     with empty_engine.begin() as connection:
-        for below, revision in pairwise(steps):
-            before, rows_before = catalog.read(connection), count_rows(connection)
-            migrations.upgrade(connection, revision)
-            above = catalog.read(connection)
-            assert kept(count_rows(connection), rows_before), f"{revision} lost rows on its way up"
-            seed(connection)
-            rows = count_rows(connection)
-            assert all(rows.values()), (
-                f"no row could be made in {[table for table in rows if not rows[table]]}"
-            )
-
-            migrations.downgrade(connection, below)
-            assert catalog.read(connection) == before, f"{revision} does not take back all that it did"
-            assert kept(count_rows(connection), rows), f"{revision} lost rows on its way down"
-            migrations.upgrade(connection, revision)
-            assert catalog.read(connection) == above, f"{revision} does not do the same the second time"
-            seed(connection)
+        climb(connection)
         assert differences(connection) == []
+
+
+def climb(connection: Connection) -> None:
+    """Take each revision up, down and up: below is as it was, and tables on both sides keep their rows.
+
+    With branches, a step down from a revision takes back what else follows the one below it, too.
+    """
+    seen = {migrations.current(connection): catalog.read(connection)}
+    for revision, below in migrations.in_order().items():
+        rows_before = count_rows(connection)
+        migrations.upgrade(connection, revision)
+        at, above = migrations.current(connection), catalog.read(connection)
+        seen[at] = above
+        assert kept(count_rows(connection), rows_before), f"{revision} lost rows on its way up"
+        seed(connection)
+        rows = count_rows(connection)
+        assert all(rows.values()), f"no row could be made in {[table for table in rows if not rows[table]]}"
+
+        migrations.downgrade(connection, below[0] if below else "base")
+        below_it = seen[migrations.current(connection)]
+        assert catalog.read(connection) == below_it, f"{revision} does not take back all that it did"
+        assert kept(count_rows(connection), rows), f"{revision} lost rows on its way down"
+        for each in (at or "").split(", "):
+            migrations.upgrade(connection, each)
+        assert catalog.read(connection) == above, f"{revision} does not do the same the second time"
+        seed(connection)
 
 
 def kept(now: Counter[str], before: Counter[str]) -> bool:
@@ -70,10 +68,10 @@ def test_all_the_way_down_and_up_on_rows(engine: Engine) -> None:
         assert differences(connection) == []
 
 
-def test_there_is_one_way_up() -> None:
-    assert len(stairs()) == len(migrations.known())
-    assert [migrations.behind(revision) for revision in stairs()] == list(range(len(stairs())))[::-1]
-    assert migrations.behind(None) == len(stairs())
+def test_way_up_is_counted() -> None:
+    order = list(migrations.in_order())
+    assert [migrations.behind(revision) for revision in order] == list(range(len(order)))[::-1]
+    assert migrations.behind(None) == len(order)
     assert migrations.behind("from_the_future") is None
 
 
@@ -134,13 +132,74 @@ def _forget_the_files() -> Iterator[None]:
     migrations.forget()
 
 
-def one_more(path: Path, *steps: str) -> None:
-    body = "\n".join(f"    {step}" for step in steps)
-    path.write_text(
-        f'from alembic import op\n\nrevision = "one_more"\ndown_revision = "{migrations.head()}"\n\n\n'
+def one_more(path: Path, *steps: str, revision: str = "one_more", below: object = None) -> None:
+    body = "\n".join(f"    {step}" for step in steps or ("pass",))
+    below = migrations.head() if below is None else below
+    path.with_name(f"2030_01_01_{revision}.py").write_text(
+        f'from alembic import op\n\nrevision: str = "{revision}"\ndown_revision: str | None = {below!r}\n\n\n'
         f"def upgrade() -> None:\n{body}\n\n\ndef downgrade() -> None:\n    pass\n"
     )
     migrations.forget()
+
+
+def branch(path: Path) -> None:
+    """Add two revisions that follow the head."""
+    root = migrations.head()
+    for name in ("left", "right"):
+        one_more(path, f'op.execute("CREATE TABLE of_{name} (id int)")', revision=name, below=root)
+        file = path.with_name(f"2030_01_01_{name}.py")
+        file.write_text(file.read_text().replace("    pass", f'    op.execute("DROP TABLE of_{name}")'))
+
+
+def test_merged_branches_climb_like_any_other(empty_engine: Engine, broken: Path) -> None:
+    branch(broken)
+    one_more(broken, revision="merged", below=("left", "right"))
+
+    assert migrations.head() == "merged"
+    with empty_engine.begin() as connection:
+        climb(connection)
+        assert migrations.current(connection) == "merged"
+        migrations.downgrade(connection, "left")
+        assert migrations.current(connection) == "left, right"
+        assert migrations.behind("left, right") == 1
+    assert not init_db(empty_engine).is_usable
+    with empty_engine.connect() as connection:
+        assert migrations.current(connection) == "merged"
+
+
+def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
+    branch(broken)
+
+    with pytest.raises(UserError) as caught:
+        init_db(engine)
+    assert str(caught.value) == (
+        'The migrations end in 2 revisions, left and right: join them with `nox -s db_revision -- --merge -m "merge"`.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "words"),
+    [
+        ("a.py", 'revision = "a"\ndown_revision = "gone"\n', "Revision a follows gone, which no file in"),
+        ("a.py", 'revision = "a"\ndown_revision = \n', "a.py cannot be read: invalid syntax"),
+        ("a.py", "from alembic import op\n", "a.py does not say its revision"),
+        ("a.py", 'revision = "4c1d0e5b7a92"\ndown_revision = None\n', "are revision 4c1d0e5b7a92"),
+        (
+            "a.py",
+            'from no_such import x\nrevision = "a"\ndown_revision = "4c1d0e5b7a92"\n',
+            "No module named 'no_such'",
+        ),
+    ],
+)
+def test_file_that_is_missing_or_was_edited_is_a_line(
+    name: str, contents: str, words: str, engine: Engine, broken: Path
+) -> None:
+    (broken.parent / name).write_text(contents)
+    migrations.forget()
+
+    with pytest.raises(UserError, match=words) as caught:
+        init_db(engine)
+    assert len(str(caught.value).splitlines()) <= 2
 
 
 def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Engine, broken: Path) -> None:
@@ -188,11 +247,11 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
         holder.execute(text("LOCK TABLE users IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError) as caught:
             init_db(engine)
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as refused:
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(told.value)
+    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
@@ -222,7 +281,7 @@ def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")
 
-    with pytest.raises(SystemExit, match=r"run by hand before the release: see CONTRIBUTING\.md"):
+    with pytest.raises(UserError, match=r"by hand before the release: docs/migrations\.md"):
         init_db(engine)
     with engine.connect() as connection:
         assert differences(connection) == []

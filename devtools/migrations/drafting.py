@@ -1,229 +1,413 @@
-"""Draft a migration from the models: what Alembic sees, and what it does not, tried on the spot.
+"""Draft a migration from the models, and prove it on the spot.
 
-Alembic's comparison is run first. Its steps are then taken in a savepoint, and whatever still differs from the models,
-by the catalog's word, is added as a step of its own: CHECKs, triggers, functions, predicates, storage. The way back is
-found alike. What no step brings about is said, in the file and to who asked.
-
-This imports Alembic as it is imported: only who drafts may import it.
+PostgreSQL's catalog says what differs. Each step is tried in a savepoint: first as Alembic's operation on the models'
+own objects, then as SQL made of the catalog's definitions; one that is refused waits until others have been taken, so
+that the order of steps is found and not computed. The way back is found alike, and the whole is taken up, down and up
+again. What no step brings about is named.
 """
 
 import re
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from alembic.autogenerate import produce_migrations, render, renderers
+from alembic.autogenerate import render_op_text
 from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
-from sqlalchemy import CheckConstraint, Connection, MetaData
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.sql.elements import TextClause, conv
+from sqlalchemy import Connection, ForeignKeyConstraint, MetaData, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.elements import conv
+from sqlalchemy.types import TypeDecorator
 
 from backend.migrations import catalog, drift
-from backend.migrations.catalog import Catalog
+from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from backend.models.types import TextEnum
-from backend.utc import UtcDateTime
-from devtools.migrations import risks
-from devtools.migrations.statements import statements
+from devtools.migrations import remarks
+from devtools.migrations.statements import CONSTRAINTS, added_values, alternatives, drop, names
 
-WIDTH = 90  # of a comment or a piece of SQL, before its indentation
-_CONDITION = re.compile(r"CHECK \((.*)\)", re.DOTALL)
+WIDTH = 90  # of a piece of SQL, before its indentation
+MADE = (
+    "schema", "extension", "type", "domain", "sequence", "table", "column", "primary key", "unique constraint", "CHECK",
+    "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "trigger",
+)  # fmt: skip
+DEPENDENTS = ("trigger", "policy", "rule", "view", "materialized view", "foreign key")
+_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The bodies of a migration's two functions, unindented, and what is to be known of them."""
+    """The bodies of a migration's two functions, unindented, and what to know of them."""
 
     upgrade: str
     downgrade: str
-    imports: tuple[str, ...]
-    remarks: tuple[str, ...]
-    """The sentences that stand in the file as comments, for those who will not read it."""
-    missing: tuple[str, ...]
-    """What the draft does not bring about, and a person has to."""
+    imports: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What can hurt on a live table; it stands in the file as comments."""
+    missing: tuple[str, ...] = ()
+    """What the draft does not bring about, and a person has to; in the file as comments too."""
 
 
-class Remark(ops.MigrateOperation):
-    """A comment in the file: nothing is done."""
-
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
-
-
-class Statement(ops.ExecuteSQLOp):
-    """SQL as it stands, which SQLAlchemy must not search for parameters."""
-
-    def __init__(self, sql: str) -> None:
-        super().__init__(_without_parameters(sql))
-
-
-class Check(ops.CreateCheckConstraintOp):
-    """A CHECK whose condition is written as it was given; Alembic's doubles every `%` in it."""
+@dataclass(frozen=True)
+class Step:
+    code: str
+    about: Difference
+    is_alembics: bool = False
+    """Whether it was rendered by Alembic, and so may make something else than the models say."""
+    undone_by: tuple[str, ...] = ()
+    sql: tuple[str, ...] = ()
+    """What was sent to PostgreSQL."""
 
 
 def draft(connection: Connection, metadata: MetaData) -> Draft | None:
-    """Draft what takes this schema to these models and back, or None where nothing differs.
+    """Draft what takes this schema to these models and back, or None if nothing differs.
 
-    It is tried here, in a savepoint that is rolled back.
+    It is tried here, in a savepoint that is rolled back. Raises what `catalog.expected` raises.
     """
-    before = catalog.read(connection)
-    wanted = catalog.expected(connection, metadata)
-    if not drift.compare(wanted, before):
+    before, wanted = catalog.read(connection), catalog.expected(connection, metadata)
+    found = drift.without_ignored(drift.compare(wanted, before), metadata)
+    if not found:
         return None
-    context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-    script = produce_migrations(context, metadata)
-    up, down = [list(_flat(way.ops)) for way in (script.upgrade_ops, script.downgrade_ops) if way is not None]
-    up = [_found_if_there(step, before) for step in up]
-    told = AutogenContext(context, metadata, _OPTIONS)
-    missing: list[str] = []
-    with _undone(connection, missing):
-        up += _complete(connection, up, wanted, _conditions(metadata), told, missing=missing)
-        down += _complete(connection, down, before, {}, told, missing=missing)
-    remarked = list(_remarked(up, before, wanted, connection))
-    to_complete = [Remark(f"To be completed: {sentence}.") for sentence in missing]
-    return Draft(
-        _body([*to_complete, *remarked], told),
-        _body(down, told),
-        tuple(sorted(told.imports)),
-        tuple(step.sentence for step in remarked if isinstance(step, Remark)),
-        tuple(missing),
-    )
-
-
-@contextmanager
-def _undone(connection: Connection, missing: list[str]) -> Iterator[None]:
-    """Lend a savepoint that is rolled back; what the database refuses in it is added to what is missing."""
-    savepoint = connection.begin_nested()
-    try:
-        yield
-    except DBAPIError as error:
-        refused = str(error.orig).splitlines()[0]
-        missing.append(f"PostgreSQL refused, and what follows was not tried: {refused}")
-    finally:
+    best: Draft | None = None
+    # A value that is added to an enumeration cannot be used in the same transaction, as by a default: if that is what
+    # the models do, the second attempt replaces the type.
+    for adds_values in (True, False) if any(map(added_values, found)) else (False,):
+        savepoint = connection.begin_nested()
+        drafted = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
         savepoint.rollback()
+        best = drafted if best is None or len(drafted.missing) < len(best.missing) else best
+        if not best.missing:
+            break
+    return best
 
 
-def _complete(
-    connection: Connection,
-    steps: Sequence[ops.MigrateOperation],
-    wanted: Catalog,
-    conditions: dict[str, str],
-    told: AutogenContext,
-    *,
-    missing: list[str],
-) -> list[ops.MigrateOperation]:
-    """Run the steps as they will be written, return what has to be added to them, and tell what is missing still."""
-    _run(connection, _body(steps, told), told.imports)
-    added = [
-        step
-        for difference in sorted(drift.compare(wanted, catalog.read(connection)), key=_rank)
-        for step in _steps(difference, conditions)
-    ]
-    _run(connection, _body(added, told), told.imports)
-    missing += [
-        f"{difference.thing.table or 'beside the tables'}, {difference.tell('what this makes', 'what is wanted')}"
-        for difference in drift.compare(wanted, catalog.read(connection))
-    ]
-    return added
+class Drafting:
+    """One attempt, in a transaction that the caller rolls back."""
+
+    def __init__(self, connection: Connection, metadata: MetaData, *, adds_values: bool) -> None:
+        self.connection = connection
+        self.metadata = metadata
+        self.adds_values = adds_values
+        self.context = AutogenContext(MigrationContext.configure(connection), metadata, _OPTIONS)
+        home = catalog.default_schema(connection)
+        self.tables = {
+            (table.schema if table.schema != home else None, table.name): table
+            for table in metadata.tables.values()
+        }
+        self.sent: list[str] = []
+        self.before: Catalog = {}
+
+    def draft(self, before: Catalog, wanted: Catalog) -> Draft:
+        sa.event.listen(self.connection, "before_cursor_execute", self._note)
+        self.before = before
+        try:
+            up, lacks = self.reach(wanted)
+            first = [code for step in reversed(up) for code in step.undone_by]
+            down, lacks_down = self.reach(before, first=first)
+            problems = [problem for step in up if (problem := self.run(step.code))]
+        finally:
+            sa.event.remove(self.connection, "before_cursor_execute", self._note)
+        missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
+        missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
+        said = [
+            [*remarks.of_drop(step.about, before, wanted), *of_sql]
+            for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
+        ]
+        body = [
+            part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)
+        ]
+        todo = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+        return Draft(
+            "\n".join([*todo, *body, *([] if up else ["pass"])]),
+            "\n".join([part for step in down for part in (*_lost(step), step.code)] or ["pass"]),
+            tuple(sorted(self.context.imports)),
+            tuple(sentence for each in said for sentence in each),
+            tuple(missing),
+        )
+
+    def reach(self, wanted: Catalog, first: Sequence[str] | None = None) -> tuple[list[Step], list[str]]:
+        """Take steps until the schema is as wanted, or none is left; return them, and what still differs."""
+        steps, refused, tried = list[Step](), dict[Thing, str](), set[tuple[Thing, str]]()
+        nothing = Difference(Thing("", "", ""), "changed", {}, {})
+        steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
+        now = catalog.read(self.connection)
+        while True:
+            found = drift.without_ignored(drift.compare(wanted, now), self.metadata)
+            for step in self.candidates(found, now, wanted, back=first is not None):
+                if (step.about.thing, step.code) in tried:
+                    continue
+                sent, then, problem = self.attempt(step, found, wanted)
+                if then is not None:
+                    now = then
+                    tried.add((step.about.thing, step.code))
+                    steps.append(replace(step, sql=tuple(sent)))
+                    break
+                refused.setdefault(step.about.thing, problem or "it makes something else")
+            else:
+                return steps, [_sentence(each, refused.get(each.thing)) for each in found]
+
+    def attempt(
+        self, step: Step, found: list[Difference], wanted: Catalog
+    ) -> tuple[list[str], Catalog | None, str | None]:
+        """Take a step; return what was sent and the catalog after it. Undo it if it does not help, and return why."""
+        self.sent.clear()
+        savepoint = self.connection.begin_nested()
+        problem = self.run(step.code)
+        sent = list(self.sent)
+        if problem is None:
+            now = catalog.read(self.connection)
+            then = drift.compare(wanted, now)
+            known = {each.thing for each in found} - {step.about.thing}
+            is_other = any(
+                each.what != "missing" and each.thing not in known and each.changed != ["nullability"]
+                for each in then
+            )
+            if step.about not in then and not (step.is_alembics and is_other):
+                savepoint.commit()
+                return sent, now, None
+        savepoint.rollback()
+        return sent, None, problem
+
+    def run(self, code: str) -> str | None:
+        """Run a step as the file will; if it fails, undo it and return why."""
+        names_in_file = {"op": Operations(MigrationContext.configure(self.connection)), "sa": sa}
+        savepoint = self.connection.begin_nested()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(code, names_in_file | {"postgresql": postgresql})  # noqa: S102  what was just written here
+            savepoint.commit()
+        except Exception as error:  # noqa: BLE001  whatever it is, the step is not taken
+            if savepoint.is_active:
+                savepoint.rollback()
+            return str(getattr(error, "orig", None) or error).partition("\n")[0]
+        return None
+
+    def candidates(
+        self, found: Sequence[Difference], now: Catalog, wanted: Catalog, *, back: bool
+    ) -> Iterator[Step]:
+        """Yield steps to try, the best ones of all differences first, and last those that take dependents away."""
+        ranked = sorted(found, key=_rank)
+        ways = {id(each): alternatives(each, wanted, back=back) for each in ranked}
+        for each in ranked:
+            if code := self.operations(each, now):
+                yield Step("\n".join(code[0]), each, is_alembics=True, undone_by=tuple(code[1]))
+            if self.adds_values and (statements := added_values(each)):
+                yield Step(_execute(statements), each)
+            elif ways[id(each)]:
+                yield Step(_execute(ways[id(each)][0]), each)
+        for each in ranked:
+            yield from (Step(_execute(way), each) for way in ways[id(each)][1:])
+        for each in ranked:
+            for way in ways[id(each)]:
+                yield Step(_execute([*_clear(each.thing, now), *way]), each)
+
+    def operations(self, difference: Difference, now: Catalog) -> tuple[list[str], list[str]] | None:
+        """Return a difference's step as Alembic's operations, and what undoes it, if the models' objects allow it."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made = list(self._operations(difference, now))
+                back = [each.reverse() for each in made] if difference.what == "missing" else []
+                # What Alembic compiles is meant for a driver that reads %% as %.
+                rendered = [
+                    [render_op_text(self.context, each).replace("%%", "%") for each in way]
+                    for way in (made, back)
+                ]
+        except Exception:  # noqa: BLE001  a type or an option that Alembic cannot write: there is SQL
+            return None
+        return (rendered[0], rendered[1]) if made else None
+
+    def _operations(self, difference: Difference, now: Catalog) -> Iterator[ops.MigrateOperation]:
+        thing, kind = difference.thing, difference.thing.kind
+        *schemas, name = names(thing.table) or [""]
+        schema = schemas[0] if schemas else None
+        own = names(thing.name)[-1] if thing.table else ""
+        table = self.tables.get((schema, name))
+        if difference.what == "extra" or (kind in CONSTRAINTS and difference.what == "changed"):
+            yield from _drops(kind, own, name, schema)
+        if table is None or difference.what == "extra":
+            return
+        if kind == "table" and difference.what == "missing":
+            made = ops.CreateTableOp.from_table(table)
+            made.columns = [
+                part for part in made.columns if not _refers_elsewhere(part, table, now, self.tables)
+            ]
+            yield made
+        elif kind == "column" and difference.what == "missing":
+            column = table.to_metadata(MetaData()).c[_key(table, own)]
+            if not any(fact in difference.expected for fact in ("default", "generated", "identity")):
+                column.nullable = True  # for the rows that exist
+            yield ops.AddColumnOp(name, column, schema=schema)
+        elif kind == "index" and difference.what == "missing":
+            [index] = [each for each in table.indexes if each.name == own]
+            made_index = ops.CreateIndexOp.from_index(index)
+            if Thing(thing.table, "table", thing.table) in self.before:
+                made_index.if_not_exists = True  # it may have been built by hand before the release
+            yield made_index
+        elif kind in CONSTRAINTS:
+            [constraint] = [each for each in table.constraints if each.name == own]
+            yield ops.AddConstraintOp.from_constraint(constraint)
+
+    def _note(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        self.sent.append(statement.replace("%%", "%"))
 
 
-def _run(connection: Connection, body: str, imports: Iterable[str]) -> None:
-    operations = Operations(MigrationContext.configure(connection))
-    # What was just written here, with what the file will import.
-    exec("\n".join([*sorted(imports), body]), {"op": operations, "sa": sa})  # noqa: S102  see above
+def _key(table: Table, name: str) -> str:
+    return next(column.key for column in table.columns if column.name == name)
 
 
-def _steps(difference: Difference, conditions: dict[str, str]) -> list[ops.MigrateOperation]:
-    """Return what brings one difference about; a CHECK in the models' own words, as far as they are known."""
-    thing = difference.thing
-    if thing.kind == "CHECK":
-        dropped = ops.DropConstraintOp(conv(thing.name), thing.table, type_="check")
-        found = _CONDITION.fullmatch(difference.expected.get("definition", ""))
-        condition = conditions.get(thing.name, _without_parameters(found[1]) if found else None)
-        made = condition and Check(conv(thing.name), thing.table, condition)
-        if difference.what == "extra":
-            return [dropped]
-        if made:
-            return [made] if difference.what == "missing" else [dropped, made]
-    return [Statement(sql) for sql in statements(difference)]
+def _refers_elsewhere(
+    part: object, table: Table, now: Catalog, tables: dict[tuple[str | None, str], Table]
+) -> bool:
+    """Whether it is a foreign key to a table that does not exist yet."""
+    if not isinstance(part, ForeignKeyConstraint) or part.referred_table is table:
+        return False
+    there = {tuple(names(thing.name)) for thing in now if thing.kind == "table"}
+    referred = next((key for key, each in tables.items() if each is part.referred_table), (None, ""))
+    return tuple(filter(None, referred)) not in there
+
+
+def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops.MigrateOperation]:
+    if kind == "table":
+        yield ops.DropTableOp(table, schema=schema)
+    elif kind == "column":
+        yield ops.DropColumnOp(table, name, schema=schema)
+    elif kind == "index":
+        yield ops.DropIndexOp(name, table, schema=schema)
+    elif kind in CONSTRAINTS:
+        types = {
+            "primary key": "primary",
+            "unique constraint": "unique",
+            "CHECK": "check",
+            "foreign key": "foreignkey",
+        }
+        yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema)
 
 
 def _rank(difference: Difference) -> int:
-    """What others stand on comes first when it is made and last when it is dropped."""
+    """Dependents go first; what others need is created before them; the rest goes last."""
+    kind = difference.thing.kind
     if difference.what == "extra":
-        order = ("trigger", "policy", "rule", "view", "materialized view", "CHECK", "index")
-        return order.index(difference.thing.kind) if difference.thing.kind in order else 30
-    early = ("function", "procedure", "table", "column", "CHECK")
-    late = ("index", "view", "materialized view", "trigger")
-    if difference.thing.kind in early:
-        return 10 + early.index(difference.thing.kind)
-    return 21 + late.index(difference.thing.kind) if difference.thing.kind in late else 20
+        return (
+            DEPENDENTS.index(kind) if kind in DEPENDENTS else 100 - MADE.index(kind) if kind in MADE else 50
+        )
+    return 10 + MADE.index(kind) if kind in MADE else 40
 
 
-def _conditions(metadata: MetaData) -> dict[str, str]:
-    """Return the condition of each named CHECK in the models' own words, where they are words."""
-    return {
-        str(constraint.name): constraint.sqltext.text
-        for table in metadata.tables.values()
-        for constraint in table.constraints
-        if isinstance(constraint, CheckConstraint) and isinstance(constraint.sqltext, TextClause)
-    }
+def _clear(thing: Thing, now: Catalog) -> list[str]:
+    """Return what drops the things that may depend on this one; those that are wanted are created again."""
+    kinds: tuple[str, ...] = (
+        *DEPENDENTS,
+        "CHECK",
+        "index",
+        "exclusion constraint",
+        "unique constraint",
+        "primary key",
+    )
+    if thing.kind in CONSTRAINTS:  # what refers to a key names its table
+        thing, kinds = Thing("", "table", thing.table), ("foreign key",)
+    related, new = set[Thing](), {thing}
+    while new:
+        new = {
+            each
+            for each in now.keys() - related - {thing}
+            if each.kind in kinds and _mentions(now[each], new)
+        }
+        related |= new
+    ordered: list[Thing] = []
+    while related:
+        free = {
+            each for each in related if not any(_mentions(now[other], {each}) for other in related - {each})
+        }
+        ordered += sorted(free or related)
+        related -= free or related
+    return [drop(each) for each in ordered]
 
 
-def _found_if_there(step: ops.MigrateOperation, before: Catalog) -> ops.MigrateOperation:
-    """Let an index on a table that may be big be there already, built by hand without a lock."""
-    if isinstance(step, ops.CreateIndexOp) and risks.is_there(step.table_name, before):
-        step.if_not_exists = True
-    return step
+def _mentions(facts: dict[str, str], things: set[Thing]) -> bool:
+    bare = (re.escape(names(each.name.partition("(")[0])[-1]) for each in things)
+    return re.search(rf"(?<!\w)({'|'.join(bare)})(?!\w)", facts.get("definition", "")) is not None
 
 
-def _without_parameters(sql: str) -> str:
-    """Return SQL as SQLAlchemy's `text()` wants it, which takes `:name` for a parameter."""
-    return re.sub(r"(?<![:\w\\]):(?=\w)", r"\:", sql)
+def _sentence(difference: Difference, refused: str | None) -> str:
+    thing, table = difference.thing, names(difference.thing.table)[-1:]
+    if thing.kind == "column" and difference.changed == ["nullability"]:
+        where = ", schema=..." if len(names(thing.table)) > 1 else ""
+        call = f'op.alter_column("{table[0]}", "{names(thing.name)[0]}", nullable=False{where})'
+        return (
+            f"`{thing.table}.{thing.name}` must not be null, and no default says what its rows get: fill them, then "
+            f"add `{call}`"
+        )
+    place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
+    why = f" (PostgreSQL: {refused})" if refused else ""
+    return f"{place}{difference.tell('what this makes', 'what is wanted')}{why}"
 
 
-def _flat(steps: Iterable[ops.MigrateOperation]) -> Iterator[ops.MigrateOperation]:
-    for step in steps:
-        if isinstance(step, ops.OpContainer):
-            yield from _flat(step.ops)
-        else:
-            yield step
+def _lost(step: Step) -> Iterator[str]:
+    """Say what rows may lose, or where they may stop it, on the way back."""
+    if step.code.startswith("op.execute('DO $$BEGIN"):
+        yield _comment(
+            f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable."
+        )
+    elif step.about.what == "changed" and "type" in step.about.changed:
+        yield _comment("This fails if a row holds a value that the type before does not have.")
 
 
-def _remarked(
-    steps: Sequence[ops.MigrateOperation], before: Catalog, wanted: Catalog, connection: Connection
-) -> Iterator[ops.MigrateOperation]:
-    for step in steps:
-        for sentence in risks.of(step, before, wanted, connection):
-            yield Remark(sentence)
-        yield step
+def _comment(sentence: str) -> str:
+    """Wrap prose, and leave what is indented, which is to be copied, in one line."""
+    lines: list[str] = []
+    for line in sentence.splitlines():
+        lines += [line] if line.startswith(" ") else textwrap.wrap(line, WIDTH, break_long_words=False)
+    return "\n".join(f"# {line}" for line in lines)
 
 
-def _body(steps: Sequence[ops.MigrateOperation], context: AutogenContext) -> str:
-    lines = [
-        render.render_op_text(context, step)
-        if isinstance(step, Remark | Statement | Check)
-        # What Alembic compiles is meant for a driver, which takes %% for one.
-        else render.render_op_text(context, step).replace("%%", "%")
-        for step in steps
-    ]
-    if not any(not isinstance(step, Remark) for step in steps):
-        lines.append("pass")
-    return "\n".join(lines)
+def _execute(statements: Iterable[str]) -> str:
+    """Write SQL as it stands: text() must not search it for parameters, nor take a backslash before a colon."""
+    return "\n".join(
+        _execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements
+    )
 
 
-def _render_item(kind: str, item: object, _context: AutogenContext) -> str | Literal[False]:
-    # A migration is history: it must mean the same when the project's own types have changed or gone.
-    if kind == "type" and isinstance(item, UtcDateTime):
-        return "sa.DateTime(timezone=True)"
-    if kind == "type" and isinstance(item, TextEnum):
-        return "sa.Text()"
+def _execute_one(sql: str) -> str:
+    pieces = [piece for line in sql.splitlines(keepends=True) for piece in _pieces(line)]
+    return f"op.execute({' '.join(repr(piece) for piece in pieces)})"
+
+
+def _pieces(line: str) -> Iterator[str]:
+    while len(line) > WIDTH and (end := line.rfind(" ", 1, WIDTH)) > 0:
+        yield line[: end + 1]
+        line = line[end + 1 :]
+    yield line
+
+
+def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:  # noqa: ANN401  Alembic's hook
+    """Write a type as PostgreSQL has it: a migration is history, and means the same when our types are gone."""
+    if kind != "type":
+        return False
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
+    if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
+        item = item.load_dialect_impl(dialect)
+        return _render_item(kind, item, context) or _repr_type(item, context)
+    if isinstance(item, sa.Enum):
+        if not item.native_enum:
+            return f"sa.String(length={item.length})"
+        context.imports.add("from sqlalchemy.dialects import postgresql")
+        schema = f", schema={item.schema!r}" if item.schema else ""
+        return f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
     return False
+
+
+def _repr_type(item: Any, context: AutogenContext) -> str:  # noqa: ANN401  as above
+    column = sa.Column("x", item)
+    return (
+        render_op_text(context, ops.AddColumnOp("x", column))
+        .partition("'x', sa.Column('x', ")[2]
+        .rpartition(", nullable")[0]
+    )
 
 
 _OPTIONS: dict[str, Any] = {
@@ -233,35 +417,3 @@ _OPTIONS: dict[str, Any] = {
     "render_as_batch": False,
     "render_item": _render_item,
 }
-
-
-@renderers.dispatch_for(Remark)
-def _render_remark(_context: AutogenContext, remark: Remark) -> str:
-    """Wrap the prose, and leave what is indented, which is to be copied, in a line of its own."""
-    lines: list[str] = []
-    for line in remark.sentence.splitlines():
-        whole = line.startswith(" ")
-        lines += (
-            [line] if whole else textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False)
-        )
-    return "\n".join(f"# {line}" for line in lines)
-
-
-@renderers.dispatch_for(Check)
-def _render_check(_context: AutogenContext, check: Check) -> str:
-    name = f"op.f({str(check.constraint_name)!r})"
-    return f"op.create_check_constraint({name}, {check.table_name!r}, {check.condition!r})"
-
-
-@renderers.dispatch_for(Statement)
-def _render_statement(_context: AutogenContext, statement: Statement) -> str:
-    """Render the lines as literals that Python joins, for a literal of many lines changes with its indentation."""
-    pieces = [piece for line in str(statement.sqltext).splitlines(keepends=True) for piece in _pieces(line)]
-    return f"op.execute({' '.join(repr(piece) for piece in pieces)})"
-
-
-def _pieces(line: str) -> Iterator[str]:
-    while len(line) > WIDTH and (end := line.rfind(" ", 1, WIDTH)) > 0:
-        yield line[: end + 1]
-        line = line[end + 1 :]
-    yield line

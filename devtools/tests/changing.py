@@ -18,7 +18,7 @@ def copied_models() -> MetaData:
 
     def keep_timestamps(_metadata: MetaData, connection: Connection, **_: object) -> None:
         connection.execute(sa.text(copy.info.get("function", KEEP_TIMESTAMPS_FUNCTION)))
-        for table in copy.sorted_tables:
+        for table in list(copy.tables.values()):
             if "updated_at" in table.c and table.name not in copy.info.get("unkept", ()):
                 connection.execute(sa.text(keep_timestamps_trigger(table.name)))
 

@@ -1,4 +1,4 @@
-"""The rename of a column on a live table, as CONTRIBUTING.md has it, while code of two releases writes at once."""
+"""The rename of a column on a live table, as docs/migrations.md has it, while code of two releases writes at once."""
 
 import re
 import textwrap
@@ -16,7 +16,7 @@ from .changing import copied_models, take
 
 FOLLOW, FILL = (
     textwrap.dedent(block)
-    for block in re.findall(r"```sql\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    for block in re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "migrations.md").read_text(), re.DOTALL)
 )
 OLD, NEW = "password_hash", "password_digest"
 

@@ -13,7 +13,36 @@ from sqlalchemy import Engine, text
 
 from backend import migrations
 from backend.config import ROOT
+from backend.errors import UserError
 from devtools.migrations import revise
+
+MODELS = """
+    nickname: Mapped[str | None]
+    seen_at: Mapped[datetime | None]
+    kind: Mapped[str] = mapped_column(sqlalchemy.Enum("a", "it's", name="kind"), server_default="it's")
+    price: Mapped[int] = mapped_column(Money(), server_default=text("0"))
+    data: Mapped[int] = mapped_column(sqlalchemy.JSON, server_default="{}")
+"""
+MORE = """
+
+class Event(Base):
+    __tablename__ = "events"
+    __table_args__ = {"schema": "audit"}
+    id: Mapped[PrimaryKey]
+    company_id: Mapped[int] = mapped_column(ForeignKey("companies.id"), index=True)
+
+
+class Company(Base):"""
+MONEY = """
+import sqlalchemy
+
+
+class Money(sqlalchemy.types.TypeDecorator[int]):
+    impl = sqlalchemy.Numeric(12, 2)
+    cache_ok = True
+
+
+class Base("""
 
 
 @pytest.fixture
@@ -21,15 +50,15 @@ def project(tmp_path: Path) -> Path:
     """A copy of the project, in a place whose name asks for trouble, with models that have changed."""
     place = tmp_path / "a project: 100%"
     ignored = shutil.ignore_patterns("__pycache__", "tests", "e2e", "benchmarks", ".env")
-    shutil.copytree(ROOT / "backend", place / "backend", ignore=ignored)
+    for part in ("backend", "devtools"):
+        shutil.copytree(ROOT / part, place / part, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", place)
     models = place / "backend" / "models" / "models.py"
-    columns = "    nickname: Mapped[str | None]\n    seen_at: Mapped[datetime | None]\n"
     before, marker, after = models.read_text().partition("    is_active: Mapped[bool]")
-    guest = after.replace('ADMIN = "admin"', 'ADMIN = "admin"\n    GUEST = "guest"')
-    models.write_text(
-        before.replace('ADMIN = "admin"', 'ADMIN = "admin"\n    GUEST = "guest"') + columns + marker + guest
+    changed = (
+        before.replace('ADMIN = "admin"', 'ADMIN = "admin"\n    GUEST = "guest"') + MODELS + marker + after
     )
+    models.write_text(changed.replace("class Base(", MONEY, 1).replace("\nclass Company(Base):", MORE, 1))
     return place
 
 
@@ -59,19 +88,29 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(
     assert re.fullmatch(r"\d{4}_\d{2}_\d{2}_add_nicknames\.py", name)
     assert f"{began:%Y_%m_%d}" <= name[:10] <= f"{datetime.now(UTC):%Y_%m_%d}"
     assert done.stdout.startswith(f"Wrote backend/migrations/versions/{name}.\n")
-    assert "2 of its steps can hurt on a live table: the comments say how not to." in done.stdout
     written = (project / "backend" / "migrations" / "versions" / name).read_text()
     assert written.startswith('"""Add nicknames."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n')
     assert f'down_revision = "{migrations.head()}"' in written
     assert "backend" not in written
     with empty_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
-    # It is formatted and clean, and makes what the models say.
+    # It is formatted and clean, makes what the models say, in a database of one's own too, and goes down again.
     assert run(project, "ruff", "format", "--check", f"backend/migrations/versions/{name}").returncode == 0
     checked = run(project, "ruff", "check", f"backend/migrations/versions/{name}")
     assert checked.returncode == 0, checked.stdout
-    compared = run(project, "devtools.migrations.check", "--ephemeral")
-    assert (compared.returncode, compared.stdout) == (0, "The migrations are as the models say.\n")
+    code = "from backend.database import connect; from backend import migrations as m"
+    for steps in (
+        "m.upgrade(c)",
+        "m.downgrade(c, '-1'); m.upgrade(c)",
+        "m.downgrade(c, 'base'); m.upgrade(c)",
+    ):
+        here = f"{code}\nwith connect({mine!r}).begin() as c: {steps}"
+        moved = subprocess.run(
+            [sys.executable, "-c", here], cwd=project, capture_output=True, text=True, check=False
+        )
+        assert moved.returncode == 0, moved.stderr
+    compared = run(project, "devtools.migrations.check", DATABASE_URL=mine)
+    assert (compared.returncode, compared.stdout.count("with the models")) == (0, 2), compared.stdout
     again = run(project, "devtools.migrations.revise", "-m", "add them again")
     assert again.returncode == 1
     assert again.stderr.endswith("Nothing was written: the migrations already make what the models say.\n")
@@ -86,28 +125,48 @@ def test_file_of_that_name_is_never_written_over(project: Path) -> None:
     again = run(project, "devtools.migrations.revise", "-m", "fill x", "--blank")
 
     assert again.returncode == 1
-    assert again.stderr.endswith(f"Nothing was written: {path.name} is there already, so say it otherwise.\n")
+    assert again.stderr.endswith(
+        f"Nothing was written: {path.name} exists already, so choose another message.\n"
+    )
     assert path.read_text().endswith("# what I had written\n")
 
 
-def test_two_heads_are_told_before_anything_is_started(project: Path) -> None:
+def test_two_heads_are_a_line_and_are_merged(project: Path) -> None:
     place = project / "backend" / "migrations" / "versions"
     for name in "ab":
         (place / f"2027_01_01_{name}.py").write_text(
             f'revision = "{name}"\ndown_revision = "{migrations.head()}"\n'
+            "def upgrade(): pass\ndef downgrade(): pass\n"
         )
 
-    done = run(project, "devtools.migrations.revise", "-m", "x")
+    for command in (("revise", "-m", "x"), ("check", "--ephemeral")):
+        done = run(project, f"devtools.migrations.{command[0]}", *command[1:])
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            'The migrations end in 2 revisions, a and b: join them with `nox -s db_revision -- --merge -m "merge"`.\n'
+        )
+    assert run(project, "devtools.migrations.revise", "--merge", "-m", "merge a and b").returncode == 0
+    [path] = place.glob("*_merge_a_and_b.py")
+    assert 'down_revision = ("a", "b")' in path.read_text()
+    done = run(project, "devtools.migrations.revise", "-m", "add nicknames")
+    assert done.returncode == 0, done.stderr
+    assert run(project, "devtools.migrations.check", "--ephemeral").returncode == 0
 
-    assert (done.returncode, done.stderr) == (
-        1,
-        "Nothing was written: the migrations must end in one revision, and end in ['a', 'b']: put one on the other.\n",
-    )
+
+def test_models_that_postgresql_refuses_are_a_line(project: Path) -> None:
+    models = project / "backend" / "models" / "models.py"
+    models.write_text(models.read_text().replace('server_default="{}"', 'server_default=text("no_such()")'))
+
+    for command in (("revise", "-m", "x"), ("check", "--ephemeral")):
+        done = run(project, f"devtools.migrations.{command[0]}", *command[1:])
+        assert done.returncode == 1
+        assert "no_such() does not exist" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m", ""], ["-m", " . "]])
 def test_message_is_asked_for(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(UserError) as caught:
         revise.main(arguments)
 
     assert str(caught.value) == (
@@ -117,5 +176,5 @@ def test_message_is_asked_for(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("message", ["!!!", 'end it """', "back\\slash"])
 def test_message_that_makes_no_file_is_refused(message: str) -> None:
-    with pytest.raises(SystemExit, match="needs a letter or a digit, and can hold neither"):
+    with pytest.raises(UserError, match="needs a letter or a digit, and can contain neither"):
         revise.main(["-m", message])

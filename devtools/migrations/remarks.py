@@ -1,0 +1,76 @@
+"""What a migration risks on a live table: what squawk says of its SQL, and where a drop may be a rename."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from backend.migrations.catalog import Catalog, Thing
+from backend.migrations.drift import Difference
+from devtools.migrations.statements import names
+
+SQUAWK = Path(sys.executable).parent / "squawk"
+# Drops have a remark of ours. Migrations set lock_timeout, and run in a transaction by design. Of taste are the rest.
+QUIET = (
+    "ban-drop-",
+    "require-lock-timeout",
+    "require-statement-timeout",
+    "prefer-",
+    "require-timeout",
+    "transaction",
+)
+
+
+def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
+    """Return squawk's sentences for each step's statements; it knows which tables were created on the way."""
+    lines: list[int] = []
+    written: list[str] = []
+    found: list[list[str]] = []
+    for number, statements in enumerate(steps):
+        found.append([])
+        for statement in statements:
+            text = statement.strip().rstrip(";") + ";"
+            written.append(text)
+            lines += [number] * len(text.split("\n"))
+    command = [str(SQUAWK), "--assume-in-transaction", "--reporter", "json"]
+    ran = subprocess.run(command, input="\n".join(written), capture_output=True, text=True, check=False)
+    for each in json.loads(ran.stdout or "[]"):
+        if not each["rule_name"].startswith(QUIET) and each["rule_name"] != "syntax-error":
+            sentence = " ".join(filter(None, (each["message"], each["help"])))
+            if sentence not in found[lines[each["line"]]]:
+                found[lines[each["line"]]].append(sentence)
+    return found
+
+
+def of_drop(difference: Difference, before: Catalog, wanted: Catalog) -> Iterator[str]:
+    """Say what goes with a table or a column, and what it may have become; a line that is to be copied is indented."""
+    thing = difference.thing
+    if difference.what != "extra" or thing.kind not in ("table", "column"):
+        return
+    name = thing.name if thing.kind == "table" else f"{thing.table}.{thing.name}"
+    yield (
+        f"Drops `{name}` with what is in it, which the code of the release before still reads: do this in the release "
+        "after the one that no longer does."
+    )
+    new = [each for each in wanted if each.kind == thing.kind and each not in before]
+    if thing.kind == "table":
+        columns = _columns(thing.table, before)
+        similar = [each for each in new if len(columns & _columns(each.table, wanted)) * 2 > len(columns)]
+        call = 'op.rename_table("{0}", "{1}"{2})'
+    else:
+        similar = [
+            each
+            for each in new
+            if each.table == thing.table and wanted[each]["type"] == difference.actual["type"]
+        ]
+        call = 'op.alter_column("{3}", "{0}", new_column_name="{1}"{2})'
+    *schema, table = names(thing.table)
+    for each in similar:
+        option = f', schema="{schema[0]}"' if schema else ""
+        line = call.format(names(thing.name)[-1], names(each.name)[-1], option, table)
+        yield f"If `{thing.name}` became `{each.name}`, keep what is in it with this instead of both steps:\n    {line}"
+
+
+def _columns(table: str, of: Catalog) -> set[Thing]:
+    return {thing._replace(table="") for thing in of if thing.table == table and thing.kind == "column"}
