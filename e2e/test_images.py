@@ -14,7 +14,7 @@ import sys, uvloop, uvicorn.lifespan.on, uvicorn.protocols.http.httptools_impl
 import backend.main, backend.scripts.serve, sqlalchemy.dialects.postgresql.psycopg
 from importlib.util import cache_from_source
 from pathlib import Path
-files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+files = [vars(module).get("__file__") or "" for module in list(sys.modules.values())]
 ours = [file for file in files if file.startswith(("/opt/venv", "/app")) and file.endswith(".py")]
 print(len(ours) > 400, *(file for file in ours if not Path(cache_from_source(file)).exists()))
 """
