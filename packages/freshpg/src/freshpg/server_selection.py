@@ -23,7 +23,6 @@ from .server import (
     last_line,
     short_version,
     without_password,
-    without_password_of,
 )
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
             version = connected_version(connection)
             row = connection.execute(query).fetchone() if to_create else None
     except psycopg.Error as error:
-        reason = without_password_of(url, last_line(error))
+        reason = without_password(url, last_line(error))
         raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
     if row is not None and not row[0]:
         raise PostgresUnavailable(
