@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,47 +114,40 @@ def start(supervisor: SupervisorClient, cluster: Cluster, *, new_password: str =
     for _ in range(_PORT_ATTEMPTS):
         port = free_port(cluster.port)
         supervisor.start([*command, "-p", str(port)], cluster.data, cluster.log, cluster.run_as)
-        url = local_url(port, cluster.password)
-        refusal = _wait_until_ready(supervisor, url)
-        if refusal is None:
-            try:
-                with connect_to_own(url) as connection:
-                    version = connected_version(connection)
-                    if new_password:
-                        statement = sql.SQL("alter role {} password {}")
-                        connection.execute(
-                            statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password))
-                        )
-            except psycopg.Error as error:
-                refusal = f"it refuses connections: {last_line(error)}"
-            else:
-                return Server(
-                    local_url(port, new_password or cluster.password),
-                    version,
-                    "embedded",
-                    on_stop=supervisor.stop,
-                    on_leave=supervisor.leave,
-                    on_death=lambda: _describe_death(supervisor, port, cluster.log),
-                )
+        try:
+            version = _wait_until_ready(supervisor, local_url(port, cluster.password), new_password)
+        except TimeoutError as error:
+            refusal = str(error)
+        else:
+            url = local_url(port, new_password or cluster.password)
+            death = partial(_describe_death, supervisor, port, cluster.log)
+            return Server(url, version, "embedded", supervisor.stop, supervisor.leave, death)
         if supervisor.ended(_SOON_SECONDS) is None or free_port(port) == port:
             break
         # Another process took the port just before the server did.
     raise PostgresUnavailable(
-        with_log(f"The embedded PostgreSQL did not start: {refusal}.", _text_of(cluster.log))
+        with_log(f"The embedded PostgreSQL did not start: {refusal}.", text_of(cluster.log))
     )
 
 
-def _wait_until_ready(supervisor: SupervisorClient, url: str) -> str | None:
-    """Wait until something on the port says that it is ready; return why the server does not, or None."""
+def _wait_until_ready(supervisor: SupervisorClient, url: str, new_password: str) -> str:
+    """Wait for the server, change its password, and return its version; TimeoutError with a reason if it is no use."""
     deadline = time.monotonic() + START_SECONDS
     with without_libpq_variables():
-        while (ended := supervisor.ended()) is None:
-            if pq.PGconn.ping(url.encode()) == pq.Ping.OK:
-                return None
+        while pq.PGconn.ping(url.encode()) != pq.Ping.OK:
+            if (ended := supervisor.ended()) is not None:
+                raise TimeoutError(f"the server ended with {ended}")
             if time.monotonic() > deadline:
-                return f"it was not ready within {START_SECONDS:.0f} s"
+                raise TimeoutError(f"it was not ready within {START_SECONDS:.0f} s")
             time.sleep(_POLL_SECONDS)
-    return f"the server ended with {ended}"
+    try:
+        with connect_to_own(url) as connection:
+            if new_password:
+                statement = sql.SQL("alter role {} password {}")
+                connection.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password)))
+            return connected_version(connection)
+    except psycopg.Error as error:
+        raise TimeoutError(f"it refuses connections: {last_line(error)}") from None
 
 
 def initialise(
@@ -227,7 +221,7 @@ def _describe_death(supervisor: SupervisorClient, port: int, log: Path) -> str |
         ended = supervisor.ended(_NOTICE_SECONDS)
     if ended is None:
         return None
-    return death_line(f"The embedded PostgreSQL server ended with {ended}", _text_of(log))
+    return death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
 
 def death_line(what: str, log: str) -> str:
@@ -242,7 +236,7 @@ def with_log(message: str, log: str) -> str:
     return f"{message} Its log ends:\n{tail}" if tail else message
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -82,8 +82,6 @@ declare
     next bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
     dirty bool[];
     touched oid[] := '{{}}';
-    names text;
-    is_seeded bool;
 begin
     outcome := 'clean';
     if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
@@ -107,21 +105,11 @@ begin
 end $freshpg$
 """
 
-# An ordinary role can switch off neither triggers nor foreign keys, and truncates what refers to a table with it.
+# An ordinary role can switch off neither triggers nor foreign keys.
 _TRUNCATE: LiteralString = """
     if touched <> '{{}}' then
-        with recursive affected as (
-            select unnest(touched) as oid
-            union select c.conrelid from pg_constraint c join affected a on c.confrelid = a.oid and c.contype = 'f'
-        )
-        select string_agg(oid::regclass::text, ', '), bool_or(oid = any({seeded}::oid[])) into names, is_seeded
-          from affected;
-        if is_seeded then
-            outcome := 'changed';
-            return;
-        end if;
-        execute 'truncate ' || names;
-        outcome := 'truncated';
+        execute (select 'truncate ' || string_agg(oid::regclass::text, ', ') || ' cascade' from unnest(touched) as oid);
+        outcome := case when false{filled} then 'changed' else 'truncated' end;
     end if;
 """
 
@@ -226,19 +214,20 @@ class Reset:
         filled = [oid for oid, kind, *_, ext in relations if kind == "m" or (rows.get(oid) and not ext)]
         catalogs = [(sql.SQL(catalog), sql.SQL(condition)) for catalog, condition in _CATALOGS.items()]
         changed = [_differs(*catalog, self._count(*catalog)) for catalog in catalogs]
+        differ = sql.SQL("").join(
+            sql.SQL(" or {}").format(_differs(names[oid], _ALL, rows[oid])) for oid in filled
+        )
         restore = [self._restore_sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
         if any(is_unlogged for _, kind, is_unlogged, *_ in relations if kind == "S"):
             # A value of an unlogged sequence may be taken without a transaction number.
             self._seen = None
         if not self._may_delete:
-            restore.append(sql.SQL(_TRUNCATE).format(seeded=filled))
+            restore.append(sql.SQL(_TRUNCATE).format(filled=differ))
         empty = [self._empty_table(number, oid, names[oid]) for number, oid in enumerate(tables, start=1)]
         return sql.SQL(_FUNCTIONS).format(
             others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
             changed=sql.SQL("\n       or ").join(changed),
-            filled=sql.SQL("").join(
-                sql.SQL(" or {}").format(_differs(names[oid], _ALL, rows[oid])) for oid in filled
-            ),
+            filled=differ,
             dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
             empty=sql.SQL("\n        ").join(empty),
             restore=sql.SQL("\n    ").join(restore),
