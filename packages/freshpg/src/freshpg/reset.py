@@ -23,6 +23,8 @@ GRACE_SECONDS = 0.25
 _VACUUM_BYTES = 16 * 8192
 """A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""
 _ATTEMPTS = 5
+_GROUP = 20
+"""So many tables or sequences are passed over at once: PL/pgSQL takes microseconds for each statement."""
 _ALL = sql.SQL("true")
 
 # A row of these that is new or gone is a change of the schema. The conditions leave out PostgreSQL's own rows.
@@ -81,6 +83,7 @@ declare
     recent int := age(known);
     next bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
     dirty bool[];
+    moved bool[];
     touched oid[] := '{{}}';
 begin
     outcome := 'clean';
@@ -97,9 +100,9 @@ begin
         return;
     end if;
     dirty := array[{dirty}]::bool[];
-    if true = any(dirty) then
-        {empty}
-    end if;
+    {empty}
+    {truncate}
+    moved := array[{moved}]::bool[];
     {restore}
     seen := greatest(next, pg_current_xact_id_if_assigned()::text::bigint + 1);
 end $freshpg$
@@ -212,25 +215,21 @@ class Reset:
         tables = [oid for oid, kind, *_ in relations if kind == "r" and not rows[oid]]
         # What comes with an extension may be large (PostGIS), and is left alone.
         filled = [oid for oid, kind, *_, ext in relations if kind == "m" or (rows.get(oid) and not ext)]
+        differ = [sql.SQL(" or {}").format(_differs(names[oid], _ALL, rows[oid])) for oid in filled]
         catalogs = [(sql.SQL(catalog), sql.SQL(condition)) for catalog, condition in _CATALOGS.items()]
-        changed = [_differs(*catalog, self._count(*catalog)) for catalog in catalogs]
-        differ = sql.SQL("").join(
-            sql.SQL(" or {}").format(_differs(names[oid], _ALL, rows[oid])) for oid in filled
-        )
-        restore = [self._restore_sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
+        sequences = [self._sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
         if any(is_unlogged for _, kind, is_unlogged, *_ in relations if kind == "S"):
             # A value of an unlogged sequence may be taken without a transaction number.
             self._seen = None
-        if not self._may_delete:
-            restore.append(sql.SQL(_TRUNCATE).format(filled=differ))
-        empty = [self._empty_table(number, oid, names[oid]) for number, oid in enumerate(tables, start=1)]
         return sql.SQL(_FUNCTIONS).format(
             others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
-            changed=sql.SQL("\n       or ").join(changed),
-            filled=differ,
+            changed=sql.SQL("\n       or ").join(_differs(*each, self._count(*each)) for each in catalogs),
+            filled=sql.SQL("").join(differ),
             dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
-            empty=sql.SQL("\n        ").join(empty),
-            restore=sql.SQL("\n    ").join(restore),
+            empty=_run_those("dirty", [self._empty(oid, names[oid]) for oid in tables]),
+            truncate=sql.SQL("" if self._may_delete else _TRUNCATE).format(filled=sql.SQL("").join(differ)),
+            moved=sql.SQL(", ").join(moved for moved, _ in sequences),
+            restore=_run_those("moved", [restore for _, restore in sequences]),
         )
 
     def _is_dirty(self, oid: int, name: sql.Composable) -> sql.Composed:
@@ -239,24 +238,22 @@ class Reset:
         # Row security may hide rows from an ordinary role. What it truncates has no size.
         return sql.SQL("pg_relation_size({}) <> 0").format(oid)
 
-    def _empty_table(self, number: int, oid: int, name: sql.Composable) -> sql.Composed:
+    def _empty(self, oid: int, name: sql.Composable) -> sql.Composed:
         if not self._may_delete:
-            return sql.SQL("if dirty[{}] then touched := touched || {}::oid; end if;").format(number, oid)
+            return sql.SQL("touched := touched || {}::oid;").format(oid)
         return sql.SQL(
-            "if dirty[{number}] then delete from only {name}; "
-            "if pg_relation_size({oid}) > {limit} then grown := array_append(grown, {text}); end if; end if;"
-        ).format(
-            number=number, oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection)
-        )
+            "delete from only {name}; "
+            "if pg_relation_size({oid}) > {limit} then grown := array_append(grown, {text}); end if;"
+        ).format(oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection))
 
-    def _restore_sequence(self, oid: int, name: sql.Composable) -> sql.Composed:
+    def _sequence(self, oid: int, name: sql.Composable) -> tuple[sql.Composed, sql.Composed]:
+        """Return an expression that is true once a sequence has moved, and the statement that puts it back."""
         value, is_called = self._one(sql.SQL("select last_value, is_called from {}").format(name))
         # It forgets values that were logged ahead: taking the next one needs a transaction number, which is seen.
         self._one("select setval(%s::oid::regclass, %s, %s)", oid, value, is_called)
-        return sql.SQL(
-            "if pg_sequence_last_value({oid}) is distinct from {expected} then "
-            "perform setval({oid}::regclass, {value}, {is_called}); end if;"
-        ).format(oid=oid, expected=value if is_called else None, value=value, is_called=is_called)
+        moved = sql.SQL("pg_sequence_last_value({}) is distinct from {}")
+        restore = sql.SQL("perform setval({}::regclass, {}, {});")
+        return moved.format(oid, value if is_called else None), restore.format(oid, value, is_called)
 
     def _count(self, relation: sql.Composable, condition: sql.Composable = _ALL) -> int:
         query = sql.SQL("select count(*) from {} where {}").format(relation, condition)
@@ -268,3 +265,22 @@ def _differs(relation: sql.Composable, condition: sql.Composable, count: int) ->
     return sql.SQL(
         "(select count(*) <> {} or coalesce(bool_or(age(xmin) <= recent), false) from {} where {})"
     ).format(count, relation, condition)
+
+
+def _run_those(array: LiteralString, statements: list[sql.Composed]) -> sql.Composed:
+    """Compose a statement that runs those whose element of the array is true, looking at groups before single ones."""
+    each, group = (
+        "if {array}[{number}] then {statement} end if;",
+        "if true = any({array}[{low}:{high}]) then {} end if;",
+    )
+    name = sql.SQL(array)
+    checked = [
+        sql.SQL(each).format(array=name, number=number, statement=statement)
+        for number, statement in enumerate(statements, start=1)
+    ]
+    return sql.SQL("\n    ").join(
+        sql.SQL(group).format(
+            sql.SQL(" ").join(checked[low : low + _GROUP]), array=name, low=low + 1, high=low + _GROUP
+        )
+        for low in range(0, len(checked), _GROUP)
+    )
