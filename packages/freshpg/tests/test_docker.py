@@ -10,7 +10,7 @@ import pytest
 from freshpg import PostgresUnavailable, choose, start_ephemeral
 from freshpg.docker_client import EngineUnavailable, engine_address, find_engine
 
-from .processes import LIBPQ, owner, query, show, wait_until
+from .processes import LIBPQ, owner, query, show
 
 SETTINGS = (
     "fsync",
@@ -115,14 +115,6 @@ def test_a_container_that_is_killed_is_described_in_one_line() -> None:
     assert said is not None
     assert said.startswith("The PostgreSQL container ended with exit status 137. Its log ends: ")
     assert "\n" not in said
-
-
-def test_a_container_whose_owner_is_killed_is_gone_after_15_seconds() -> None:
-    with owner(OWNER) as (process, session):
-        assert len(containers(session)) == 1
-        process.kill()
-
-        wait_until(lambda: containers(session) == [], "the container is gone")
 
 
 def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() -> None:
