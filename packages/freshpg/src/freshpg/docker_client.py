@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from .server import PostgresUnavailable
+from .server import PostgresUnavailable, restore_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,10 +167,7 @@ def _connect(wrapper: type[Wrapper]) -> DockerClient:
         client = wrapper(timeout=ANSWER_SECONDS).client
     finally:
         # It writes there what it found elsewhere, which is not for other programs if the engine does not answer.
-        if before is None:
-            os.environ.pop("DOCKER_HOST", None)
-        else:
-            os.environ["DOCKER_HOST"] = before
+        restore_variable("DOCKER_HOST", before)
     client.ping()
     return client
 

@@ -16,7 +16,14 @@ from psycopg import conninfo
 
 from .databases import Databases
 from .reset import Reset
-from .server import LIBPQ_PARTS, PostgresUnavailable, SecretURL, Server, without_libpq_variables
+from .server import (
+    LIBPQ_PARTS,
+    PostgresUnavailable,
+    SecretURL,
+    Server,
+    restore_variable,
+    without_libpq_variables,
+)
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
@@ -151,7 +158,7 @@ class Run:
             self._set(name, str(parts.get(LIBPQ_PARTS[name]) or "") if name in LIBPQ_PARTS else url)
 
     def _set(self, name: str, value: str) -> None:
-        self._environment.callback(_restore_variable, name, os.environ.get(name))
+        self._environment.callback(restore_variable, name, os.environ.get(name))
         os.environ[name] = value
 
     def in_use(self, *, kept: bool) -> list[str]:
@@ -231,13 +238,6 @@ class Run:
                 server.stop()
         if failed:
             print(f"Databases of this run that could not be dropped: {', '.join(failed)}", file=sys.stderr)  # noqa: T201
-
-
-def _restore_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 RUN = pytest.StashKey[Run]()

@@ -121,6 +121,13 @@ def without_libpq_variables() -> Iterator[None]:
             os.environ.setdefault(name, value)
 
 
+def restore_variable(name: str, value: str | None) -> None:
+    """Set an environment variable to what it was; None if it was not set."""
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+
+
 def connect_to_own(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
     """Connect, in autocommit mode, to a server that freshpg started; libpq's environment does not count."""
     with without_libpq_variables():
