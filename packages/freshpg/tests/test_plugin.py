@@ -393,19 +393,6 @@ def test_nothing_is_left_when_a_process_is_killed(
         wait_until(lambda: not is_alive(worker), "the worker is gone")
 
 
-def test_role_that_may_not_create_databases_is_refused(run: Run, embedded: Server) -> None:
-    query(embedded.url, "create role guest login password 'hunter2'")
-    where = embedded.url.partition("@")[2]
-    result = run(
-        "def test_it(postgres_url): pass\n", postgres=f"postgresql://guest:hunter2@{where}", apart=True
-    )
-    query(embedded.url, "drop role guest")
-
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *CREATEDB*"])
-    assert "hunter2" not in result.stdout.str() + result.stderr.str()
-
-
 def test_variable_names_the_server_and_the_option_wins(
     run: Run, embedded: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
