@@ -154,5 +154,6 @@ class Databases:
     def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection.execute("set idle_session_timeout to 0")
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection

@@ -138,7 +138,9 @@ class Reset:
         )
         execute = self._connection.execute
         execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
-        execute("set statement_timeout to 0; set plan_cache_mode to force_generic_plan")
+        execute(
+            "set statement_timeout to 0; set idle_session_timeout to 0; set plan_cache_mode to force_generic_plan"
+        )
         self._may_delete = True
         try:
             execute("set session_replication_role to replica")
