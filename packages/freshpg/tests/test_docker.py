@@ -1,16 +1,12 @@
-import os
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from freshpg import PostgresUnavailable, choose, start_ephemeral
-from freshpg.docker_client import EngineUnavailable, engine_address, find_engine
+from freshpg.docker_client import EngineUnavailable, find_engine
 
-from .processes import LIBPQ, owner, query, show, wait_until
+from .processes import LIBPQ, owner, query, show
 
 SETTINGS = (
     "fsync",
@@ -52,37 +48,6 @@ def engine() -> None:
         pytest.skip(error.reason)
 
 
-@pytest.fixture
-def loopback_engine() -> Iterator[str]:
-    """Lend an address on loopback that forwards to the engine's socket."""
-    address, _ = engine_address()
-
-    def copy(source: socket.socket, target: socket.socket) -> None:
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-    def forward() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with client, socket.socket(socket.AF_UNIX) as server:
-                server.connect(address.removeprefix("unix://"))
-                back = threading.Thread(target=copy, args=(server, client))
-                back.start()
-                copy(client, server)
-                back.join()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=forward)
-        thread.start()
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
-
-
 def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in LIBPQ.items():
         monkeypatch.setenv(name, value)
@@ -117,14 +82,6 @@ def test_a_container_that_is_killed_is_described_in_one_line() -> None:
     assert "\n" not in said
 
 
-def test_a_container_whose_owner_is_killed_is_gone_after_15_seconds() -> None:
-    with owner(OWNER) as (process, session):
-        assert len(containers(session)) == 1
-        process.kill()
-
-        wait_until(lambda: containers(session) == [], "the container is gone")
-
-
 def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() -> None:
     script = OWNER.replace("sys.stdin.read()", "print(server.leave_running(), flush=True)")
     with owner(script) as (process, session):
@@ -136,21 +93,6 @@ def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() ->
         docker(*command[1:])
 
     assert containers(session) == []
-
-
-def test_a_proxy_is_not_asked_the_way_to_an_engine_on_loopback(
-    monkeypatch: pytest.MonkeyPatch, loopback_engine: str
-) -> None:
-    monkeypatch.setenv("no_proxy", "example.org")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.setenv("DOCKER_HOST", loopback_engine)
-
-    found = find_engine()
-    found.client.close()
-
-    assert (found.address, found.named_by) == (loopback_engine, "DOCKER_HOST")
-    assert os.environ["DOCKER_HOST"] == loopback_engine
 
 
 def test_an_image_that_cannot_be_pulled_in_time_is_a_reason_for_embedded() -> None:

@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -147,18 +146,6 @@ def test_a_port_that_is_taken_meanwhile_is_replaced(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", int(str(port)))), start_persistent(directory) as server:
         assert psycopg.conninfo.conninfo_to_dict(server.url)["port"] != port
         assert query(server.url, "select 1") == [(1,)]
-
-
-def test_a_copy_of_a_directory_whose_server_runs_has_a_server_of_its_own(directory: Path) -> None:
-    with start_persistent(directory) as server:
-        copy = directory.with_name("copy")
-        copy.mkdir()
-        for name in ("password", "server.json", "running"):
-            shutil.copy(directory / name, copy)
-
-        assert running(copy) is None
-        with start_persistent(copy) as other:
-            assert other.url != server.url
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can reach the data of another user")

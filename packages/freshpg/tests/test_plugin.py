@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,8 @@ import pytest
 import sqlalchemy  # noqa: F401 (imported here, so that runs in this process do not import it each time)
 
 from freshpg import Server, database_url, ensure_database
+from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.embedded import accepts_tcp
 
 from .processes import is_alive, query, wait_until
 
@@ -326,32 +329,36 @@ def test_death_of_the_server_ends_the_run_with_one_line(run: Run, workers: tuple
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
+WAITS = """
+import os, pathlib, time
+
+def test_waits(postgres_url):
+    pathlib.Path("half").write_text(f"{os.getpid()} {postgres_url}")
+    pathlib.Path("half").rename("waits")
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def waiting(pytester: pytest.Pytester, *options: str) -> Iterator[tuple["subprocess.Popen[bytes]", int, str]]:
+    """Lend a run of pytest in the middle of a test, the process that runs the test, and its URL."""
+    path = pytester.makepyfile(test_waits=WAITS)
+    command = [sys.executable, "-m", "pytest", str(path), "-p", "no:cacheprovider", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        wait_until((pytester.path / "waits").exists, "the test waits", 60)
+        worker, url = (pytester.path / "waits").read_text(encoding="utf-8").split()
+        path.unlink()
+        yield process, int(worker), url
+
+
 def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
     run: Run, pytester: pytest.Pytester, embedded: Server
 ) -> None:
     foreign = ensure_database(embedded.url, "test_0123456789_main")
-    pytester.makepyfile(
-        test_wait="""
-        import pathlib, time
-        def test_wait(postgres_url):
-            pathlib.Path("waits").touch()
-            time.sleep(60)
-    """
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "test_wait.py",
-        "--postgres",
-        embedded.url,
-        "-p",
-        "no:cacheprovider",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        wait_until((pytester.path / "waits").exists, "the test waits", 60)
+    with waiting(pytester, "--postgres", embedded.url) as (process, _, url):
+        run("def test_it(postgres_url): pass\n").assert_outcomes(passed=1)
+        query(url, "select 1")
         process.kill()
-    (pytester.path / "test_wait.py").unlink()
     result = run("def test_it(postgres_url): pass\n")
 
     found = query(embedded.url, r"select datname from pg_database where datname like 'test\_%'")
@@ -361,17 +368,29 @@ def test_killed_runs_databases_are_dropped_by_the_next_run_and_no_others(
     result.stdout.fnmatch_lines(["Dropped databases of a killed run: test_*_main, test_*_template"])
 
 
-def test_role_that_may_not_create_databases_is_refused(run: Run, embedded: Server) -> None:
-    query(embedded.url, "create role guest login password 'hunter2'")
-    where = embedded.url.partition("@")[2]
-    result = run(
-        "def test_it(postgres_url): pass\n", postgres=f"postgresql://guest:hunter2@{where}", apart=True
-    )
-    query(embedded.url, "drop role guest")
+@pytest.mark.parametrize("victim", ["pytest", "worker"])
+@pytest.mark.parametrize("kind", ["embedded", "docker"])
+def test_nothing_is_left_when_a_process_is_killed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, kind: str, victim: str
+) -> None:
+    if kind == "docker":
+        try:
+            find_engine().client.close()
+        except EngineUnavailable as error:
+            pytest.skip(error.reason)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    pytester.makeconftest(CONFTEST)
+    with waiting(pytester, "--postgres", kind, "-n", "1", "--max-worker-restart", "0") as (
+        process,
+        worker,
+        url,
+    ):
+        os.kill(process.pid if victim == "pytest" else worker, signal.SIGKILL)
+        process.wait(15)
+        place = psycopg.conninfo.conninfo_to_dict(url)
 
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *CREATEDB*"])
-    assert "hunter2" not in result.stdout.str() + result.stderr.str()
+        wait_until(lambda: not accepts_tcp(str(place["host"]), int(str(place["port"]))), "the server is gone")
+        wait_until(lambda: not is_alive(worker), "the worker is gone")
 
 
 def test_variable_names_the_server_and_the_option_wins(

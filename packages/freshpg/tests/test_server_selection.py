@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,6 +124,20 @@ def test_a_login_in_dockers_address_is_not_shown(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DOCKER_HOST", "tcp://somebody:secret@127.0.0.1:1")
 
     assert choose("auto").why == "because Docker does not answer at tcp://127.0.0.1:1 (DOCKER_HOST)"
+
+
+def test_a_proxy_is_not_asked_the_way_to_an_engine_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "example.org")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setattr("freshpg.docker_client.ANSWER_SECONDS", 2)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(lambda: listener.accept()[0].close())  # noqa: PLW0108 (not before it is asked)
+            assert choose("auto").kind == "embedded"
+            asked.result()
 
 
 def test_with_neither_docker_nor_programs_everything_that_helps_is_named(

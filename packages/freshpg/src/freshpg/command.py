@@ -14,11 +14,12 @@ import psycopg
 
 from .persistent import start_persistent
 from .server import (
+    LIBPQ_PARTS,
     PostgresUnavailable,
     ensure_database,
     last_line,
     without_libpq_variables,
-    without_password_of,
+    without_password,
 )
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     from .server import Server
     from .server_selection import Choice
 
-_LIBPQ = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-}
 _NOT_FOUND = 127
 
 
@@ -51,7 +45,7 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
         try:
             url = ensure_database(server.url, database)
         except psycopg.Error as error:
-            reason = without_password_of(server.url, last_line(error))
+            reason = without_password(server.url, last_line(error))
             raise PostgresUnavailable(f"Cannot create the database {database}: {reason}.") from None
         return supervise(command, database_environment(url))
 
@@ -70,7 +64,7 @@ def database_environment(url: str) -> dict[str, str]:
     """Return the variables by which programs find the database of a URL: DATABASE_URL, and libpq's."""
     known = psycopg.conninfo.conninfo_to_dict(url)
     return {"DATABASE_URL": url} | {
-        variable: str(known[name]) for name, variable in _LIBPQ.items() if known.get(name) is not None
+        name: str(known[part]) for name, part in LIBPQ_PARTS.items() if known.get(part) is not None
     }
 
 

@@ -13,12 +13,14 @@ import re
 import socket
 import sys
 import threading
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from .server import PostgresUnavailable
+from .server import PostgresUnavailable, restore_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,27 +109,21 @@ def engine_address() -> tuple[str, str]:
 
 
 def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
-    """Return what `work` returns; raise TimeoutError, naming `what`, if that takes longer.
-
-    The thread that is left behind then is a daemon: a socket that hangs holds nobody up.
-    """
-    result: list[_T] = []
-    failure: list[BaseException] = []
+    """Return what `work` returns; raise TimeoutError, naming `what`, if that takes longer."""
+    future: Future[_T] = Future()
 
     def attempt() -> None:
         try:
-            result.append(work())
-        except BaseException as error:  # noqa: BLE001 (raised again below, in the caller's thread)
-            failure.append(error)
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=attempt, daemon=True, name=what)
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not result:
+    # A daemon, unlike an executor's: one that hangs on a socket holds nobody up at the end of the process.
+    threading.Thread(target=attempt, daemon=True, name=what).start()
+    wait([future], seconds)
+    if not future.done():
         raise TimeoutError(f"{what} took longer than {seconds:g} s")
-    return result[0]
+    return future.result()
 
 
 def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, str]:
@@ -140,12 +136,8 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
         ImageNotFound,
     )
 
-    # Each read has this deadline.
-    client.api.timeout = max(seconds, LOOK_SECONDS)
-
     def look() -> dict[str, str]:
-        attributes: dict[str, Any] = client.images.get(image).attrs
-        entries = attributes["Config"].get("Env") or []
+        entries = client.images.get(image).attrs["Config"].get("Env") or []
         return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
     def pull() -> None:
@@ -153,19 +145,20 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
             if "error" in event:
                 raise DockerException(str(event["error"]))
 
+    # Each read has this deadline.
+    client.api.timeout = max(seconds, LOOK_SECONDS)
     try:
-        try:
+        with suppress(ImageNotFound):
             return within(LOOK_SECONDS, look, f"looking for the image {image}")
-        except ImageNotFound:
-            print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
+        print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
         within(seconds, pull, f"pulling {image}")
         return within(LOOK_SECONDS, look, f"looking for the image {image}")
     except TimeoutError as error:
-        raise PostgresUnavailable(f"{error}.", reason=str(error)) from None
+        reason = str(error)
     except (DockerException, OSError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = f"the image {image} is not here and cannot be pulled ({first})"
-        raise PostgresUnavailable(f"{reason}.", reason=reason) from None
+    raise PostgresUnavailable(f"{reason}.", reason=reason)
 
 
 def _connect(wrapper: type[Wrapper]) -> DockerClient:
@@ -174,17 +167,15 @@ def _connect(wrapper: type[Wrapper]) -> DockerClient:
         client = wrapper(timeout=ANSWER_SECONDS).client
     finally:
         # It writes there what it found elsewhere, which is not for other programs if the engine does not answer.
-        if before is None:
-            os.environ.pop("DOCKER_HOST", None)
-        else:
-            os.environ["DOCKER_HOST"] = before
+        restore_variable("DOCKER_HOST", before)
     client.ping()
     return client
 
 
 def _no_answer(address: str, named_by: str) -> EngineUnavailable:
-    reason = f"Docker does not answer at {_shown(address, named_by)}"
-    return EngineUnavailable(reason, "no answer", address, named_by)
+    return EngineUnavailable(
+        f"Docker does not answer at {_shown(address, named_by)}", "no answer", address, named_by
+    )
 
 
 def _shown(address: str, named_by: str) -> str:
@@ -226,20 +217,17 @@ def _context() -> tuple[str, str]:
         return name, "DOCKER_CONTEXT"
     directory = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111 (see above)
     config = Path(directory) / "config.json"
-    try:
+    with suppress(OSError, ValueError, AttributeError):
         return str(json.loads(config.read_text(encoding="utf-8")).get("currentContext", "")), str(config)
-    except (OSError, ValueError, AttributeError):
-        return "", ""
+    return "", ""
 
 
 def _property(file: Path, name: str) -> str:
     """Return a value of a properties file, read as testcontainers reads it: the last one counts."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    pairs = (line.split("=") for line in lines if "=" in line)
-    return {pair[0].strip(): pair[1].strip() for pair in pairs}.get(name, "")
+    with suppress(OSError, UnicodeDecodeError):
+        pairs = (line.split("=") for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
+        return {pair[0].strip(): pair[1].strip() for pair in pairs}.get(name, "")
+    return ""
 
 
 def _go_direct_to_loopback(address: str) -> None:

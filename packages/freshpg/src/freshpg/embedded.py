@@ -10,11 +10,12 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 
 from . import data_dir_cache
 from .binaries import Binaries, find_binaries, temporary_initdb_arguments
@@ -28,8 +29,9 @@ from .server import (
     connected_version,
     last_line,
     local_url,
+    without_libpq_variables,
 )
-from .supervisor_client import SupervisorClient, read_postmaster
+from .supervisor_client import SupervisorClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,25 +69,22 @@ def start_ephemeral(
     `name=value`.
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
-    arguments = temporary_initdb_arguments(binaries.major)
-    entry = data_dir_cache.entry_for(binaries, arguments)
+    entry = data_dir_cache.entry_for(binaries, temporary_initdb_arguments(binaries.major))
     if entry.exists():
         try:
-            return _start_ephemeral(binaries, run_as, settings, arguments, entry)
+            return _start_ephemeral(binaries, run_as, settings, entry)
         except PostgresUnavailable:
             # Perhaps the entry is damaged.
             data_dir_cache.discard(entry)
-    return _start_ephemeral(binaries, run_as, settings, arguments, entry)
+    return _start_ephemeral(binaries, run_as, settings, entry)
 
 
-def _start_ephemeral(
-    binaries: Binaries, run_as: RunAs, settings: Sequence[str], arguments: Sequence[str], entry: Path
-) -> Server:
+def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
     programs = Path("/var/tmp") / f"{name}-programs"  # noqa: S108 (its name is random, and it must not exist)
-    data, log = directory / "data", directory / "log"
+    data = directory / "data"
     supervisor = SupervisorClient([directory, programs])
     try:
         # The directory stays ours: another process of the server's account could replace what is in it.
@@ -96,9 +95,9 @@ def _start_ephemeral(
             run_as.give(data)
         else:
             password = secrets.token_urlsafe(24)
-            initialise(binaries, run_as, data, arguments, password)
+            initialise(binaries, run_as, data, temporary_initdb_arguments(binaries.major), password)
             data_dir_cache.keep(entry, data, password)
-        cluster = Cluster(binaries, run_as, data, log, (*TEST_SETTINGS, *settings), password)
+        cluster = Cluster(binaries, run_as, data, directory / "log", (*TEST_SETTINGS, *settings), password)
         return start(supervisor, cluster, new_password=secrets.token_urlsafe(24))
     except OSError as error:
         supervisor.stop()
@@ -108,55 +107,47 @@ def _start_ephemeral(
         raise
 
 
-def start(supervisor: SupervisorClient, cluster: Cluster, *, new_password: str | None = None) -> Server:
-    """Start a server and wait until it accepts connections; raise PostgresUnavailable.
-
-    The superuser gets the new password, if any.
-    """
-    port = _serve(supervisor, cluster)
-    url = local_url(port, cluster.password)
-    try:
-        with connect_to_own(url) as connection:
-            version = connected_version(connection)
-            if new_password is not None:
-                statement = sql.SQL("alter role {} password {}")
-                connection.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password)))
-                url = local_url(port, new_password)
-    except psycopg.Error as error:
-        raise PostgresUnavailable(
-            f"The embedded PostgreSQL refuses connections: {last_line(error)}."
-        ) from None
-    return Server(
-        url,
-        version,
-        "embedded",
-        on_stop=supervisor.stop,
-        on_leave=supervisor.leave,
-        on_death=lambda: _describe_death(supervisor, port, cluster.log),
+def start(supervisor: SupervisorClient, cluster: Cluster, *, new_password: str = "") -> Server:
+    """Start a server, wait until it accepts connections, and change the superuser's password if asked to."""
+    settings = (*cluster.settings, "listen_addresses=127.0.0.1", "unix_socket_directories=")
+    command = [cluster.binaries.program("postgres"), *(word for text in settings for word in ("-c", text))]
+    for _ in range(_PORT_ATTEMPTS):
+        port = free_port(cluster.port)
+        supervisor.start([*command, "-p", str(port)], cluster.data, cluster.log, cluster.run_as)
+        try:
+            version = _wait_until_ready(supervisor, local_url(port, cluster.password), new_password)
+        except TimeoutError as error:
+            refusal = str(error)
+        else:
+            url = local_url(port, new_password or cluster.password)
+            death = partial(_describe_death, supervisor, port, cluster.log)
+            return Server(url, version, "embedded", supervisor.stop, supervisor.leave, death)
+        if supervisor.ended(_SOON_SECONDS) is None or free_port(port) == port:
+            break
+        # Another process took the port just before the server did.
+    raise PostgresUnavailable(
+        with_log(f"The embedded PostgreSQL did not start: {refusal}.", text_of(cluster.log))
     )
 
 
-def _serve(supervisor: SupervisorClient, cluster: Cluster) -> int:
-    """Start a server and wait until it says that it is ready; return its port."""
-    settings = (*cluster.settings, "listen_addresses=127.0.0.1", "unix_socket_directories=")
-    command = [cluster.binaries.program("postgres"), *(word for text in settings for word in ("-c", text))]
+def _wait_until_ready(supervisor: SupervisorClient, url: str, new_password: str) -> str:
+    """Wait for the server, change its password, and return its version; TimeoutError with a reason if it is no use."""
     deadline = time.monotonic() + START_SECONDS
-    for _ in range(_PORT_ATTEMPTS):
-        port = free_port(cluster.port)
-        pid = supervisor.start([*command, "-p", str(port)], cluster.data, cluster.log, cluster.run_as)
-        while (ended := supervisor.ended()) is None:
-            postmaster = read_postmaster(cluster.data)
-            if postmaster is not None and postmaster.pid == pid and postmaster.is_ready:
-                return port
+    with without_libpq_variables():
+        while pq.PGconn.ping(url.encode()) != pq.Ping.OK:
+            if (ended := supervisor.ended()) is not None:
+                raise TimeoutError(f"the server ended with {ended}")
             if time.monotonic() > deadline:
-                raise PostgresUnavailable(
-                    _failure(f"it was not ready within {START_SECONDS:.0f} s", cluster.log)
-                )
+                raise TimeoutError(f"it was not ready within {START_SECONDS:.0f} s")
             time.sleep(_POLL_SECONDS)
-        if free_port(port) == port:
-            break
-        # Another process took the port just before the server did.
-    raise PostgresUnavailable(_failure(f"the server ended with {ended}", cluster.log))
+    try:
+        with connect_to_own(url) as connection:
+            if new_password:
+                statement = sql.SQL("alter role {} password {}")
+                connection.execute(statement.format(sql.Identifier(SUPERUSER), sql.Literal(new_password)))
+            return connected_version(connection)
+    except psycopg.Error as error:
+        raise TimeoutError(f"it refuses connections: {last_line(error)}") from None
 
 
 def initialise(
@@ -172,20 +163,21 @@ def initialise(
         data.mkdir(mode=0o700)
         run_as.give(data)
         command = [binaries.program("initdb"), *arguments, f"--pwfile={name}", f"--pgdata={data}"]
-        answer = run_as.run(command, capture_output=True)
+        answer = run_as.run(command)
     finally:
         password_file.unlink(missing_ok=True)
     if answer.returncode != 0:
-        said = (answer.stdout + answer.stderr).decode(errors="replace")
         reason = f"initdb ended with exit status {answer.returncode}"
-        raise PostgresUnavailable(with_log(f"The embedded PostgreSQL did not start: {reason}.", said))
+        raise PostgresUnavailable(
+            with_log(
+                f"The embedded PostgreSQL did not start: {reason}.", answer.stdout.decode(errors="replace")
+            )
+        )
 
 
 def runnable(binaries: Binaries, run_as: RunAs, programs: Path) -> Binaries:
     """Return the programs, or a copy of them in the directory `programs` if the user cannot run them where they are."""
-    if (run_as.uid is None and not run_as.prefix) or run_as.works(
-        (binaries.program("postgres"), "--version")
-    ):
+    if run_as.works((binaries.program("postgres"), "--version")):
         return binaries
     if not binaries.may_be_copied:
         raise PostgresUnavailable(
@@ -238,10 +230,6 @@ def death_line(what: str, log: str) -> str:
     return f"{what}. Its log ends: {tail}" if tail else f"{what}."
 
 
-def _failure(reason: str, log: Path) -> str:
-    return with_log(f"The embedded PostgreSQL did not start: {reason}.", text_of(log))
-
-
 def with_log(message: str, log: str) -> str:
     """Return the message followed by the last lines of a log."""
     tail = "\n".join(f"  {line}" for line in log.strip().splitlines()[-_LOG_LINES:])
@@ -258,10 +246,7 @@ def text_of(path: Path) -> str:
 def _temporary_base(run_as: RunAs) -> Path:
     memory = Path("/dev/shm")  # noqa: S108 (the directory made there has mode 0700 and a random name)
     with suppress(OSError):
-        room = os.statvfs(memory)
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-        in_memory = any(line.split(" ")[1:3] == [str(memory), "tmpfs"] for line in mounts.splitlines())
-        if in_memory and room.f_bavail * room.f_frsize >= _ROOM_BYTES and os.access(memory, os.W_OK):
+        if memory.is_mount() and shutil.disk_usage(memory).free >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
     base = Path(tempfile.gettempdir()).resolve()
     # A private TMPDIR is no place for another account.

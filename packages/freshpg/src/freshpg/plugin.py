@@ -16,15 +16,13 @@ if pytest.version_tuple < (8, 4):
 
 from .fixtures import FIXTURES
 from .report import closing_lines, death_of, failure_lines
-from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, WORKER_INPUT, Run
+from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
 from .server import PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Generator
-
-    from xdist.workermanage import WorkerController  # type: ignore[import-untyped] # it has no types
 
 pytest_plugins = [f"{__package__}.fixtures"]
 
@@ -84,22 +82,17 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
     options = early_config.known_args_namespace
     run = early_config.stash[RUN] = Run(early_config, options)
-    if _tests_will_run(options):
-        try:
-            run.set_environment()
-        except PostgresUnavailable as error:
-            raise pytest.UsageError(str(error)) from None
-    else:
-        run.set_placeholders()
+    try:
+        run.set_environment(is_started=_tests_will_run(options))
+    except PostgresUnavailable as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getini(_LEFTOVERS) not in ("error", "warn"):
         raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {config.getini(_LEFTOVERS)!r}.")
-    run = config.stash.setdefault(RUN, Run(config, config.option))
-    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
-    if handed is not None:
-        run.take(handed)
+    if RUN not in config.stash:  # a conftest.py loaded the plugin
+        config.stash[RUN] = Run(config, config.option)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -123,15 +116,13 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: WorkerController) -> None:
-    if not _tests_will_run(node.config.option):
-        return
-    try:
-        node.workerinput[WORKER_INPUT] = node.config.stash[RUN].for_worker(node.gateway.id)
-    except PostgresUnavailable as error:
-        # execnet terminates open gateways at exit, and in Python 3.12 prints a traceback then.
-        node.nodemanager.teardown_nodes()
-        raise pytest.UsageError(str(error)) from None
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Start the server before the workers."""
+    if _tests_will_run(config.option):
+        try:
+            config.stash[RUN].hand_to_workers()
+        except PostgresUnavailable as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg import conninfo
 
-from .databases import Databases, new_run_id
-from .orphans import this_process
+from .databases import Databases
 from .reset import Reset
-from .server import Kind, PostgresUnavailable, SecretURL, Server, without_libpq_variables
+from .server import (
+    LIBPQ_PARTS,
+    PostgresUnavailable,
+    SecretURL,
+    Server,
+    restore_variable,
+    without_libpq_variables,
+)
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
@@ -27,30 +33,11 @@ if TYPE_CHECKING:
     Migrate = Callable[[str], object]
 
 URL_VARIABLE = "TEST_DATABASE_URL"
-WORKER_INPUT = "freshpg"
-_HANDED = "FRESHPG_HANDED"
-"""For workers that need the URL before xdist hands them theirs, as they load their first conftest.py."""
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"
-_LIBPQ = {
-    "PGHOST": "host",
-    "PGPORT": "port",
-    "PGUSER": "user",
-    "PGPASSWORD": "password",
-    "PGDATABASE": "dbname",
-}
-
-
-@dataclass(frozen=True)
-class Handed:
-    """What a worker is handed by the process that started the server."""
-
-    url: str
-    kind: Kind
-    version: str
-    run_id: str
-    owner: str
-    worker: str
+_WORKER = "PYTEST_XDIST_WORKER"
+_HANDED = "FRESHPG_HANDED"
+"""What workers are handed: they need it before xdist passes them its own, as they load their first conftest.py."""
 
 
 class Run:
@@ -59,35 +46,39 @@ class Run:
     def __init__(self, config: pytest.Config, options: Namespace) -> None:
         self._config = config
         self._options = options
+        self._environment = ExitStack()
         self._choice: Choice | None = None
-        self._server: Server | None = None
         self._databases: Databases | None = None
         self._reset: Reset | None = None
-        self._environment = ExitStack()
-        self._run_id, self._owner, self.worker = new_run_id(), this_process(), "main"
+        self._run_id = secrets.token_hex(5)  # plugins seed `random`, and two runs would meet under one name
         self._further: list[str] = []
         self._made = 0
         """How many databases single tests asked for, or had kept."""
-        self._others: frozenset[str] = frozenset()
-        self._environment_is_set = False
+        self._known: frozenset[str] = frozenset()
+        """Databases of the server that are no single test's."""
+        self._is_set = False
+        self.started: Server | None = None
+        """The server, if something needed it so far."""
         self.boot_seconds = 0.0
-        self.is_worker = False
         self.on_disconnect: list[Callable[[], object]] = []
         """Called after connections to the worker's database were ended."""
-        if "PYTEST_XDIST_WORKER" in os.environ and _HANDED in os.environ:
-            handed = json.loads(os.environ[_HANDED])
-            self.take(handed | {"worker": os.environ["PYTEST_XDIST_WORKER"]})
+        # Removed, because a program that a test starts is no worker.
+        handed = os.environ.pop(_HANDED, None) if _WORKER in os.environ else None
+        self.is_worker = handed is not None
+        self.worker = os.environ.get(_WORKER, "main")
+        if handed is not None:
+            values = json.loads(handed)
+            self._run_id = values.pop("run_id")
+            self.started = Server(**values)
+            self._hide_libpq_variables(self.started.kind)
 
-    def take(self, values: dict[str, Any]) -> None:
-        """Be a worker, on the server that was handed over."""
-        handed, self.is_worker = Handed(**values), True
-        if self._server is not None:
-            return
-        self._server = Server(handed.url, handed.version, handed.kind)
-        self._run_id, self._owner, self.worker = handed.run_id, handed.owner, handed.worker
-        self._hide_libpq_variables(handed.kind)
+    def hand_to_workers(self) -> None:
+        """Start the server and put what workers have to know where they look for it."""
+        server = self.server
+        values = {"url": server.url, "kind": server.kind, "version": server.version, "run_id": self._run_id}
+        self._set(_HANDED, json.dumps(values))
 
-    def _hide_libpq_variables(self, kind: Kind) -> None:
+    def _hide_libpq_variables(self, kind: str) -> None:
         # They are meant for another server, and would break connections to ours (PGSSLMODE, for one).
         if kind != "given":
             self._environment.enter_context(without_libpq_variables())
@@ -97,13 +88,12 @@ class Run:
         """The choice of a server; pytest.UsageError if there is none."""
         if self._choice is None:
             request, variable = self._options.postgres, os.environ.get(URL_VARIABLE)
-            named_by = "--postgres" if request or not variable else URL_VARIABLE
             try:
                 self._choice = choose(
                     request or variable or "auto",
                     image=self._options.postgres_image,
                     settings=self._config.getini(SETTINGS),
-                    named_by=named_by,
+                    named_by="--postgres" if request or not variable else URL_VARIABLE,
                     to_create=True,
                 )
             except PostgresUnavailable as error:
@@ -114,23 +104,18 @@ class Run:
     @property
     def server(self) -> Server:
         """The server, started at the first look; PostgresUnavailable if it does not start."""
-        if self._server is None:
+        if self.started is None:
             choice, began = self.choice, time.perf_counter()
-            self._server = choice.start()
+            self.started = choice.start()
             self.boot_seconds = time.perf_counter() - began
-            if self._server.kind == "given" and (orphans := self.databases.drop_orphans()):
-                self._server.notes += (f"Dropped databases of a killed run: {', '.join(orphans)}",)
-        return self._server
-
-    @property
-    def started(self) -> Server | None:
-        """The server, if something needed it so far."""
-        return self._server
+            if choice.kind == "given" and (orphans := self.databases.drop_orphans()):
+                self.started.notes += (f"Dropped databases of a killed run: {', '.join(orphans)}",)
+        return self.started
 
     @property
     def databases(self) -> Databases:
         if self._databases is None:
-            self._databases = Databases(self.server.url, self._run_id, self._owner)
+            self._databases = Databases(self.server.url, self._run_id)
             self.expect_databases()
         return self._databases
 
@@ -158,24 +143,22 @@ class Run:
         self._further.append(name)
         return self.databases.url_of(name)
 
-    def set_environment(self) -> None:
-        """Set what `postgres_environment` names, once: libpq's variables to parts of the URL, others to the URL."""
-        names: list[str] = self._config.getini(ENVIRONMENT)
-        if names and not self._environment_is_set:
-            self._environment_is_set = True
-            parts = conninfo.conninfo_to_dict(self.url)
-            for name in names:
-                self._set(name, str(parts.get(_LIBPQ[name]) or "") if name in _LIBPQ else self.url)
-            self._set(_HANDED, json.dumps(self.for_worker("")))
+    def set_environment(self, *, is_started: bool) -> None:
+        """Set what `postgres_environment` names: libpq's variables to parts of the URL, others to the URL.
 
-    def set_placeholders(self) -> None:
-        """Set URLs that lead nowhere, if no test will run: code that reads them as it is imported can be collected."""
-        for name in self._config.getini(ENVIRONMENT):
-            if name not in _LIBPQ and name not in os.environ:
-                self._set(name, "postgresql://127.0.0.1:1/not_started")
+        If no test will run, the URL leads nowhere: code that reads it as it is imported can be collected.
+        """
+        names: list[str] = self._config.getini(ENVIRONMENT)
+        if not names or self._is_set:
+            return
+        self._is_set = True
+        url = self.url if is_started else "postgresql://127.0.0.1:1/not_started"
+        parts = conninfo.conninfo_to_dict(url)
+        for name in names:
+            self._set(name, str(parts.get(LIBPQ_PARTS[name]) or "") if name in LIBPQ_PARTS else url)
 
     def _set(self, name: str, value: str) -> None:
-        self._environment.callback(_restore_variable, name, os.environ.get(name))
+        self._environment.callback(restore_variable, name, os.environ.get(name))
         os.environ[name] = value
 
     def in_use(self, *, kept: bool) -> list[str]:
@@ -186,7 +169,7 @@ class Run:
     def expect_databases(self) -> None:
         """Take the databases that the server has now as no test's."""
         if self._databases is not None and self._drops_foreign:
-            self._others = self._databases.others()
+            self._known = self._databases.all()
 
     @property
     def _drops_foreign(self) -> bool:
@@ -199,12 +182,18 @@ class Run:
         Returns the transactions that the test had left open, in words. Raises psycopg.Error if the server is gone.
         """
         further, self._further = self._further, []
-        if keep:
-            self._keep(test, further)
-        else:
-            self.databases.drop(further)
+        for name in further:
+            if keep:
+                self.databases.keep(name, name, test)
+            else:
+                self.databases.drop(name)
+        left_open: list[str] = []
         if self._reset is None:
-            found, left_open = self.databases.others() if self._drops_foreign else frozenset(), []
+            found = self.databases.all() if self._drops_foreign else frozenset()
+        elif keep:
+            self._made += 1
+            self._replace(kept_name=f"{self._name}_kept{self._made}", test=test)
+            found = self.databases.all()
         else:
             outcome = self._reset()
             found, left_open = outcome.databases, outcome.left_open
@@ -213,71 +202,42 @@ class Run:
             elif left_open:
                 self._disconnected()
         if self._drops_foreign:
-            foreign = found - self._others
-            self.databases.drop_foreign(
-                name for name in foreign if not name.startswith(self.databases.prefix)
-            )
+            self.databases.drop_foreign(found - self._known)
         return left_open
 
-    def _keep(self, test: str, further: list[str]) -> None:
-        for name in further:
-            self.databases.keep(name, name, test)
-        if self._reset is not None:
-            self._reset.close()
-            self._made += 1
-            self.databases.keep(self._name, f"{self._name}_kept{self._made}", test)
-            self._replace()
-
-    def _replace(self) -> None:
+    def _replace(self, *, kept_name: str = "", test: str = "") -> None:
         assert self._reset is not None  # noqa: S101 (there is a database)
         self._reset.close()
         self._disconnected()
-        self.databases.replace(self._name, f"{self.databases.prefix}template")
+        if kept_name:
+            self.databases.keep(self._name, kept_name, test)
+        else:
+            self.databases.drop(self._name)
+        self.databases.create(self._name, f"{self.databases.prefix}template")
         self._reset = Reset(self.url)
 
     def _disconnected(self) -> None:
         for forget in self.on_disconnect:
             forget()
 
-    def for_worker(self, worker: str) -> dict[str, str]:
-        """Return what a worker is handed."""
-        server = self.server
-        return asdict(Handed(server.url, server.kind, server.version, self._run_id, self._owner, worker))
-
     def end(self) -> None:
         """Drop what the run made on a given server, or stop the server if it is ours and nothing is kept."""
-        server, self._server = self._server, None
+        server, failed = self.started, []
         try:
             if self._reset is not None:
                 self._reset.close()
-            if server is not None and not self.is_worker:
-                self._end_server(server)
             if self._databases is not None:
+                if not self.is_worker and self.server.kind == "given":
+                    failed = self._databases.drop_all()
                 self._databases.close()
+        except psycopg.Error as error:
+            failed = [f"all that begin with test_{self._run_id}_ ({error})"]
         finally:
             self._environment.close()
             if server is not None:
                 server.stop()
-
-    def _end_server(self, server: Server) -> None:
-        if server.kind != "given":
-            return
-        databases = self._databases or Databases(server.url, self._run_id, self._owner)
-        try:
-            failed = databases.drop_all()
-        except psycopg.Error as error:
-            failed = [f"all that begin with {databases.prefix} ({error})"]
-        finally:
-            databases.close()
         if failed:
             print(f"Databases of this run that could not be dropped: {', '.join(failed)}", file=sys.stderr)  # noqa: T201
-
-
-def _restore_variable(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 RUN = pytest.StashKey[Run]()

@@ -6,17 +6,16 @@ import os
 import pwd
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-_SUCCEED = ("/bin/sh", "-c", "exit 0")
 
 
 @dataclass(frozen=True)
@@ -33,29 +32,31 @@ class RunAs:
     @property
     def owner(self) -> tuple[int, int]:
         """The user and group that the server's files have to belong to."""
-        if self.uid is None or self.gid is None:
-            return os.geteuid(), os.getegid()
-        return self.uid, self.gid
+        return (
+            os.geteuid() if self.uid is None else self.uid,
+            os.getegid() if self.gid is None else self.gid,
+        )
 
-    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401 (subprocess's)
-        """Run a program to its end; the options are those of `subprocess.run`."""
-        if self.uid is not None:
-            options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+        """Run a program to its end; return its exit status and what it says on both outputs."""
         return subprocess.run(
             [*self.prefix, *command],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd="/",
             env=server_environment(),
             check=False,
-            **options,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=None if self.uid is None else [],
         )
 
-    def works(self, command: Sequence[str] = _SUCCEED) -> bool:
+    def works(self, command: Sequence[str] = ("true",)) -> bool:
         """Tell whether the command runs as this user and succeeds."""
-        try:
-            return self.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-        except OSError:
-            return False
+        with suppress(OSError):
+            return self.run(command).returncode == 0
+        return False
 
     def can_enter(self, directory: Path) -> bool:
         """Tell whether this user can reach the directory."""
@@ -84,16 +85,17 @@ def possible_users() -> tuple[RunAs, ...]:
     the account nobody serves. A user without an entry in /etc/passwd is mapped to nobody in a namespace.
     """
     uid = os.geteuid()
-    if uid != 0 and _has_entry(uid):
-        return (RunAs("this user"),)
-    nobody = _nobody()
+    with suppress(KeyError):
+        if uid != 0 and pwd.getpwuid(uid):
+            return (RunAs("this user"),)
     found = []
-    if sys.platform == "linux" and nobody is not None:
-        mapping = (f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
-        found.append(RunAs("namespace", ("unshare", "--user", *mapping, "--")))
-    if uid == 0 and nobody is not None:
-        # macOS numbers nobody -2; getpwnam gives the unsigned value, as the kernel wants it.
-        found.append(RunAs("nobody", uid=nobody.pw_uid, gid=nobody.pw_gid))
+    with suppress(KeyError):
+        nobody = pwd.getpwnam("nobody")
+        if sys.platform == "linux":
+            mapping = (f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
+            found.append(RunAs("namespace", ("unshare", "--user", *mapping, "--")))
+        if uid == 0:
+            found.append(RunAs("nobody", uid=nobody.pw_uid, gid=nobody.pw_gid))
     return tuple(each for each in found if each.works())
 
 
@@ -110,18 +112,3 @@ def preferred_user() -> RunAs:
         f"User id {uid} has no entry in /etc/passwd, which initdb needs, and user namespaces are not allowed here; "
         f"add one: echo 'app:x:{uid}:{os.getegid()}::/tmp:/bin/sh' >> /etc/passwd"
     )
-
-
-def _has_entry(uid: int) -> bool:
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return True
-
-
-def _nobody() -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam("nobody")
-    except KeyError:
-        return None

@@ -20,6 +20,14 @@ Kind = Literal["given", "docker", "embedded"]
 ADMINISTRATIVE_DATABASE = "postgres"
 SUPERUSER = "postgres"
 CONNECT_SECONDS = 10
+LIBPQ_PARTS = {
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGDATABASE": "dbname",
+}
+"""Variables by which programs find a database, and the part of its URL that each holds."""
 
 TEST_SETTINGS = (
     "fsync=off",
@@ -31,20 +39,12 @@ TEST_SETTINGS = (
     "log_timezone=UTC",
     # Every copy of a database makes two checkpoints, which would fill the log.
     "log_checkpoints=off",
-    # In the data directory, which goes with the server: a server that is killed leaves no segments in /dev/shm,
-    # and a container's /dev/shm of 64 MB does not limit parallel queries.
+    # In the data directory: a server that is killed leaves nothing in /dev/shm, and a container's is small.
     "dynamic_shared_memory_type=mmap",
 )
 """Settings of every server that is started for tests, in a container or from programs on this machine."""
 
-_NOT_CONNECTION_OPTIONS = (
-    "PGSERVICEFILE",
-    "PGSYSCONFDIR",
-    "PGREQUIRESSL",
-    "PGDATESTYLE",
-    "PGTZ",
-    "PGGEQO",
-)
+_SESSION_VARIABLES = ("PGREQUIRESSL", "PGDATESTYLE", "PGTZ", "PGGEQO")
 
 
 class PostgresUnavailable(Exception):  # noqa: N818 (callers read it as a word)
@@ -58,14 +58,6 @@ class PostgresUnavailable(Exception):  # noqa: N818 (callers read it as a word)
         self.reason = message.splitlines()[0].rstrip(".") if reason is None else reason
 
 
-def _nothing() -> None:
-    """Stop nothing: somebody else runs the server."""
-
-
-def _unknown() -> str | None:
-    return None
-
-
 @dataclass
 class Server:
     """A PostgreSQL server that accepts connections. Leaving its `with` block stops it if this process started it."""
@@ -75,32 +67,26 @@ class Server:
     version: str
     """As the server says it: `18.6`."""
     kind: Kind
-    on_stop: Callable[[], None] = field(default=_nothing, repr=False)
+    on_stop: Callable[[], object] | None = field(default=None, repr=False)
     on_leave: Callable[[], str] | None = field(default=None, repr=False)
-    on_death: Callable[[], str | None] = field(default=_unknown, repr=False)
+    on_death: Callable[[], str | None] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     """Lines for people about anything unexpected in how the server was started."""
-    _stopped: bool = field(default=False, init=False, repr=False)
 
     def stop(self) -> None:
         """Stop the server if this process started it; a second call does nothing."""
-        if not self._stopped:
-            self._stopped = True
-            self.on_stop()
+        stop, self.on_stop, self.on_leave = self.on_stop, None, None
+        if stop is not None:
+            stop()
 
     def describe_death(self) -> str | None:
-        """Return one line with the exit status and the end of the log if the server has ended, else None.
-
-        Of a server that was given, or that another process started, it always returns None.
-        """
-        return self.on_death()
+        """Return one line with the exit status and the end of the log if a server of this process ended, else None."""
+        return None if self.on_death is None else self.on_death()
 
     def leave_running(self) -> str:
         """Let the server outlive this process; return the command that ends it, empty if the server is not ours."""
-        if self._stopped or self.on_leave is None:
-            return ""
-        self._stopped = True
-        return self.on_leave()
+        leave, self.on_stop, self.on_leave = self.on_leave, None, None
+        return "" if leave is None else leave()
 
     def __enter__(self) -> Self:
         return self
@@ -119,25 +105,27 @@ class SecretURL(str):
         return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
 
 
-def libpq_variables() -> frozenset[str]:
-    """Return the names of the environment variables that change how libpq connects."""
-    options = (option.envvar for option in pq.Conninfo.parse(b""))
-    return frozenset(_NOT_CONNECTION_OPTIONS).union(name.decode() for name in options if name)
-
-
 @contextmanager
 def without_libpq_variables() -> Iterator[None]:
     """Hide libpq's variables (PGSSLMODE, PGSERVICE ...) from this process and its children during the block.
 
-    They are meant for another server and would break connections to the servers that freshpg starts. libpq has no
-    other way to ignore them: an empty value of a connection parameter counts as an absent one.
+    They are meant for another server and would break connections to the servers that freshpg starts.
     """
-    hidden = {name: os.environ.pop(name) for name in libpq_variables() if name in os.environ}
+    options = [option.envvar.decode() for option in pq.Conninfo.parse(b"") if option.envvar]
+    names = (*options, *_SESSION_VARIABLES)
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
         for name, value in hidden.items():
             os.environ.setdefault(name, value)
+
+
+def restore_variable(name: str, value: str | None) -> None:
+    """Set an environment variable to what it was; None if it was not set."""
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
 
 
 def connect_to_own(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
@@ -165,10 +153,10 @@ def database_url(url: str, name: str) -> str:
     """Return `url` with its database replaced by `name`; everything else stays as it was, byte for byte."""
     scheme, _, rest = url.partition("://")
     place, question, query = rest.partition("?")
-    netloc = place.partition("/")[0]
     # For libpq the parameter wins over the path.
     kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "dbname")
-    return f"{scheme}://{netloc}/{quote(name, safe='')}" + (f"{question}{kept}" if kept else "")
+    parameters = f"{question}{kept}" if kept else ""
+    return f"{scheme}://{place.partition('/')[0]}/{quote(name, safe='')}{parameters}"
 
 
 def sqlalchemy_url(url: str) -> SecretURL:
@@ -204,16 +192,13 @@ def administrative_url(url: str) -> str:
     return plain
 
 
-def without_password(url: str) -> str:
-    """Return the URL's host, port and database, for people to read."""
+def without_password(url: str, text: str | None = None) -> str:
+    """Return the text without the URL's password, for people; by default the URL's host, port and database."""
     known = psycopg.conninfo.conninfo_to_dict(url)
-    return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
-
-
-def without_password_of(url: str, text: str) -> str:
-    """Return the text with the password of this URL replaced, in plain and in percent-encoded form."""
-    password = psycopg.conninfo.conninfo_to_dict(url).get("password")
-    for form in (str(password), quote(str(password), safe="")) if password else ():
+    if text is None:
+        return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
+    password = str(known.get("password", ""))
+    for form in (password, quote(password, safe="")) if password else ():
         text = text.replace(form, "***")
     return text
 

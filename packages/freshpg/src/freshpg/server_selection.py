@@ -23,14 +23,12 @@ from .server import (
     last_line,
     short_version,
     without_password,
-    without_password_of,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT_IMAGE = "postgres:18"
-PULL_SECONDS = 120.0
 PULL_VARIABLE = "POSTGRES_PULL_SECONDS"
 PREFIX_VARIABLE = "TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX"
 
@@ -74,21 +72,25 @@ def choose(
     as `name=value`, the same for Docker and embedded.
     """
     seconds = _pull_seconds(pull_seconds)
-    if wrong := next(
-        (text for text in settings if not text.partition("=")[0].strip() or "=" not in text), None
-    ):
-        raise PostgresUnavailable(f"A server setting has to be name=value: {wrong!r}.")
-    if request == "docker":
-        return _pinned("docker", named_by, lambda why: _docker(image, seconds, settings, why))
-    if request == "embedded":
-        return _pinned("embedded", named_by, lambda why: _embedded(settings, why))
+    for text in settings:
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise PostgresUnavailable(f"A server setting has to be name=value: {text!r}.")
+    if request in ("docker", "embedded"):
+        asked = f"{named_by} {request}"
+        try:
+            if request == "docker":
+                return _docker(image, seconds, settings, f"as {asked} asks")
+            return _embedded(settings, f"as {asked} asks")
+        except PostgresUnavailable as error:
+            message = f"{asked} is not available: {error.reason}.\nCorrect that, or use auto."
+            raise PostgresUnavailable(message, reason=error.reason) from None
     if request != "auto":
         if "://" not in request:
             # Not shown: it may be a connection string that holds a password.
             raise PostgresUnavailable(
                 f"{named_by} has to be auto, docker, embedded or a URL that begins with postgresql://."
             )
-        return _given(request, named_by, to_create=to_create)
+        return _given(administrative_url(request), named_by, to_create=to_create)
     try:
         return _docker(image, seconds, settings, "because Docker answers")
     except PostgresUnavailable as no_docker:
@@ -104,7 +106,7 @@ def choose(
 
 
 def _pull_seconds(asked: float | None) -> float:
-    text = os.environ.get(PULL_VARIABLE) or str(PULL_SECONDS) if asked is None else str(asked)
+    text = os.environ.get(PULL_VARIABLE) or "120" if asked is None else str(asked)
     try:
         seconds = float(text)
     except ValueError:
@@ -115,27 +117,15 @@ def _pull_seconds(asked: float | None) -> float:
     return max(seconds, 0.001)
 
 
-def _pinned(request: str, named_by: str, choose_it: Callable[[str], Choice]) -> Choice:
-    asked = f"{named_by} {request}"
-    try:
-        return choose_it(f"as {asked} asks")
-    except PostgresUnavailable as error:
-        raise PostgresUnavailable(
-            f"{asked} is not available: {error.reason}.\nCorrect that, or use auto.", reason=error.reason
-        ) from None
-
-
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
     image = os.environ.get(PREFIX_VARIABLE, "") + image
     engine = find_engine()
     try:
-        environment = have_image(engine.client, image, pull_seconds)
+        known = have_image(engine.client, image, pull_seconds)
     finally:
         engine.client.close()
-    version = short_version(
-        environment.get("PG_VERSION") or environment.get("PG_MAJOR") or image.rpartition(":")[2]
-    )
+    version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:
         # Importing docker and testcontainers takes longer than the whole start of an embedded server.
@@ -147,19 +137,14 @@ def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) 
 
 
 def _embedded(settings: Sequence[str], why: str) -> Choice:
-    binaries, run_as = find_binaries(), preferred_user()
-    source = f"embedded ({binaries.origin})"
+    found, run_as = find_binaries(), preferred_user()
+    source = f"embedded ({found.origin})"
     return Choice(
-        "embedded",
-        binaries.version,
-        source,
-        why,
-        lambda: start_ephemeral(binaries, run_as, settings=settings),
+        "embedded", found.version, source, why, lambda: start_ephemeral(found, run_as, settings=settings)
     )
 
 
 def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
-    url = administrative_url(url)
     where = without_password(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
     # A timeout in the URL itself counts.
@@ -170,13 +155,12 @@ def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
             version = connected_version(connection)
             row = connection.execute(query).fetchone() if to_create else None
     except psycopg.Error as error:
-        reason = without_password_of(url, last_line(error))
+        reason = without_password(url, last_line(error))
         raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
     if row is not None and not row[0]:
         raise PostgresUnavailable(
             f"On the PostgreSQL server at {where}, the role {row[1]} may not create databases. "
             f"A superuser can allow it: ALTER ROLE {row[1]} CREATEDB."
         )
-    return Choice(
-        "given", version, f"given ({where})", f"as {named_by} says", lambda: Server(url, version, "given")
-    )
+    server = Server(url, version, "given")
+    return Choice("given", version, f"given ({where})", f"as {named_by} says", lambda: server)

@@ -4,8 +4,8 @@ It is run by path, in isolated mode, and imports only the standard library, beca
 reads one JSON object per line from its standard input:
 
 - `{"remove": [directory, ...]}`: remove these at the end;
-- `{"start": {"command", "log", "environment", "user", "group", "lock"}}`: start a server; answered by `started PID`,
-  and by `ended STATUS` when it ends;
+- `{"start": {"command", "log", "environment", "user", "group", "lock"}}`: start a server, and when it ends write its
+  status on a line;
 - `{"leave": true}`: outlive the parent; then SIGTERM alone ends the server.
 
 The end of the input means that the parent has stopped, crashed or was killed: the server is stopped and the
@@ -58,7 +58,7 @@ class Supervisor:
                 self.read()
             if self.child is not None and (status := self.child.poll()) is not None:
                 self.child = None
-                self.say(f"ended {status}")
+                self.say(status)
         self.stop()
         for directory in self.remove:
             remove(directory)
@@ -93,9 +93,7 @@ class Supervisor:
                 )
             except OSError as error:
                 log.write(f"{order['command'][0]}: {error.strerror}\n".encode())
-                self.say("ended 127")
-                return
-        self.say(f"started {self.child.pid}")
+                self.say(127)
 
     def leave(self) -> None:
         self.left_alone = True
@@ -112,9 +110,9 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.child.wait(seconds)
 
-    def say(self, line: str) -> None:
+    def say(self, status: int) -> None:
         with contextlib.suppress(BrokenPipeError):
-            os.write(1, line.encode() + b"\n")
+            os.write(1, b"%d\n" % status)
 
 
 def remove(directory: str) -> None:

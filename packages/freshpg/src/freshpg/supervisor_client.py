@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
-import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from . import supervisor
 from .run_as import server_environment
@@ -26,24 +23,6 @@ if TYPE_CHECKING:
 _STOP_SECONDS = 40.0
 """More than the supervisor takes if each of its own deadlines passes."""
 
-_running: weakref.WeakSet[SupervisorClient] = weakref.WeakSet()
-
-
-class Postmaster(NamedTuple):
-    """What a server writes about itself into `postmaster.pid` in its data directory."""
-
-    pid: int
-    is_ready: bool
-
-
-def read_postmaster(data: Path) -> Postmaster | None:
-    """Read `postmaster.pid`; None if it is not there or not complete. A crash may have left it."""
-    try:
-        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        return Postmaster(int(lines[0]), lines[7].strip() == "ready")
-    except (OSError, ValueError, IndexError):
-        return None
-
 
 class SupervisorClient:
     """A supervisor process; its server is stopped and `remove` is removed when it or this process ends."""
@@ -51,7 +30,7 @@ class SupervisorClient:
     def __init__(self, remove: Sequence[Path] = (), lock: int | None = None) -> None:
         self._remove = remove
         self._lock = lock
-        self._forked = False
+        self._owner = os.getpid()
         self._unread = b""
         self._status: int | None = None
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
@@ -67,12 +46,12 @@ class SupervisorClient:
         if self._process.stdin is None or self._process.stdout is None:  # pragma: no cover
             raise AssertionError
         self._input, self._output = self._process.stdin, self._process.stdout
-        _running.add(self)
-        _close_in_forks()
+        # A forked child must neither keep the server alive nor stop it.
+        os.register_at_fork(after_in_child=self._close)
         self._send({"remove": [str(path) for path in remove]})
 
-    def start(self, command: Sequence[str], data: Path, log: Path, run_as: RunAs) -> int:
-        """Start a server; return its process id. It may end at once, as `ended` tells."""
+    def start(self, command: Sequence[str], data: Path, log: Path, run_as: RunAs) -> None:
+        """Start a server. It may end at once, as `ended` tells."""
         self._status = None
         order = {
             "command": [*run_as.prefix, *command, "-D", str(data)],
@@ -83,16 +62,14 @@ class SupervisorClient:
             "lock": self._lock,
         }
         self._send({"start": order})
-        word, number = (self._line(_STOP_SECONDS) or "ended 127").split()
-        if word == "ended":
-            self._status = int(number)
-            return 0
-        return int(number)
 
     def ended(self, seconds: float = 0.0) -> str | None:
         """Return how the server ended, as `exit status 1` or `SIGKILL`; None if it still runs after these seconds."""
-        if self._status is None and (line := self._line(seconds)) is not None:
-            self._status = int(line.split()[1])
+        if self._status is None and select.select([self._output], [], [], seconds)[0]:
+            self._unread += os.read(self._output.fileno(), 4096)
+            if b"\n" in self._unread:
+                line, _, self._unread = self._unread.partition(b"\n")
+                self._status = int(line)
         if self._status is None:
             return None
         if self._status < 0:
@@ -101,10 +78,9 @@ class SupervisorClient:
 
     def stop(self) -> None:
         """Have the supervisor stop the server and clean up, and wait; if it was killed, do its work."""
-        if self._forked:
+        if os.getpid() != self._owner:
             return
-        _running.discard(self)
-        self._input.close()
+        self._close()
         # A process that another thread forked at the wrong moment may hold the input open.
         self._process.terminate()
         try:
@@ -112,7 +88,6 @@ class SupervisorClient:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        self._output.close()
         if code != 0:
             # PostgreSQL ends by itself, within a minute, when its data directory is gone.
             for directory in self._remove:
@@ -120,17 +95,13 @@ class SupervisorClient:
 
     def leave(self) -> str:
         """Have the server outlive this process; return the command that ends it."""
-        _running.discard(self)
         self._send({"leave": True})
-        self._input.close()
-        self._output.close()
+        self._close()
         # Popen would warn that the process still runs.
         self._process.returncode = 0
         return f"kill {self._process.pid}"
 
-    def forget(self) -> None:
-        """Let go of the supervisor in a forked child, which must neither keep the server alive nor stop it."""
-        self._forked = True
+    def _close(self) -> None:
         self._input.close()
         self._output.close()
 
@@ -139,26 +110,3 @@ class SupervisorClient:
         with suppress(BrokenPipeError):
             while left:
                 left = left[os.write(self._input.fileno(), left) :]
-
-    def _line(self, seconds: float) -> str | None:
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._unread:
-            left = max(0.0, deadline - time.monotonic())
-            if self._output.closed or not select.select([self._output], [], [], left)[0]:
-                return None
-            received = os.read(self._output.fileno(), 4096)
-            if not received:
-                # The supervisor was killed; its server may go on.
-                return None
-            self._unread += received
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line.decode()
-
-
-@functools.cache
-def _close_in_forks() -> None:
-    def forget_all() -> None:
-        for client in list(_running):
-            client.forget()
-
-    os.register_at_fork(after_in_child=forget_all)
