@@ -170,9 +170,11 @@ class Run:
 
     def set_placeholders(self) -> None:
         """Set URLs that lead nowhere, if no test will run: code that reads them as it is imported can be collected."""
+        url = "postgresql://not_started:not_started@127.0.0.1:1/not_started"
+        parts = conninfo.conninfo_to_dict(url)
         for name in self._config.getini(ENVIRONMENT):
-            if name not in _LIBPQ and name not in os.environ:
-                self._set(name, "postgresql://127.0.0.1:1/not_started")
+            if name not in os.environ:
+                self._set(name, str(parts[_LIBPQ[name]]) if name in _LIBPQ else url)
 
     def _set(self, name: str, value: str) -> None:
         self._environment.callback(_restore_variable, name, os.environ.get(name))
