@@ -243,15 +243,18 @@ def test_server_of_ours_has_the_settings_loses_databases_and_is_gone_afterwards(
 def test_code_that_connects_as_it_is_imported_finds_its_variables(
     run: Run, pytester: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
-    pytester.makeconftest("import os\nIMPORTED = os.environ['DATABASE_URL']\n" + CONFTEST)
+    pytester.makeconftest(
+        "import os\nIMPORTED, NAME = os.environ['DATABASE_URL'], os.environ['PGDATABASE']\n" + CONFTEST
+    )
     module = """
-        from conftest import IMPORTED
+        from conftest import IMPORTED, NAME
 
         @pytest.mark.parametrize("number", range(4))
         def test_it(number):
             assert run(IMPORTED, "insert into things (name) values ('a') returning id") == [(1,)]
             with psycopg.connect("") as connection:
-                assert connection.info.dbname in IMPORTED
+                assert connection.info.dbname == NAME
+                assert NAME in IMPORTED
         """
     ini = "postgres_environment = DATABASE_URL PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE"
     run(module, *workers, ini=ini, apart=True).assert_outcomes(passed=4)

@@ -152,7 +152,7 @@ class Run:
         if not names or self._is_set:
             return
         self._is_set = True
-        url = self.url if is_started else "postgresql://127.0.0.1:1/not_started"
+        url = self.url if is_started else "postgresql://not_started:not_started@127.0.0.1:1/not_started"
         parts = conninfo.conninfo_to_dict(url)
         for name in names:
             self._set(name, str(parts.get(LIBPQ_PARTS[name]) or "") if name in LIBPQ_PARTS else url)
