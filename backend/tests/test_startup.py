@@ -1,5 +1,6 @@
-"""What a start says of a database that is missing, refuses us, or is newer than the code."""
+"""What a start says about a database that is missing, refuses us, or is newer than the code."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from backend.config import Settings, load_settings
 from backend.database import connect, init_db
 from backend.errors import UserError
 from backend.main import create_app
+from backend.routers import health
 from backend.startup import explain_refusal, start_database, wait_for_database
 from backend.tests.loopback import free_port
 from freshpg import Server, start_ephemeral
@@ -133,12 +135,20 @@ def test_server_without_a_free_connection_is_waited_for(own_server: Server) -> N
     administrator.dispose()
 
 
-def test_server_that_says_nothing_is_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        said = refusal(f"postgresql://u:p@127.0.0.1:{port}/d?connect_timeout=2&sslmode=require", 0.1)
+def test_server_that_closes_the_connection_is_waited_for() -> None:
+    """Such as a container's port whose server has not started."""
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        threading.Thread(target=close_each, args=(closing,), daemon=True).start()
+        port = closing.getsockname()[1]
+        said = refusal(f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=require", 0.1)
 
-    assert f"Could not connect to 127.0.0.1:{port}/d within 0.1 s: " in said
+    assert f"Could not connect to 127.0.0.1:{port}/d within 0.1 s: server closed the connection" in said
+
+
+def close_each(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the test is over
+        while True:
+            listener.accept()[0].close()
 
 
 def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
@@ -201,3 +211,25 @@ def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
 
     with pytest.raises(UserError, match="Could not connect to "), TestClient(create_app(settings)):
         pass
+
+
+def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen server takes connections and says nothing; the probe says 503 while the attempt still hangs."""
+    monkeypatch.setattr(health, "PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=60"
+        engine = connect(url)
+        client = TestClient(
+            create_app(load_settings(_env_file=None, app_env="test", database_url=url), engine=engine)
+        )
+
+        response = client.get("/health/ready")
+
+        assert (response.status_code, response.json()["detail"]) == (503, "The database does not answer.")
+        attempt, _ = silent.accept()
+        with attempt:
+            attempt.settimeout(10)
+            assert attempt.recv(1024), "what libpq begins with"
+            attempt.settimeout(0)
+            with pytest.raises(BlockingIOError):  # closed, it would have given nothing
+                attempt.recv(1024)
