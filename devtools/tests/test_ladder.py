@@ -56,12 +56,11 @@ def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> 
 def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpqs_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGSSLMODE", "require")
-    monkeypatch.setenv("PGSERVICE", "nosuch")
     with start_ephemeral() as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(PASSWORD))
-
+        monkeypatch.setenv("PGSSLMODE", "require")
+        monkeypatch.setenv("PGSERVICE", "nosuch")
         for password in (PASSWORD, "wrong"):
             mine = composes(server, password)
             with database.find(mine) as found:
