@@ -1,8 +1,7 @@
 """The settings, from the environment and from `.env` at the root, then `backend/.env`.
 
-A name that stands in several places is taken from the first of: the environment, `.env`, `backend/.env`. An empty
-value is an absent one, and an empty value in the environment hides what a file says. The files are found next to this
-package, whatever the current directory is.
+The environment wins over `.env`, which wins over `backend/.env`. An empty value counts as absent, and an empty value
+in the environment hides the one in a file. The files are found next to this package, not in the current directory.
 
 `from backend.config import settings` gives the settings of this process, read at that moment and once.
 """
@@ -124,7 +123,7 @@ def _url_of_parts(values: dict[str, Any]) -> URL:
 
 
 def read_env_file(path: Path) -> dict[str, str | None]:
-    """Read a `.env` file as Compose does: what stands in single quotes is taken as it is, `${X}` included.
+    """Read a `.env` file as Compose does: a value in single quotes is taken literally, `${X}` included.
 
     A line that cannot be read is a UserError and not, as for python-dotenv, a warning. No file is an empty one.
     """

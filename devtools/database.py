@@ -100,7 +100,7 @@ def named(settings: Settings) -> str | None:
 
 
 def answers(url: URL) -> bool:
-    """Whether a PostgreSQL server accepts connections there, whatever it says to our password or database."""
+    """Whether a PostgreSQL server accepts connections there, even if it refuses our password or database."""
     return ping(url, connect_timeout="2") == Ping.OK
 
 

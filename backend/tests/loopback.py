@@ -10,9 +10,9 @@ WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_port() -> int:
-    """Return a port that is free, of those that neither the kernel nor Docker gives to whoever asks for any."""
+    """Return a free port outside the range from which the kernel and Docker assign ports."""
     while True:
-        # Of the system's chance, for the tests' own is seeded: two workers would try the same ports.
+        # Not the module's generator: pytest-randomly seeds it, and two workers would try the same ports.
         port = random.SystemRandom().randint(20000, 32000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

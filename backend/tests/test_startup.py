@@ -147,12 +147,12 @@ def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
 def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_service(newer: Engine) -> None:
     url = newer.url.render_as_string(hide_password=False)
     settings = settings_for(url, app_env="production", api_token="x" * 32)
-    told: list[str] = []
+    reported: list[str] = []
 
-    state = start_database(newer, settings, tell=told.append)
+    state = start_database(newer, settings, tell=reported.append)
 
     assert state.is_ahead
-    assert ["Continuing with the newer schema." in line for line in told] == [True]
+    assert ["Continuing with the newer schema." in line for line in reported] == [True]
 
 
 def test_read_only_database_is_reported_in_a_line(empty_engine: Engine) -> None:
