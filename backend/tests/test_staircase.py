@@ -251,7 +251,9 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what was to be changed; nothing was changed." in str(refused.value)
+    assert "Another connection holds a lock on what was to be changed; nothing was changed." in str(
+        refused.value
+    )
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
