@@ -14,21 +14,18 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, PGconn, Ping
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from backend.config import AppEnv, Settings, libpq_parameters
 from backend.database import SchemaState, connect, init_db
 from backend.errors import UserError
-from backend.migrations.drift import Difference, differences
+from backend.migrations.drift import differences
 
 # Its lines appear without any configuration, being warnings; `serve` formats them as uvicorn's are.
 logger = logging.getLogger("backend")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
-LOCK_NOT_AVAILABLE, INSUFFICIENT_PRIVILEGE, READ_ONLY = "55P03", "42501", "25006"
-STATEMENT_POOLING = (
-    "Statement-level pooling does not support transactions. Set DATABASE_URL to PostgreSQL itself, or set "
-    "pool_mode = transaction in the pool."
-)
+LOCK_NOT_AVAILABLE = "55P03"
 # What a server says that has no connection left now. libpq gives no code with it, only the server's words.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
 SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
@@ -66,49 +63,19 @@ def plain_refusals(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        message = f"The database at {describe(url)} reported an error: {first_line(error)}."
+        words = str(error.orig).strip().partition("\n")[0]
+        message = f"The database at {describe(url)} reported an error: {words}."
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             message += (
                 "\nAnother connection holds a lock on what was to be changed; nothing was changed. Try again later. "
                 "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows which connection it is."
             )
-        if is_statement_pooling(error):
-            message += f"\n{STATEMENT_POOLING}"
         raise UserError(message) from error
-
-
-def is_statement_pooling(error: DBAPIError) -> bool:
-    """Whether a pool between us and PostgreSQL has no transactions. PgBouncer gives no code for it, only words."""
-    return "statement pooling" in first_line(error)
-
-
-def first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().partition("\n")[0]
 
 
 def sqlstate(error: DBAPIError) -> str | None:
     state: str | None = getattr(error.orig, "sqlstate", None)
     return state
-
-
-def compare_with_models(engine: Engine) -> list[Difference]:
-    """List what differs between a database and the models. Raises UserError if its role may not do that."""
-    try:
-        with engine.connect() as connection:
-            return differences(connection)
-    except DBAPIError as error:
-        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
-            raise
-        raise UserError(
-            f"The database at {describe(engine.url)} cannot be compared with the models, which takes a schema that is "
-            f"rolled back: {first_line(error)}.\n"
-            + (
-                f"Allow the role to create one: `GRANT CREATE ON DATABASE {engine.url.database} TO "
-                f"{engine.url.username}`."
-                if sqlstate(error) == INSUFFICIENT_PRIVILEGE
-                else "Compare the primary server instead, which accepts writes."
-            )
-        ) from error
 
 
 def tell_drift(
@@ -127,10 +94,10 @@ def tell_drift(
 
 def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
-        found = compare_with_models(engine)
-    except (UserError, DBAPIError):
-        # `nox -s db_check` reports a role that may not; a server that has gone away is reported elsewhere.
-        return
+        with engine.connect() as connection:
+            found = differences(connection)
+    except DBAPIError:
+        return  # `nox -s db_check` reports a role that may not compare; the health check, a server that has gone
     if not found:
         return
     places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
@@ -175,8 +142,6 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
     libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does
     tell is whether a password was asked for, and its ping tells whether a server accepts connections.
     """
-    if is_statement_pooling(error):
-        return f"The database at {describe(url)} reported an error: {first_line(error)}.\n{STATEMENT_POOLING}"
     if TOO_MANY.search(str(error.orig)):
         return None
     if asked_for_password(error):
@@ -186,8 +151,9 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
             f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
         )
     answer = ping(url)
-    has_come_up = answer == Ping.OK and can_connect(url)  # after the attempt that failed
-    if has_come_up or not (answer in {Ping.OK, Ping.NO_ATTEMPT} or lacks_ssl(url)):
+    if answer == Ping.OK and can_connect(url):  # the server came up after the attempt that failed
+        return None
+    if answer not in {Ping.OK, Ping.NO_ATTEMPT} and not lacks_ssl(url):
         return None
     return missing_database(url) or (
         f"Could not connect to {describe(url)}: {reason(error)}.\n"
@@ -196,17 +162,16 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 
 
 def missing_database(url: URL) -> str | None:
-    """Say how to create the database if the server lacks it, which we can ask its database `postgres`."""
-    engine = connect(url.set(database="postgres"))
+    """Say how to create the database if the server lacks it, which its database `postgres` knows."""
+    exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)").bindparams(
+        name=url.database
+    )
     try:
-        with engine.connect() as connection:
-            exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)")
-            if url.database is None or connection.scalar(exists, {"name": url.database}):
+        with connect(url.set(database="postgres"), poolclass=NullPool).connect() as connection:
+            if url.database is None or connection.scalar(exists):
                 return None
     except OperationalError:
         return None
-    finally:
-        engine.dispose()
     given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
     options = [word for option, value in given.items() if value for word in (option, value)]
     command = ["createdb", *options, url.database]
@@ -264,18 +229,13 @@ def reason(error: OperationalError) -> str:
 
 def asked_for_password(error: OperationalError) -> bool:
     """Whether the server at which this connection failed had asked for a password, and so is running."""
-    driver_error = error.orig
-    if not isinstance(driver_error, DriverError) or driver_error.pgconn is None:
-        return False
-    return driver_error.pgconn.used_password
+    pgconn = error.orig.pgconn if isinstance(error.orig, DriverError) else None
+    return pgconn is not None and pgconn.used_password
 
 
 def can_connect(url: URL) -> bool:
-    engine = connect(url)
     try:
-        with engine.connect():
-            return True
+        connect(url, poolclass=NullPool).connect().close()
     except OperationalError:
         return False
-    finally:
-        engine.dispose()
+    return True

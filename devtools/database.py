@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-from psycopg.pq import Conninfo, Ping
+from psycopg.pq import Ping
 from sqlalchemy import URL
 
 import freshpg
 from backend.config import ROOT, Settings, load_settings
 from backend.startup import describe, ping
 from devtools.terminal import enter, note
+from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 
@@ -99,19 +100,8 @@ def named(settings: Settings) -> str | None:
 
 
 def answers(url: URL) -> bool:
-    """Whether a PostgreSQL server accepts connections there, whatever it says to our password or database."""
+    """Whether a PostgreSQL server accepts connections there, even if it refuses our password or database."""
     return ping(url, connect_timeout="2") == Ping.OK
-
-
-@contextmanager
-def without_libpq_variables() -> Iterator[None]:
-    """Take what libpq reads out of the environment: PGSSLMODE or PGSERVICE is meant for another server than ours."""
-    names = {option.envvar.decode() for option in Conninfo.parse(b"") if option.envvar}
-    taken = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(taken)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 import os
 import sys
 
-from backend.config import load_settings
 from backend.scripts import serve
 from devtools.database import find
 from devtools.terminal import enter
@@ -13,8 +12,8 @@ def main() -> None:
     """Serve until Ctrl-C, then stop what was started for it. The arguments are those of `serve`."""
     arguments = ["--reload", *sys.argv[1:]]
     options = serve.parse(arguments)
-    settings = load_settings()
-    serve.refuse_taken_port(options.host, settings.api_port if options.port is None else options.port)
+    settings = serve.settings_for(options)
+    serve.refuse_taken_port(options.host, settings.api_port)
     with find(settings, make=True) as found:
         os.environ["DATABASE_URL"] = found.url
         serve.main(arguments)

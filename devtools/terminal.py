@@ -1,7 +1,10 @@
 """How the developer's commands speak and end."""
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from backend.errors import UserError
@@ -24,3 +27,20 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
             raise UserError(str(error)) from None
 
     terminal.enter(with_server)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, by a KeyboardInterrupt."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

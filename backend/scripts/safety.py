@@ -1,21 +1,29 @@
-"""Whether a database may be changed for good: by the settings, its host, its environment marker, or a typed name."""
+"""Whether a database may be changed for good: by the settings, its host, its environment marker, or a typed name.
+
+And what is said if another connection holds a lock on what was to be changed.
+"""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from shlex import quote
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from backend.config import AppEnv, Settings
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
 from backend.scripts.terminal import say
-from backend.startup import describe
+from backend.startup import LOCK_NOT_AVAILABLE, describe, sqlstate
 
 if TYPE_CHECKING:
     import psycopg
+
+DEADLOCK = "40P01"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,22 @@ class DestructiveAction:
     """The command that does it after all; the database's name follows."""
     what: str | None = None
     """What it is done to; None if that is everything in the database, which is then listed."""
+
+
+@contextmanager
+def telling_who_holds(engine: Engine, undone: str) -> Iterator[None]:
+    """Turn a lock that was not granted in time into a UserError that lists who may hold it."""
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK):
+            raise
+        with engine.connect() as connection:
+            holding = "".join(f"\n  {holder}" for holder in drop_all.holders(connection))
+        raise UserError(
+            f"{undone}: another connection holds a lock.{holding}\n"
+            "Wait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
+        ) from error
 
 
 def refuse_production(settings: Settings, sentence: str) -> None:
@@ -58,7 +82,11 @@ def refuse_unless_ours(
             f"{action.undone} in {place}: it is marked as production, regardless of APP_ENV.\n"
             "If it is a copy, mark it as one: `COMMENT ON TABLE alembic_version IS 'procore-integrator, development'`."
         )
-    doubts = doubts_of(local=local, marked=mark is not None or not found)
+    doubts = []
+    if not local:
+        doubts.append("It is a remote database, so its name must be typed.")
+    if found and mark is None:
+        doubts.append("It is not marked as a development or test database, so it may be somebody else's.")
     what = action.what or ", ".join(found) or "nothing, because it is empty"
     if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nThis would {action.verb} in {place}: {what}.")
@@ -75,15 +103,6 @@ def refuse_unless_ours(
         f"{action.undone} in {place}. {' '.join(doubts)}\n"
         f"To {action.verb} {what}: `{action.command} {quote(name)}`."
     )
-
-
-def doubts_of(*, local: bool, marked: bool) -> list[str]:
-    doubts = []
-    if not local:
-        doubts.append("It is a remote database, so its name must be typed.")
-    if not marked:
-        doubts.append("It is not marked as a development or test database, so it may be somebody else's.")
-    return doubts
 
 
 def is_local(host: str, address: str) -> bool:

@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The first process of a container ignores signals that it does not handle, and uvicorn's handlers come later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = settings_for(options)
-    port = settings.api_port if options.port is None else options.port
-    refuse_taken_port(options.host, port)
+    refuse_taken_port(options.host, settings.api_port)
     logging.config.dictConfig(LOGGING)
     with engine_for(settings) as engine:
         start_database(engine, settings)
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "backend.main:create_app",
         factory=True,
         host=options.host,
-        port=port,
+        port=settings.api_port,
         reload=options.reload,
         reload_dirs=[str(Path(__file__).parents[1])] if options.reload else None,
         workers=1 if options.reload else settings.web_concurrency,
@@ -60,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="serve", description="Serve the API on the configured database, brought to head first."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=port_number, help="port to listen on (API_PORT, by default 8000)")
+    parser.add_argument("--port", help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
         "--root-path",
         metavar="PREFIX",
@@ -78,15 +77,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_for(options: argparse.Namespace) -> Settings:
     """Read the settings, over which the options win."""
-    given = {"root_path": options.root_path, "web_concurrency": options.workers}
+    given = {
+        "api_port": options.port,
+        "root_path": options.root_path,
+        "web_concurrency": options.workers,
+    }
     return load_settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def port_number(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:  # noqa: PLR2004  the protocol's own; with 0 the system chooses
-        raise ValueError
-    return number
 
 
 def refuse_taken_port(host: str, port: int) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
 from sqlalchemy import Engine
 
 from backend.config import Settings
@@ -15,8 +14,8 @@ from backend.startup import plain_refusals
 
 
 def say(message: str) -> None:
-    """Print a line for a person: the terminal wraps it, and brackets in names are not markup."""
-    Console(soft_wrap=True, highlight=False, markup=False).print(message)
+    """Print a line at once, also into a pipe."""
+    print(message, flush=True)
 
 
 def enter(main: Callable[[], int | None]) -> NoReturn:

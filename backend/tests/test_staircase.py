@@ -86,14 +86,14 @@ print("nothing" if init_db(engine).current is None else "done before", flush=Tru
 """
 
 
-def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
+def test_three_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
     url = empty_engine.url.render_as_string(hide_password=False)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for _ in range(10)
+        for _ in range(3)
     ]  # fmt: skip
     for process in processes:
         assert process.stdout is not None
@@ -104,8 +104,8 @@ def test_ten_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empt
         process.stdin.flush()
     said = [process.communicate(timeout=60) for process in processes]
 
-    assert [process.returncode for process in processes] == [0] * 10, said
-    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
+    assert [process.returncode for process in processes] == [0] * 3, said
+    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 2}
     with empty_engine.connect() as connection:
         assert differences(connection) == []
 
@@ -251,7 +251,9 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(refused.value)
+    assert "Another connection holds a lock on what was to be changed; nothing was changed." in str(
+        refused.value
+    )
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 

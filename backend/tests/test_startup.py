@@ -1,4 +1,4 @@
-"""What a start says of a database that is missing, refuses us, or is newer than the code."""
+"""What a start says about a database that is missing, refuses us, or is newer than the code."""
 
 import socket
 import threading
@@ -14,6 +14,7 @@ from backend.config import Settings, load_settings
 from backend.database import connect, init_db
 from backend.errors import UserError
 from backend.main import create_app
+from backend.routers import health
 from backend.startup import explain_refusal, start_database, wait_for_database
 from backend.tests.loopback import free_port
 from freshpg import Server, start_ephemeral
@@ -63,7 +64,7 @@ def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str)
 def test_absent_server_is_waited_for_and_then_named() -> None:
     port = free_port()
 
-    assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/absent", 0.2) == (
+    assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/absent?sslmode=require", 0.2) == (
         f"Could not connect to 127.0.0.1:{port}/absent within 0.2 s: Connection refused.\n"
         "Start the database (`docker compose up -d db`), correct DATABASE_URL, or use `nox -s dev` and "
         "`nox -s db_init`, which find or start one."
@@ -133,14 +134,6 @@ def test_server_without_a_free_connection_is_waited_for(own_server: Server) -> N
     administrator.dispose()
 
 
-def test_server_that_says_nothing_is_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        said = refusal(f"postgresql://u:p@127.0.0.1:{port}/d?connect_timeout=2&sslmode=require", 0.1)
-
-    assert f"Could not connect to 127.0.0.1:{port}/d within 0.1 s: " in said
-
-
 def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
     settings = settings_for(newer.url.render_as_string(hide_password=False))
 
@@ -154,12 +147,12 @@ def test_newer_schema_stops_a_start_in_development(newer: Engine) -> None:
 def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_service(newer: Engine) -> None:
     url = newer.url.render_as_string(hide_password=False)
     settings = settings_for(url, app_env="production", api_token="x" * 32)
-    told: list[str] = []
+    reported: list[str] = []
 
-    state = start_database(newer, settings, tell=told.append)
+    state = start_database(newer, settings, tell=reported.append)
 
     assert state.is_ahead
-    assert ["Continuing with the newer schema." in line for line in told] == [True]
+    assert ["Continuing with the newer schema." in line for line in reported] == [True]
 
 
 def test_read_only_database_is_reported_in_a_line(empty_engine: Engine) -> None:
@@ -201,3 +194,25 @@ def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
 
     with pytest.raises(UserError, match="Could not connect to "), TestClient(create_app(settings)):
         pass
+
+
+def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen server takes connections and says nothing; the probe says 503 while the attempt still hangs."""
+    monkeypatch.setattr(health, "PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=60"
+        engine = connect(url)
+        client = TestClient(
+            create_app(load_settings(_env_file=None, app_env="test", database_url=url), engine=engine)
+        )
+
+        response = client.get("/health/ready")
+
+        assert (response.status_code, response.json()["detail"]) == (503, "The database does not answer.")
+        attempt, _ = silent.accept()
+        with attempt:
+            attempt.settimeout(10)
+            assert attempt.recv(1024), "what libpq begins with"
+            attempt.settimeout(0)
+            with pytest.raises(BlockingIOError):  # closed, it would have given nothing
+                attempt.recv(1024)

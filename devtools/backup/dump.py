@@ -17,8 +17,7 @@ from backend.config import ROOT, load_settings
 from backend.errors import UserError
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.children import sigterm_as_ctrl_c
-from devtools.terminal import enter
+from devtools.terminal import enter, sigterm_as_ctrl_c
 
 from .tools import find_tools
 

@@ -16,8 +16,7 @@ from backend.errors import UserError
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.children import sigterm_as_ctrl_c
-from devtools.terminal import enter
+from devtools.terminal import enter, sigterm_as_ctrl_c
 
 from . import swap
 from .console import progress

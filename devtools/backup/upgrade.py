@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
-from devtools.children import sigterm_as_ctrl_c
-from devtools.terminal import enter
+from devtools.terminal import enter, sigterm_as_ctrl_c
 
 from . import upgrade_directory, upgrade_volume
 from .tools import docker_says

@@ -16,9 +16,10 @@ from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
 from backend.startup import asked_for_password, can_connect, describe, reason
-from devtools.database import DIRECTORY, named, without_libpq_variables
+from devtools.database import DIRECTORY, named
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
+from freshpg import without_libpq_variables
 
 _LIMITS = text("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '2s'")
 _ZONE = "SELECT setting, source, quote_ident(current_database()) FROM pg_settings WHERE name = 'TimeZone'"

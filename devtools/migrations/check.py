@@ -11,21 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 import freshpg
 from backend import migrations
 from backend.config import load_settings
 from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
-from backend.migrations.drift import Difference, by_table
+from backend.migrations.drift import Difference, by_table, differences
 from backend.scripts.terminal import say
-from backend.startup import compare_with_models, describe, plain_refusals, wait_for_database
+from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
 from devtools.database import find_own
 from devtools.migrations.statements import alternatives
 from devtools.terminal import enter
 from freshpg.command import tell
 
+INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
 REVISION = '`nox -s db_revision -- -m "..."`'
 
 
@@ -119,10 +120,20 @@ def plain_refusals_of(url: str) -> Iterator[Engine]:
 
 
 def compare(engine: Engine, of: str, elsewhere: Sequence[Difference] = ()) -> Comparison:
-    """Compare a database with the models. Raises UserError if its role may not."""
-    with engine.connect() as connection:
-        state = schema_state(connection)
-    found = compare_with_models(engine) if state.current is not None else []
+    """Compare a database with the models. Raises UserError if its role or a standby may not."""
+    try:
+        with engine.connect() as connection:
+            state = schema_state(connection)
+            found = differences(connection) if state.current is not None else []
+    except DBAPIError as error:
+        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
+            raise
+        words = str(error.orig).partition("\n")[0]
+        raise UserError(
+            f"Cannot compare {of} with the models: {words}.\n"
+            "The comparison creates a schema and rolls it back: compare the primary server, by a role with the "
+            "privilege CREATE on the database."
+        ) from error
     return Comparison(of, state, found, tuple(each for each in found if each in elsewhere))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of this room share: waiting with a deadline, and other processes."""
+"""What the tests of devtools share: waiting with a deadline, and other processes."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def postmaster(data: Path) -> int:
 
 
 CHOOSES_A_SERVER = ("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG")
-# Where these are set, pytest says more in its summary, or in colours.
+# With these, pytest prints a longer summary, or colours.
 SAYS_MORE = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 
 
@@ -58,7 +58,7 @@ def environment(**variables: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(CHOOSES_A_SERVER) and name not in SAYS_MORE
     }
-    # What is looked for stands within a line of the usual width.
+    # The tests look for words within a line of the usual width.
     ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "COLUMNS": "80"}
     return inherited | ours | NO_DOCKER | variables
 

@@ -1,6 +1,8 @@
 """Which database a command uses, how it announces it, and that the user's data is not touched."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,12 +56,11 @@ def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> 
 def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpqs_variables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGSSLMODE", "require")
-    monkeypatch.setenv("PGSERVICE", "nosuch")
     with start_ephemeral() as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(PASSWORD))
-
+        monkeypatch.setenv("PGSSLMODE", "require")
+        monkeypatch.setenv("PGSERVICE", "nosuch")
         for password in (PASSWORD, "wrong"):
             mine = composes(server, password)
             with database.find(mine) as found:
@@ -134,6 +135,47 @@ def test_shell_uses_the_systems_psql_unless_it_is_older_than_the_server(
     assert psql.find_psql(18) == find_binaries().program("psql")
 
 
+@pytest.mark.parametrize(("script", "options"), [("init_db", ["-I"]), ("reset_db", [])])
+def test_script_runs_by_its_path_from_anywhere(
+    script: str, options: list[str], configured: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    typed = ["--yes-drop", str(configured.url.database)] if script == "reset_db" else []
+
+    done = run(*options, str(ROOT / "backend" / "scripts" / f"{script}.py"), *typed, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"Database: .*, as configured\.\n", done.stderr)
+    with configured.connect() as connection:
+        assert connection.scalar(text("SELECT to_regclass('companies') IS NOT NULL")) is True
+
+
+def test_script_by_its_path_finds_a_database_as_nox_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is configured and nothing listens on DB_PORT: it neither waits nor fails."""
+    for package in ("backend", "devtools"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tests"))
+    monkeypatch.setenv("DB_PORT", str(free_port()))
+
+    done = run(str(tmp_path / "backend" / "scripts" / "init_db.py"), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("No database found; using a temporary one. Your data is unchanged.")
+    assert "initialised: from nothing to " in done.stdout
+
+
+@pytest.mark.parametrize("module", [["devtools.database", "init"], ["devtools.dev"]])
+def test_mistake_in_a_setting_is_a_plain_line(module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ENV", "prod")
+
+    done = run("-m", *module)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("APP_ENV is invalid: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_exit_code_and_options_are_passed_on(configured: Engine) -> None:
     done = command("shell", "-v", "ON_ERROR_STOP=1", "-c", "SELECT nonsense")
 
@@ -149,10 +191,13 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "devtools.database", *arguments)
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "devtools.database", *arguments],
-        cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def write(url: str, statement: str) -> None:

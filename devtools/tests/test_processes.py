@@ -1,10 +1,9 @@
-"""The process that serves: what a save, a signal, several workers, a proxy and a silent database do to it."""
+"""Processes of the application: what a saved file, a signal, several workers and a kill do to them."""
 
 import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
-from backend.config import ROOT, load_settings
-from backend.database import connect
-from backend.main import create_app
-from backend.routers import health
+from backend.config import ROOT
+from backend.database import init_db, schema_state
+from backend.migrations import environment_marker
+from backend.models.models import Base
 from backend.tests.loopback import WITHOUT_PROXY, free_port
+from devtools.tests.support import finished, python, query, wait_until
 
 
 @pytest.fixture
@@ -53,11 +52,11 @@ class Serving:
         return code
 
     def wait_for(self, path: str) -> None:
-        deadline = time.monotonic() + 60
-        while self.status(path) != 200:
+        def answers() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+            return self.status(path) == 200
+
+        wait_until(answers, path, 60)
 
     def end(self, number: int) -> str:
         """Stop it as a terminal does, and return what it printed."""
@@ -109,15 +108,16 @@ def test_saved_file_is_served_and_ctrl_c_stops_everything(serve: Callable[..., S
     assert serving.status("/well/live") == 0
 
 
-@pytest.mark.parametrize("by", ["option", "setting"])
-def test_workers_serve_a_database_that_their_parent_migrated(serve: Callable[..., Serving], by: str) -> None:
-    serving = serve("--workers", "2") if by == "option" else serve(WEB_CONCURRENCY="2")
+def test_workers_serve_behind_a_prefix_a_database_that_their_parent_migrated(
+    serve: Callable[..., Serving],
+) -> None:
+    """The one is set by a setting, the other by an option."""
+    serving = serve("--root-path", "/procore", WEB_CONCURRENCY="2")
     serving.wait_for("/health/ready")
-    deadline = time.monotonic() + 60
-    while serving.log.read_text().count("Application startup complete.") < 2:
-        assert time.monotonic() < deadline, serving.log.read_text()
-        time.sleep(0.02)
+    wait_until(lambda: serving.log.read_text().count("Application startup complete.") == 2, "two workers", 60)
 
+    with WITHOUT_PROXY.open(f"http://127.0.0.1:{serving.port}/openapi.json", timeout=10) as response:
+        assert '"servers":[{"url":"/procore"}]' in response.read().decode()
     said = serving.end(signal.SIGTERM)
 
     assert serving.process.returncode == 0
@@ -126,37 +126,53 @@ def test_workers_serve_a_database_that_their_parent_migrated(serve: Callable[...
     assert serving.status("/health/live") == 0
 
 
-@pytest.mark.parametrize("by", ["option", "setting"])
-def test_prefix_that_a_proxy_removes_is_in_every_link(serve: Callable[..., Serving], by: str) -> None:
-    serving = serve("--root-path", "/procore") if by == "option" else serve(ROOT_PATH="/procore")
-    serving.wait_for("/health/ready")
+def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() -> None:
+    uvicorn = ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0", "--workers", "2")
+    done = finished(python(*uvicorn), APP_ENV="prod")
 
-    with WITHOUT_PROXY.open(f"http://127.0.0.1:{serving.port}/docs", timeout=10) as response:
-        page = response.read().decode()
-    assert "'/procore/openapi.json'" in page
-    assert '"/procore/docs/assets/swagger-ui-bundle.js"' in page
-    assert serving.status("/docs/assets/swagger-ui-bundle.js") == 200
-    with WITHOUT_PROXY.open(f"http://127.0.0.1:{serving.port}/openapi.json", timeout=10) as response:
-        assert '"servers":[{"url":"/procore"}]' in response.read().decode()
+    assert 1 <= done.stderr.count("APP_ENV is invalid") <= 2
+    assert "Traceback" not in done.stderr
 
 
-def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen server takes connections and says nothing; the probe says 503 while the attempt still hangs."""
-    monkeypatch.setattr(health, "PATIENCE", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=60"
-        engine = connect(url)
-        client = TestClient(
-            create_app(load_settings(_env_file=None, app_env="test", database_url=url), engine=engine)
-        )
+RESET_AND_SAY_WHEN = """
+import sys
+from backend.database import connect, reset_db
+from backend import migrations
+migrations.head()
+import alembic.command
+engine = connect(sys.argv[1])
+with engine.connect():
+    pass
+print("ready", flush=True)
+sys.stdin.readline()
+reset_db(engine)
+"""
 
-        response = client.get("/health/ready")
 
-        assert (response.status_code, response.json()["detail"]) == (503, "The database does not answer.")
-        attempt, _ = silent.accept()
-        with attempt:
-            attempt.settimeout(10)
-            assert attempt.recv(1024), "what libpq begins with"
-            attempt.settimeout(0)
-            with pytest.raises(BlockingIOError):  # closed, it would have given nothing
-                attempt.recv(1024)
+@pytest.mark.parametrize("milliseconds", [15, 60])
+def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Engine, empty_url: str) -> None:
+    init_db(empty_engine, environment="development")
+    with empty_engine.begin() as connection:
+        connection.execute(text("CREATE TABLE precious AS SELECT 42 AS answer"))
+    process = subprocess.Popen(
+        python("-c", RESET_AND_SAY_WHEN, f"{empty_url}?application_name=killed"),
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        time.sleep(milliseconds / 1000)
+        process.kill()
+        process.wait()
+
+    # Its server process notices when it next sends something to the client.
+    rest = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'killed'"
+    wait_until(lambda: query(empty_url, rest) == [], "the end of the killed client's connection")
+    with empty_engine.connect() as connection:
+        tables = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")))
+        assert schema_state(connection).is_at_head
+        assert environment_marker.read(connection) == "development"
+    assert tables - {"precious"} == {*Base.metadata.tables, "alembic_version"}
