@@ -1,21 +1,19 @@
-"""What does not go through a table: sessions, requests, what the API declares, and the columns' types."""
+"""What does not go through a table: sessions, what the API declares, and the columns' types."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, text
 
 from backend.models.models import Base
 from backend.utc import UtcField, lint_catalog, lint_metadata
-from devtools.utc_check.cases import ACCEPTED_TEXTS, REFUSED_JSON, REFUSED_TEXTS
-from devtools.utc_check.paths import driver, is_canonical, is_utc
+from devtools.utc_check.paths import driver
 from devtools.utc_check.proof_report import Report
 from devtools.utc_check.subjects import Target
 
 PINNED = ("UTC", "ISO, MDY")
-Seen = frozenset[str]
 # SQL that follows the session's zone. In UTC all of it is true.
 FOLLOWS_THE_ZONE = text("""
 SELECT (extract(epoch FROM timestamptz '2024-07-01 00:00:00') * 1000000)::int8 = 1719792000000000
@@ -59,53 +57,22 @@ def check_sessions(target: Target, new: Engine, report: Report) -> None:
     report.check("session/unpinned", "a session that nobody pins", target.zone, ok=ok, seen=", ".join(seen))
 
 
-def check_grammar(report: Report) -> None:
-    """Parse texts as a request's field does, and render them as a response's."""
-    field = TypeAdapter(UtcField)
-    for sent, microseconds in ACCEPTED_TEXTS.items():
-        try:
-            at: Any = field.validate_python(sent)
-            ok, shown = is_utc(at, microseconds), field.dump_python(at, mode="json")
-        except ValidationError as error:
-            ok, shown = False, error.errors()[0]["msg"]
-        report.check("grammar/accepted", "a request", sent, ok=ok, seen=shown)
-        report.check("grammar/response", "a response", sent, ok=is_canonical(shown, microseconds), seen=shown)
-    refused = [(sent, words) for words, texts in REFUSED_TEXTS.items() for sent in texts]
-    for value, words in [*refused, *((value, "send an RFC 3339 date-time") for value in REFUSED_JSON)]:
-        try:
-            seen = f"accepted as {field.validate_python(value)}"
-        except ValidationError as error:
-            seen = error.errors()[0]["msg"]
-        report.check("grammar/refused", "a request", repr(value), ok=words in seen, seen=seen)
-
-
 def check_openapi(app: FastAPI, report: Report) -> None:
-    """Find the parameters and fields of the API that are times and not `UtcField`."""
-    schema = app.openapi()
+    """Find the times that the API takes or shows and that are not `UtcField`."""
     adapter: TypeAdapter[Any] = TypeAdapter(UtcField)
-    sent, shown = (adapter.json_schema(mode=mode)["pattern"] for mode in ("validation", "serialization"))
-    for path, operations in schema["paths"].items():
-        for method, operation in operations.items():
-            request = [operation.get("parameters"), operation.get("requestBody")]
-            for node, pattern, verb in ((request, sent, "takes"), (operation["responses"], shown, "shows")):
-                for name, found in _times(schema, node, ""):
-                    seen = f"{method.upper()} {path} {verb} a bare {found['format']}"
-                    report.check("openapi/time", name, path, ok=found.get("pattern") == pattern, seen=seen)
+    patterns = {adapter.json_schema(mode=mode)["pattern"] for mode in ("validation", "serialization")}
+    for place, node in _times(app.openapi(), ""):
+        ok = node.get("pattern") in patterns
+        report.check("openapi/time", place, "its schema", ok=ok, seen=f"a bare {node['format']}")
 
 
-def _times(schema: Any, node: Any, name: str, seen: Seen = frozenset()) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
-    """Yield every date, time and date-time below this node of JSON, with its name, and follow references."""
-    if isinstance(node, dict):
-        reference = node.get("$ref", "").rpartition("/")[2]
-        if reference and reference not in seen:
-            yield from _times(schema, schema["components"]["schemas"][reference], name, seen | {reference})
-        if node.get("format") in ("date-time", "date", "time"):
-            yield name, node
-        for key, part in node.items():
-            yield from _times(schema, part, key, seen)
-    elif isinstance(node, list):
-        for part in node:
-            yield from _times(schema, part, name, seen)
+def _times(node: Any, place: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
+    """Yield every date, time and date-time in this JSON, with its place."""
+    if isinstance(node, dict) and node.get("format") in ("date-time", "date", "time"):
+        yield place, node
+    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, part in parts:
+        yield from _times(part, f"{place}/{key}")
 
 
 def check_columns(connection: Connection, schema: str, report: Report) -> None:
