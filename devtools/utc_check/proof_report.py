@@ -20,10 +20,7 @@ EXAMPLES = 3
 _PROMISES = {
     "session": "sessions are in UTC, and repaired after somebody changed them",
     "refused": "naive datetimes and the like are refused before they are sent",
-    "attribute": "attributes of models are in UTC as soon as they are set",
-    "openapi": "the API declares every time as such",
     "range": "no client can store what another cannot read",
-    "trigger": "created_at stays and updated_at increases, whoever writes",
     "clock": "rows that the API creates have one time, of the database's clock",
     "lint": "no column of models or tables could hold a wrong time",
 }
@@ -84,23 +81,21 @@ class Report:
         )
 
     def check(
-        self, path: str, subject: object, value: object, *, ok: bool, seen: object, stored: int | None = None
+        self, path: str, subject: str, value: object, *, ok: bool, seen: object, stored: int | None = None
     ) -> None:
         """Count a check, and record a failure unless it is ok. A path that `only` excludes is ignored."""
         if self.wants(path):
             self.checks[path] += 1
             if not ok:
-                self.fail(path, subject, value, seen=seen, stored=stored)
+                self.fail(path, subject, value, seen, stored)
 
-    def fail(
-        self, path: str, subject: object, value: object, *, seen: object, stored: int | None = None
-    ) -> None:
+    def fail(self, path: str, subject: str, value: object, seen: object, stored: int | None = None) -> None:
         """Record a failure, whatever `only` says."""
         self.failed[path] += 1
         if self.failed[path] <= EXAMPLES:
             shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
             number = "" if stored is None else show(stored)
-            self.failures.append(Failure(path, str(subject), str(value), shown, number))
+            self.failures.append(Failure(path, subject, str(value), shown, number))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON can represent it."""

@@ -12,12 +12,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import URL, Engine, create_engine, text
 
 from backend.database import connect
-from devtools.utc_check.cases import COMMON_VALUES, ZONES, Value, zone_values
+from devtools.utc_check.cases import COMMON_VALUES, ZONES, zone_values
+from devtools.utc_check.checks import check_columns, check_ranges, check_refusals, check_sessions
 from devtools.utc_check.crossing import FAULTS, cross, describe_error
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.refusals import check_attributes, check_ranges, check_refusals, check_trigger
 from devtools.utc_check.sandbox_schema import confined, plain_connection, sandbox_schema
-from devtools.utc_check.schema_checks import check_columns, check_openapi, check_sessions
 from devtools.utc_check.subjects import Subject, Target, make_subjects
 
 _STYLES = ("SQL, DMY", "German", "Postgres, MDY")  # psycopg can read none of them
@@ -60,7 +59,7 @@ def verify(
                 if not number:
                     # What is the same in every zone is tried in the first only.
                     values += COMMON_VALUES
-                    _check_once(app, subjects, values, report)
+                    _check_once(subjects, report)
                 for subject in subjects:
                     with _reported(report, f"stored/{subject.table.name}"):
                         cross(subject, values, report)
@@ -76,18 +75,14 @@ def _enter(stack: ExitStack, url: URL, schema: str, zone: str, app: FastAPI) -> 
     return Target(schema, zone, app.state.engine, unpinned, plain, client)
 
 
-def _check_once(app: FastAPI, subjects: list[Subject], values: list[Value], report: Report) -> None:
-    check_openapi(app, report)
-    with _reported(report, "attribute/converted"):
-        check_attributes(values, report)
-    with _reported(report, "lint/schema"), subjects[0].target.engine.begin() as connection:
-        check_columns(connection, subjects[0].target.schema, report)
-    with _reported(report, "refused/companies"):
-        check_refusals(subjects[0], report)
-        check_trigger(subjects[0], report)
+def _check_once(subjects: list[Subject], report: Report) -> None:
     for subject in subjects:
         with _reported(report, f"range/{subject.table.name}"):
             check_ranges(subject, report)
+    with _reported(report, f"refused/{subject.table.name}"):
+        check_refusals(subject, report)
+    with _reported(report, "lint/schema"), subject.target.engine.begin() as connection:
+        check_columns(connection, subject.target.schema, report)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What must be refused: naive datetimes and the like by our code, and by PostgreSQL what clients could not read."""
+"""Checks besides the crossing: sessions, what must be refused, and the types of columns."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,18 +7,64 @@ from typing import Any
 import psycopg
 from psycopg.types.multirange import Multirange, TimestamptzMultirange
 from psycopg.types.range import Range, TimestamptzRange
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.exc import StatementError
 
 from backend.models.models import Base
-from backend.utc import UtcDateTime
-from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS, Value
+from backend.utc import lint_catalog, lint_metadata
+from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
 from devtools.utc_check.crossing import FAULTS
-from devtools.utc_check.paths import WRITES, Write, driver, is_utc
+from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.subjects import Row, Subject
+from devtools.utc_check.subjects import Row, Subject, Target
 
+PINNED = ("UTC", "ISO, MDY")
+# SQL that follows the session's zone. In UTC all of it is true.
+FOLLOWS_THE_ZONE = text("""
+SELECT (extract(epoch FROM timestamptz '2024-07-01 00:00:00') * 1000000)::int8 = 1719792000000000
+   AND (timestamptz '2024-06-30 23:59:59.999999+00')::date = date '2024-06-30'
+   AND extract(epoch FROM date_trunc('day', timestamptz '2024-11-03 23:30:00+00')) = 1730592000
+   AND extract(epoch FROM timestamptz '2024-11-02 12:00:00+00' + interval '1 day') = 1730635200
+   AND to_jsonb(timestamptz '2024-07-01 00:00:00+00') = '"2024-07-01T00:00:00+00:00"'
+""")
 _NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def settings(raw: Any) -> tuple[str, str]:  # noqa: ANN401 - psycopg's, whatever its rows are
+    zone, style = (raw.execute(f"SHOW {name}".encode()).fetchone()[0] for name in ("timezone", "datestyle"))
+    return zone, style
+
+
+def check_sessions(target: Target, new: Engine, report: Report) -> None:
+    """Check a session of an engine that has no connection yet: at first, after a rollback, and after committed SETs."""
+
+    def check(path: str, connection: Connection) -> None:
+        seen = settings(driver(connection))
+        report.check(f"session/{path}", "the session", target.zone, ok=seen == PINNED, seen=", ".join(seen))
+
+    # A commit would keep a SET that the rollbacks of a pool undo.
+    with new.connect() as connection:
+        check("new", connection)
+        connection.begin().rollback()
+        check("rolled-back", connection)
+        ok = connection.scalar(FOLLOWS_THE_ZONE) is True
+        report.check("session/sql", "dates, days and JSON in SQL", target.zone, ok=ok, seen="another zone's")
+    for path, leak in (
+        ("leaked-zone", f"TIME ZONE '{target.zone}'"),
+        ("leaked-style", "datestyle = 'SQL, DMY'"),
+    ):
+        with new.begin() as connection:
+            connection.exec_driver_sql(f"SET {leak}")
+        with new.connect() as connection:
+            check(path, connection)
+    # If this session were in UTC too, nothing above would have been put to the test.
+    seen = settings(target.plain)
+    ok = seen[0] == target.zone and not seen[1].startswith("ISO")
+    report.check("session/unpinned", "a session that nobody pins", target.zone, ok=ok, seen=", ".join(seen))
+
+
+def _attribute(_connection: Connection, subject: Subject, rows: list[Row]) -> None:
+    subject.model(**rows[0])
 
 
 def _comparison(connection: Connection, subject: Subject, rows: list[Row]) -> None:
@@ -44,6 +90,7 @@ def _copy_of_timestamps(connection: Connection, subject: Subject, rows: list[Row
 
 # With these the type of the column is known, so dates and texts are refused too. The others leave them to PostgreSQL.
 TYPED_ENTRIES: dict[str, Write] = {
+    "attribute": _attribute,
     "comparison": _comparison,
     **{name: WRITES[name] for name in ("orm-bulk", "core", "copy", "binary-copy")},
     "range": _parameter("%t", lambda at: TimestamptzRange(at, None)),
@@ -69,29 +116,6 @@ def check_refusals(subject: Subject, report: Report) -> None:
             report.check(f"refused/{entry}", subject.table.name, name, ok=wrong is None, seen=wrong)
 
 
-def check_attributes(values: list[Value], report: Report) -> None:
-    """Set each attribute of every model: it must be in UTC at once, or the error must name the column."""
-    for mapper in Base.registry.mappers:
-        for column in mapper.columns:
-            if not isinstance(column.type, UtcDateTime):
-                continue
-            for value in values:
-                seen = getattr(mapper.class_(**{column.name: value.held}), column.name)
-                ok = is_utc(seen, value.microseconds)
-                report.check("attribute/converted", column, value, ok=ok, seen=seen)
-            for name, refused in (REFUSED_DATETIMES | REFUSED_OTHERS).items():
-                seen = _set(mapper.class_, column.name, refused)
-                report.check("attribute/refused", column, name, ok=seen.startswith(f"{column}: "), seen=seen)
-
-
-def _set(model: type[Any], name: str, value: object) -> str:
-    try:
-        model(**{name: value})
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return "it was accepted"
-
-
 def _try(subject: Subject, entry: str, value: object) -> str | None:
     """Return None if our code refused the value, else what happened. Everything is rolled back."""
     with subject.target.engine.connect() as connection:
@@ -107,39 +131,22 @@ def _try(subject: Subject, entry: str, value: object) -> str | None:
 
 
 def check_ranges(subject: Subject, report: Report) -> None:
-    """Insert what some client could not read, in SQL."""
-    table, row = subject.table.name, subject.row(IN_RANGE)
+    """Insert what some client could not read, by a client with nothing of ours."""
+    table, plain, row = subject.table.name, subject.target.plain, subject.row(IN_RANGE)
     for name in subject.names:
         for value in OUT_OF_RANGE if report.wants(f"range/{table}.{name}") else ():
-            seen = _execute(subject, subject.insert(row, "%s"), row | {name: value})
+            seen: object = "it was accepted"
+            try:
+                with plain.transaction():
+                    plain.execute(subject.insert(row, "%s").encode(), [*(row | {name: value}).values()])
+            except psycopg.Error as error:
+                seen = error.diag.constraint_name or error
             ok = seen == f"ck_{table}_{name}_range"
             report.check(f"range/{table}.{name}", "CHECK", value, ok=ok, seen=seen)
 
 
-def check_trigger(subject: Subject, report: Report) -> None:
-    """Change a company in SQL: created_at must stay, and updated_at increase."""
-    path, table, last = f"trigger/{subject.table.name}", subject.table.name, subject.last_key()
-    update = f"UPDATE {subject.full_name} SET {{}} WHERE {subject.key.name} > {last}"
-    with subject.target.plain.transaction(force_rollback=True):
-        _execute(subject, subject.insert(subject.fixed, "%s"), subject.fixed)
-        ((_, *before),) = subject.stored(last)
-        seen = _execute(subject, update.format("created_at = %s"), {"created_at": IN_RANGE})
-        ok = seen == f"ck_{table}_created_at_unchanged"
-        report.check(path, table, "created_at was set", ok=ok, seen=seen)
-        _execute(subject, update.format("name = %s"), {"name": "Other"})
-        ((_, *after),) = subject.stored(last)
-        is_later = [new > old for new, old in zip(after, before, strict=True)]
-        ok = is_later == [name == "updated_at" for name in subject.names]
-        report.check(path, table, "the row was changed", ok=ok, seen=f"{before}, {after}")
-
-
-def _execute(subject: Subject, statement: str, values: Row) -> str:
-    """Return the name of the CHECK that refused the statement, another error, or that it was accepted."""
-    try:
-        with subject.target.plain.transaction():
-            subject.target.plain.execute(statement.encode(), list(values.values()))
-    except psycopg.errors.CheckViolation as error:
-        return str(error.diag.constraint_name)
-    except psycopg.Error as error:
-        return f"{error.sqlstate} {error}"
-    return "it was accepted"
+def check_columns(connection: Connection, schema: str, report: Report) -> None:
+    """Lint the models, and the tables that the migrations created."""
+    models, tables = lint_metadata(Base.metadata), lint_catalog(connection, schema)
+    for path, found in (("lint/models", models), ("lint/schema", tables)):
+        report.check(path, "all columns", "their types", ok=not found, seen="; ".join(map(str, found)))
