@@ -211,7 +211,7 @@ def test_check_refuses(world: World, constraint: str, table: str, changes: Row) 
 @pytest.mark.parametrize(("table", "column"), TIMESTAMPS)
 def test_timestamp_that_not_every_client_can_read_is_refused(world: World, table: str, column: str) -> None:
     for value in OUT_OF_RANGE:
-        with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        with pytest.raises(psycopg.errors.CheckViolation) as caught, world.connection.transaction():
             world.insert(table, **{column: value})
 
         assert_refused(caught.value, CHECK, f"ck_{table}_{column}_range")

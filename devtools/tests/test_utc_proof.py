@@ -156,7 +156,7 @@ def test_json_says_what_was_checked(live: Engine) -> None:
     assert (found["proved"], found["seed"], found["only"]) == (True, 7, ["copy/http", "session/new"])
     assert found["paths"].keys() == {"copy/http", "session/new"}
     assert found["server"]["TimeZone"] == "UTC"
-    assert found["checks"] > 100
+    assert found["checks"] > 50
 
 
 def test_ephemeral_server_is_proved() -> None:
@@ -178,7 +178,7 @@ def test_failure_is_shown_with_the_value_and_the_command_that_repeats_it(
 
     shown = capsys.readouterr().out
     assert "✗ orm/http: " in shown
-    assert re.search(r"companies\.created_at +0001-01-02T00:00:00\+00:00 *\n", shown)
-    assert "-62135510400000000 (0001-01-02T00:00:00.000000Z)" in shown
+    assert re.search(r"companies\.created_at +2024-03-10T02:30:00-05:00 America/New_York *\n", shown)
+    assert "1710055800000000 (2024-03-10T07:30:00.000000Z)" in shown
     assert "nox -s utc_check -- --seed 7 --only orm/http" in shown
     assert "NOT PROVED" in shown

@@ -58,7 +58,7 @@ def verify(
                 subjects, values = make_subjects(target), zone_values(zone, seed)
                 if not number:
                     # What is the same in every zone is tried in the first only.
-                    values += COMMON_VALUES
+                    values = COMMON_VALUES + values
                     _check_once(subjects, report)
                 for subject in subjects:
                     with _reported(report, f"stored/{subject.table.name}"):
