@@ -1,4 +1,4 @@
-"""Every constraint of the six tables, by its name and SQLSTATE, in plain SQL; the ranges are in `test_utc_paths`."""
+"""Every constraint of the six tables, by its name and SQLSTATE, in plain SQL."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +11,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from backend.tests.test_utc_paths import COLUMNS
+from backend.models.models import Base
+from backend.utc import UtcDateTime
+from devtools.utc_check.cases import OUT_OF_RANGE
 
 CHECK, UNIQUE, FOREIGN_KEY, NOT_NULL = "23514", "23505", "23503", "23502"
 # PostgreSQL 18 has a SQLSTATE of its own for RESTRICT.
@@ -175,6 +177,13 @@ UNIQUES: list[tuple[str, str, Row, Row]] = [
     ("pk_user_settings", "user_settings", {}, {}),
 ]
 
+TIMESTAMPS = [
+    (table.name, column.name)
+    for table in Base.metadata.sorted_tables
+    for column in table.c
+    if isinstance(column.type, UtcDateTime)
+]
+
 # (company_id, id) is unique because id is: it is there for the foreign keys, and no row can violate it alone.
 IMPLIED = {"uq_users_company_id_id"} | {
     f"pk_{table}" for table in ("companies", "users", "procore_connections", "job_queue", "usage_logs")
@@ -197,6 +206,15 @@ def test_check_refuses(world: World, constraint: str, table: str, changes: Row) 
         world.insert(table, **changes)
 
     assert_refused(caught.value, CHECK, constraint)
+
+
+@pytest.mark.parametrize(("table", "column"), TIMESTAMPS)
+def test_timestamp_that_not_every_client_can_read_is_refused(world: World, table: str, column: str) -> None:
+    for value in OUT_OF_RANGE:
+        with pytest.raises(psycopg.errors.CheckViolation) as caught, world.connection.transaction():
+            world.insert(table, **{column: value})
+
+        assert_refused(caught.value, CHECK, f"ck_{table}_{column}_range")
 
 
 @pytest.mark.parametrize(("constraint", "table", "changes"), FOREIGN_KEYS)
@@ -227,7 +245,7 @@ def test_every_constraint_has_a_case(world: World) -> None:
         " AND indrelid <> 'alembic_version'::regclass"
     ).fetchall()
     tested = {case[0] for case in (*CHECKS, *FOREIGN_KEYS, *UNIQUES)} | IMPLIED
-    tested |= {f"ck_{table}_{column}_range" for table, column in (name.split(".") for name in COLUMNS)}
+    tested |= {f"ck_{table}_{column}_range" for table, column in TIMESTAMPS}
 
     assert {str(name) for (name,) in rows} == tested
 

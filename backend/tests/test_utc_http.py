@@ -1,6 +1,7 @@
 """Every time of every endpoint: declared as such, refused in any other form, shown in 27 characters."""
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -9,29 +10,37 @@ from fastapi import FastAPI, Header, Query
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, TypeAdapter
 from sqlalchemy import Engine
 
 from backend.tests.application import make_app
 from backend.utc import UtcField
-from devtools.utc_check.proof_report import Report
-from devtools.utc_check.schema_checks import check_openapi
 
 SHOWN = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z")
 
 
-def openapi_report(app: FastAPI) -> Report:
-    report = Report(0, ())
-    check_openapi(app, report)
-    return report
+FIELD: TypeAdapter[Any] = TypeAdapter(UtcField)
+PATTERNS = {FIELD.json_schema(mode=mode)["pattern"] for mode in ("validation", "serialization")}
+
+
+def times(node: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Yield every date, time and date-time that a schema declares."""
+    if isinstance(node, dict) and node.get("format") in ("date-time", "date", "time"):
+        yield node
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from times(part)
+
+
+def is_bare(time: dict[str, Any]) -> bool:
+    return time.get("pattern") not in PATTERNS
 
 
 def test_every_endpoint_declares_its_times(engine: Engine) -> None:
     app = make_app(engine)
-    report = openapi_report(app)
+    declared = list(times(app.openapi()))
 
-    assert report.failures == []
-    assert report.checks.total() > 10
+    assert len(declared) > 5
+    assert not [time for time in declared if is_bare(time)]
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, APIRoute) and route.path != "/docs":
             # Without them nothing would say what the response is like.
@@ -77,21 +86,13 @@ def takes_a_header(since: Annotated[datetime, Header()]) -> Right:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "expected"),
-    [
-        (shows, "POST /x shows a bare date-time"),
-        (shows_a_list, "POST /x shows a bare date-time"),
-        (takes_a_body, "POST /x takes a bare date-time"),
-        (takes_a_date, "POST /x takes a bare date"),
-        (takes_a_query, "POST /x takes a bare date-time"),
-        (takes_a_header, "POST /x takes a bare date-time"),
-    ],
+    "endpoint", [shows, shows_a_list, takes_a_body, takes_a_date, takes_a_query, takes_a_header]
 )
-def test_endpoint_with_a_bare_time_is_found(endpoint: Any, expected: str) -> None:  # noqa: ANN401 - any endpoint
+def test_endpoint_with_a_bare_time_is_found(endpoint: Any) -> None:  # noqa: ANN401 - any endpoint
     app = FastAPI()
     app.post("/x")(endpoint)
 
-    assert {failure.seen for failure in openapi_report(app).failures} == {expected}
+    assert len([time for time in times(app.openapi()) if is_bare(time)]) == 1
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """What `guard_models` adds to attributes and tables."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine, MetaData, func, select, text
+from sqlalchemy import Column, Engine, MetaData, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, synonym
 
@@ -12,18 +13,30 @@ from backend.database import SessionLocal
 from backend.models.models import Base, JobQueue, JobStatus
 from backend.tests import factories
 from backend.utc import UtcDateTime, guard_models
-from devtools.utc_check.cases import REFUSED_DATETIMES
+from devtools.utc_check.cases import REFUSED_DATETIMES, REFUSED_OTHERS
 
 FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=ZoneInfo("America/New_York"))
+FOLD_1_IN_UTC = "2024-11-03T06:30:00+00:00"
 
 
-def test_every_timestamp_of_the_models_is_of_the_utc_type() -> None:
-    columns = [
-        column for table in Base.metadata.tables.values() for column in table.c if column.name.endswith("_at")
-    ]
+ATTRIBUTES = [
+    (mapper.class_, column)
+    for mapper in Base.registry.mappers
+    for column in mapper.columns
+    if column.name.endswith("_at")
+]
 
-    assert len(columns) == 19
-    assert {type(column.type) for column in columns} == {UtcDateTime}
+
+@pytest.mark.parametrize(("model", "column"), ATTRIBUTES, ids=str)
+def test_attribute_is_in_utc_as_soon_as_it_is_set(model: type[Any], column: Column[Any]) -> None:
+    assert type(column.type) is UtcDateTime
+    assert getattr(model(**{column.name: FOLD.replace(fold=1)}), column.name).isoformat() == FOLD_1_IN_UTC
+    for value in REFUSED_DATETIMES.values():
+        with pytest.raises(ValueError, match=f"^{column}: "):
+            model(**{column.name: value})
+    for other in REFUSED_OTHERS.values():
+        with pytest.raises(TypeError, match=f"^{column}: expected a datetime"):
+            model(**{column.name: other})
 
 
 def test_attribute_accepts_expressions_and_none(session: Session) -> None:

@@ -79,3 +79,14 @@ def test_compose_passes_every_setting_to_the_api() -> None:
         "DB_PORT",
         "WEB_CONCURRENCY",
     }
+
+
+def test_every_test_that_the_page_on_time_names_exists() -> None:
+    page, file = (ROOT / "docs/time.md").read_text(), ""
+    named = re.findall(r"`(test_\w+\.py)?::(test_\w+)`", page)
+    for place, name in named:
+        file = place or file
+        (path,) = ROOT.glob(f"*/tests/{file}")
+        assert f"def {name}(" in path.read_text(), f"{file}: {name}"
+
+    assert len(named) > 24

@@ -5,8 +5,6 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
 from fastapi import FastAPI
 from rich.console import Console
@@ -17,7 +15,7 @@ from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.terminal import enter
-from devtools.utc_check.proof_page import print_report
+from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 
 
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return create_app(open_settings, engine=engine)
 
     # A plain SIGTERM would leave the schema.
-    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         report = verify(engine.url, make_app, seed=options.seed, only=options.only)
@@ -61,10 +59,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="limit the proof to a path of the report, as copy/orm, trigger, or '*/http'; may be repeated",
     )
     return parser.parse_args(arguments)
-
-
-def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

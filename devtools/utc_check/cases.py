@@ -1,4 +1,4 @@
-"""The cases that the proof and the tests share: values to write, values to refuse, and the texts of RFC 3339."""
+"""The cases that the proof and the tests share: values to write and values to refuse."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
@@ -12,19 +12,12 @@ SECOND = 1_000_000
 CHANGES = {
     "America/New_York": ((-2_717_650_800, -238), (1_710_054_000, 3600), (1_730_613_600, -3600)),
     "Australia/Lord_Howe": ((1_712_415_600, -1800), (1_728_142_200, 1800)),
-    "Asia/Kathmandu": ((504_901_800, 900),),
     "Pacific/Apia": ((1_301_752_800, -3600), (1_325_239_200, 86_400)),
 }
 """Zones, with changes of their offset: when, in seconds from 1970, and by how many. Apia skipped a day."""
 ZONES = tuple(CHANGES)
 LOWEST, HIGHEST = -62_135_510_400 * SECOND, 253_402_214_400 * SECOND - 1
 """The first and the last value that the range of a column allows: 0001-01-02 to just before 9999-12-31."""
-EDGES = (
-    LOWEST, LOWEST + 1, HIGHEST, HIGHEST - SECOND + 1, -1, 0, 999_999, 2**31 * SECOND - 1,
-    946_684_800 * SECOND - 1, 946_684_800 * SECOND,  # PostgreSQL counts from 2000-01-01
-    2**53 + 1,  # not representable as a double
-)  # fmt: skip
-OFFSETS = (14 * 3600, -12 * 3600, 20_700, 1172, -86_340, 86_399, -1)
 OUT_OF_RANGE = (
     "infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "0001-01-01 23:59:59.999999+00",
     "9999-12-31 00:00:00+00", "10000-01-01 00:00:00+00",
@@ -64,32 +57,6 @@ REFUSED_DATETIMES: dict[str, datetime] = {
 }
 REFUSED_OTHERS = {"date": date(2024, 7, 1), "text": "2024-07-01T12:00:00Z", "number": 1_700_000_000}
 
-ACCEPTED_TEXTS: dict[str, int] = {
-    "2024-01-31T12:00:00Z": 1_706_702_400_000_000,
-    "2024-01-31t12:00:00.1z": 1_706_702_400_100_000,
-    "2024-01-31T12:00:00.123456+05:45": 1_706_681_700_123_456,
-    "2024-01-31T12:00:00-00:00": 1_706_702_400_000_000,
-    "2024-11-03T01:30:00-04:00": 1_730_611_800_000_000,
-    "2024-11-03T01:30:00-05:00": 1_730_615_400_000_000,
-    "0001-01-01T00:00:00-14:00": -62_135_546_400_000_000,
-}
-"""Texts of RFC 3339, with the microseconds from 1970."""
-REFUSED_TEXTS: dict[str, tuple[str, ...]] = {
-    "send an RFC 3339 date-time": (
-        "", "2024-01-31", "20240131", "1700000000", "2024-01-31T12:00:00", "2024-01-31T12:00Z",
-        "2024-01-31 12:00:00Z", "2024-W05-3T12:00:00Z", "2024-01-31T12:00:00,5Z", "2024-01-31T12:00:00.Z",
-        "2024-01-31T12:00:00+0545", "2024-01-31T12:00:00+24:00", "2024-01-31T12:00:00+05:45:10",
-        "2024-01-31T24:00:00Z", "2024-01-31T12:00:00Z\n",
-        "２０２４-01-31T12:00:00Z",  # noqa: RUF001 - digits of another script
-    ),
-    "at most six fractional digits": ("2024-01-31T12:00:00.1234567Z",),
-    "does not exist": ("2024-02-30T12:00:00Z", "2024-01-31T23:59:60Z", "0000-01-01T00:00:00Z"),
-    "outside the years 1 to 9999": ("0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-02:00"),
-    "send it as %2B": ("2024-01-31T12:00:00 05:00",),
-}  # fmt: skip
-"""By words of the refusal."""
-REFUSED_JSON: tuple[object, ...] = (1_700_000_000, 1.5, True, None, {})
-
 
 @dataclass(frozen=True)
 class Value:
@@ -103,6 +70,22 @@ class Value:
         return f"{self.held.isoformat()}{zone}{' fold=1' if self.held.fold else ''}"
 
 
+def instant(microseconds: int, zone: tzinfo = UTC) -> datetime:
+    return (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
+
+
+def canonical(microseconds: int) -> str:
+    """Return the text that the API must show, without the code under test."""
+    return f"{instant(microseconds).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def show(microseconds: int) -> str:
+    try:
+        return f"{microseconds} ({canonical(microseconds)})"
+    except OverflowError:
+        return str(microseconds)
+
+
 _NEW_YORK = ZoneInfo("America/New_York")
 ODD = (
     # New York's clocks skipped this time; by `fold`, Python reads it with the offset before or after.
@@ -112,27 +95,23 @@ ODD = (
     Value(datetime(1880, 1, 1, tzinfo=_NEW_YORK), -2_840_123_038 * SECOND),
     Value(datetime(1971, 7, 1, 12, tzinfo=ZoneInfo("Africa/Monrovia")), 47_220_270 * SECOND),
 )
+COMMON_VALUES = [*ODD] + [
+    Value(instant(microseconds, timezone(timedelta(seconds=offset))), microseconds)
+    for microseconds, offset in (
+        (LOWEST, 0), (LOWEST, -14 * 3600), (HIGHEST, 0), (HIGHEST, 14 * 3600), (-1, 0),
+        (946_684_800 * SECOND - 1, 20_700),  # PostgreSQL counts from 2000-01-01
+        (2**53 + 1, -86_399),  # cannot be represented as a double
+    )
+]  # fmt: skip
 
 
-def sample_values(zone: str, seed: int) -> list[Value]:
-    """Return the edges of the range, values around changes of this zone, and random ones that follow from the seed."""
+def zone_values(zone: str, seed: int) -> list[Value]:
+    """Return values around the changes of this zone, and random ones that follow from the seed."""
     source = Random(f"{seed} {zone}")  # noqa: S311 - it has to be repeatable
-    pairs: list[tuple[int, tzinfo]] = [(number, UTC) for number in EDGES]
-    pairs += [(1_700_000_000_123_456, timezone(timedelta(seconds=offset))) for offset in OFFSETS]
-    pairs += [(HIGHEST, timezone(timedelta(hours=14))), (LOWEST, timezone(timedelta(hours=-14)))]
+    pairs: list[tuple[int, tzinfo]] = []
     for at, shift in CHANGES[zone]:
-        around = (-abs(shift) * SECOND // 2, -1, 0, 1, abs(shift) * SECOND // 2)
-        pairs += [(at * SECOND + distance, ZoneInfo(zone)) for distance in around]
-    for _ in range(8):
-        offset = timezone(timedelta(seconds=source.randrange(-86_399, 86_400)))
-        pairs.append((source.randrange(LOWEST, HIGHEST), source.choice([UTC, ZoneInfo(zone), offset])))
-    return [Value(instant(number, tz), number) for number, tz in pairs] + list(ODD)
-
-
-def instant(microseconds: int, zone: tzinfo = UTC) -> datetime:
-    return (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
-
-
-def canonical(microseconds: int) -> str:
-    """Return the text that the API must show, without the code under test."""
-    return f"{instant(microseconds).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+        half = abs(shift) * SECOND // 2
+        pairs += [(at * SECOND + distance, ZoneInfo(zone)) for distance in (-half, -1, 0, half)]
+    for tz in (UTC, ZoneInfo(zone), timezone(timedelta(seconds=source.randrange(-86_399, 86_400)))):
+        pairs.append((source.randrange(LOWEST, HIGHEST), tz))
+    return [Value(instant(number, tz), number) for number, tz in pairs]
