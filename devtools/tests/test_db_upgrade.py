@@ -11,7 +11,7 @@ import pytest
 from backend.config import ROOT
 from backend.errors import UserError
 from devtools import database
-from devtools.backup import upgrade, upgrade_directory
+from devtools.backup import upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
 # The programs of this machine are injected as those of the old version.
@@ -19,11 +19,11 @@ COMMAND = """
 import sys
 from pathlib import Path
 from devtools import database
-from devtools.backup import upgrade, upgrade_directory
+from devtools.backup import upgrade
 from devtools.terminal import enter
 from freshpg import find_binaries
 database.DIRECTORY = Path(sys.argv[1])
-upgrade_directory.find_binaries_of = lambda _: find_binaries()
+upgrade.find_binaries_of = lambda _: find_binaries()
 enter(lambda: upgrade.main([]))
 """
 CONTENT = """
@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a `.dev/` of the test's own with old data in it, and take Docker away."""
     place = tmp_path / ".dev"
     monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
-    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: find_binaries())
+    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     monkeypatch.chdir(tmp_path)
     return place
@@ -144,7 +144,7 @@ def test_data_in_use_are_not_upgraded(place: Path, old: Path) -> None:
 def test_old_programs_that_are_missing_are_named(
     place: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: None)
+    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: None)
 
     assert "needs the programs of PostgreSQL 17" in refused()
 
