@@ -9,10 +9,9 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from sqlalchemy import make_url
 
@@ -24,90 +23,8 @@ from devtools.children import sigterm_as_ctrl_c
 from devtools.terminal import enter
 from freshpg import Server, find_binaries_of, find_clients, running, start_persistent
 
-from . import upgrade_volume
 from .tools import Tools, copy_server, docker_says
-from .upgrade_volume import MARK
-
-
-class Place(Protocol):
-    """A place with data of one or more versions."""
-
-    name: str
-    major: int
-    """The version that is used now."""
-    has_new: bool
-    is_upgraded: bool
-    """Whether the new data were made from old ones."""
-    move_away: str
-    """The command that moves the new data away."""
-
-    @property
-    def old(self) -> Collection[int]:
-        """The older versions of which there are data."""
-
-    def make(self, major: int) -> None: ...
-    def drop(self, major: int) -> None: ...
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="db_upgrade",
-        description="Bring all databases and roles of Compose's volume, and of the embedded server's .dev/postgres-N, "
-        "to the version of PostgreSQL that is used now. The old data are kept.",
-    )
-    parser.add_argument(
-        "--drop-old", action="store_true", help="drop the old data of an upgrade that is done"
-    )
-    options = parser.parse_args(arguments)
-    with sigterm_as_ctrl_c(), alone():
-        found: list[Place | None] = [upgrade_volume.find(), Directory(database.DIRECTORY)]
-        places = [place for place in found if place and place.old]
-        for place in places:
-            drop(place) if options.drop_old else upgrade(place)
-    if docker_says("version") is None:
-        say("Docker does not answer, so Compose's volume was not looked at.")
-    if not places:
-        say(
-            f"Nothing to {'drop' if options.drop_old else 'upgrade'}: there are no data of an older PostgreSQL."
-        )
-
-
-def upgrade(place: Place) -> None:
-    source = max(place.old)
-    if place.is_upgraded:
-        say(
-            f"{place.name} is upgraded already. `nox -s db_upgrade -- --drop-old` drops the old data ({source})."
-        )
-        return
-    if place.has_new:
-        raise UserError(
-            f"{place.name} holds data of PostgreSQL {place.major} that were not made from those of {source}. Nothing "
-            f"was changed.\nIf you do not need the newer ones, move them away and try again: `{place.move_away}`."
-        )
-    say(f"{place.name}: from PostgreSQL {source} to {place.major}.")
-    place.make(source)
-    say(f"{place.name} is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.")
-
-
-def drop(place: Place) -> None:
-    if not place.is_upgraded:
-        raise UserError(
-            f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped."
-        )
-    for major in place.old:
-        place.drop(major)
-        say(f"{place.name}: dropped the data of PostgreSQL {major}.")
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Let one upgrade of this checkout run at a time. Raises UserError."""
-    with (ROOT / "compose.yaml").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError("Another db_upgrade is running. Wait for its end.") from None
-        yield
+from .upgrade_volume import MARK, Volume, find_volume
 
 
 class Directory:
@@ -121,6 +38,7 @@ class Directory:
         }
         found = {int(name[1]): path for path, name in names.items() if name}
         self.old = {major: path for major, path in found.items() if major < self.major}
+        # Whether there are new data, and whether an upgrade made them.
         self.has_new, self.is_upgraded = target.exists(), (target / MARK).exists()
         self.move_away = f"mv {self.name} {self.name}-away"
 
@@ -165,6 +83,66 @@ def remove(directory: Path) -> None:
     if data.exists() and not data.is_relative_to(directory.resolve()):
         shutil.rmtree(data)
     shutil.rmtree(directory, ignore_errors=not directory.exists())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="db_upgrade",
+        description="Bring all databases and roles of Compose's volume, and of the embedded server's .dev/postgres-N, "
+        "to the version of PostgreSQL that is used now. The old data are kept.",
+    )
+    parser.add_argument(
+        "--drop-old", action="store_true", help="drop the old data of an upgrade that is done"
+    )
+    options = parser.parse_args(arguments)
+    with sigterm_as_ctrl_c(), alone():
+        places = [place for place in (find_volume(), Directory(database.DIRECTORY)) if place and place.old]
+        for place in places:
+            drop(place) if options.drop_old else upgrade(place)
+    if docker_says("version") is None:
+        say("Docker does not answer, so Compose's volume was not looked at.")
+    if not places:
+        say(
+            f"Nothing to {'drop' if options.drop_old else 'upgrade'}: there are no data of an older PostgreSQL."
+        )
+
+
+def upgrade(place: Volume | Directory) -> None:
+    source = max(place.old)
+    if place.is_upgraded:
+        say(
+            f"{place.name} is upgraded already. `nox -s db_upgrade -- --drop-old` drops the old data ({source})."
+        )
+        return
+    if place.has_new:
+        raise UserError(
+            f"{place.name} holds data of PostgreSQL {place.major} that were not made from those of {source}. Nothing "
+            f"was changed.\nIf you do not need the newer ones, move them away and try again: `{place.move_away}`."
+        )
+    say(f"{place.name}: from PostgreSQL {source} to {place.major}.")
+    place.make(source)
+    say(f"{place.name} is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.")
+
+
+def drop(place: Volume | Directory) -> None:
+    if not place.is_upgraded:
+        raise UserError(
+            f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped."
+        )
+    for major in place.old:
+        place.drop(major)
+        say(f"{place.name}: dropped the data of PostgreSQL {major}.")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let one upgrade of this checkout run at a time. Raises UserError."""
+    with (ROOT / "compose.yaml").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("Another db_upgrade is running. Wait for its end.") from None
+        yield
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The new data are made in the same volume, so that it keeps its name, and an olde
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,9 +65,8 @@ class Volume:
     def make(self, major: int) -> None:
         """Make the new data from those of this version."""
         for each in (major, self.major):
-            docker_says(
-                "rm", "--force", "--volumes", self.container(each)
-            )  # left by an upgrade that was killed
+            # Left by an upgrade that was killed.
+            docker_says("rm", "--force", "--volumes", f"{self.volume}-upgrade-{each}")
         self.stop_users()
         making = f"{self.new}.making"
         self.run('rm -rf "$1"', making)
@@ -85,9 +85,6 @@ class Volume:
         socket = {"host": "/var/run/postgresql"}
         return URL.create("postgresql", user, password, database="postgres", query=socket)
 
-    def container(self, major: int) -> str:
-        return f"{self.volume}-upgrade-{major}"
-
     def run(self, script: str, *words: str) -> str:
         """Run a script on the volume, as root."""
         mount = ("--volume", f"{self.volume}:/volume", "--entrypoint", "sh", self.image)
@@ -96,7 +93,8 @@ class Volume:
     @contextmanager
     def server(self, major: int, data: str) -> Iterator[Tools]:
         """Run a server of a version in a container without a network, and give its programs. Raises ToolError."""
-        name, image = self.container(major), re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
+        name = f"{self.volume}-upgrade-{major}"
+        image = re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
         # Passed by name alone, so that no password is in a list of processes. The dump creates the databases.
         variables = {**self.variables, "PGDATA": data, "POSTGRES_DB": "postgres"}
         options = [word for variable in variables for word in ("--env", variable)]
@@ -107,9 +105,10 @@ class Volume:
                 # Over TCP: the server that initialises the data listens on its socket alone.
                 while docker_says("exec", name, "pg_isready", "--quiet", "--host=127.0.0.1") is None:
                     if docker("inspect", "--format", "{{.State.Running}}", name).strip() != "true":
-                        raise ToolError(
-                            f"PostgreSQL {major} did not start:\n{docker('logs', '--tail=5', name)}"
+                        logs = subprocess.run(
+                            ["docker", "logs", name], capture_output=True, text=True, check=False
                         )
+                        raise ToolError(f"PostgreSQL {major} did not start:\n{logs.stderr[-1000:].strip()}")
                     time.sleep(0.3)
             yield Tools(
                 lambda program: ["docker", "exec", "--interactive", "--env", "PGPASSWORD", name, program]
@@ -130,7 +129,7 @@ class Volume:
             )
 
 
-def find() -> Volume | None:
+def find_volume() -> Volume | None:
     """Look at the volume; None if there is no Docker, or no volume yet."""
     said = docker_says(*COMPOSE, "config", "--format", "json")
     if said is None:
