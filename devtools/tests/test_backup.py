@@ -131,7 +131,7 @@ def test_backup_is_one_private_file_that_pg_restore_reads(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
     assert f"{ours.name}, at revision {revision}, to {path} (" in capsys.readouterr().out
-    command = [f"{find_clients(18)}/pg_restore", "--list", path]
+    command = [f"{find_clients(18)}/pg_restore", "--list", str(path)]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "TABLE DATA public usage_logs" in listed.stdout
 
