@@ -144,6 +144,8 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
     reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))
     init = VERBS["init"]
     names_file = any(not word.startswith("-") for word in rest)
+    drop_old = [[*restore, "--drop-old"]] if "--drop-old" in rest else []
+    others = [word for word in rest if word != "--drop-old"]
     shown: dict[str, list[list[str]]] = {
         "init": [[*init, *rest], reset],
         "reset": [init, [*reset, *rest]],
@@ -152,7 +154,7 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
         # A file that is named is restored, which tells whether it can be.
         "restore": [init, [*restore, *rest]]
         if names_file
-        else [init, [*VERBS["backup"], file], [*restore, file, *rest]],
+        else [init, [*VERBS["backup"], file], [*restore, file, *others], *drop_old],
     }
     return shown.get(verb, [init, [*VERBS[verb], *rest]])
 

@@ -1,11 +1,10 @@
 """Write a backup of the configured database: `nox -s db_backup`, which also finds the database."""
 
 import argparse
-import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -22,12 +21,17 @@ from devtools.terminal import enter, sigterm_as_ctrl_c
 from .tools import find_tools
 
 DIRECTORY = ROOT / "backups"
-STAMP = "%Y%m%dT%H%M%SZ"
-SUFFIX, PARTIAL = ".dump", ".dump.partial"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
+    parser = argparse.ArgumentParser(
+        prog="db_backup",
+        description="Write the whole database, as it is at one moment, into one file that pg_restore reads. The "
+        "database can be in use, and nothing in it is changed.",
+    )
+    default = "the file to write (default: in backups/, named by database, revision and UTC time)"
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
+    options = parser.parse_args(arguments)
     settings = load_settings()
     with sigterm_as_ctrl_c(), engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
@@ -41,28 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say(f"Backed up {describe(settings.url)}, at revision {revision or 'none'}, to {shown(path)} ({size}).")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="db_backup",
-        description="Write the whole database, as it is at one moment, into one file that pg_restore reads. It may be "
-        "in use meanwhile, and nothing in it is changed.",
-    )
-    default = "the file to write (default: in backups/, named by database, revision and UTC time)"
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
-    return parser.parse_args(arguments)
-
-
 def default_path(database: str, revision: str | None) -> Path:
-    moment = datetime.now(UTC).strftime(STAMP)
-    return DIRECTORY / f"{file_word(database)}-{file_word(revision or 'no_revision')}-{moment}{SUFFIX}"
+    words = (file_word(database), file_word(revision or "no_revision"), f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    return DIRECTORY / f"{'-'.join(words)}.dump"
 
 
 def newest(database: str) -> Path:
     """Return the newest backup of a database in the default directory, by the time in its name. Raises UserError."""
-    name = re.compile(rf"{re.escape(file_word(database))}-[\w.]+-(\d{{8}}T\d{{6}}Z){re.escape(SUFFIX)}")
-    found = [
-        (match[1], path) for path in DIRECTORY.glob(f"*{SUFFIX}") if (match := name.fullmatch(path.name))
-    ]
+    name = re.compile(rf"{re.escape(file_word(database))}-[\w.]+-(\d{{8}}T\d{{6}}Z)\.dump")
+    found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
     if not found:
         raise UserError(
             f"There is no backup of {database} in {shown(DIRECTORY)}.\n"
@@ -84,18 +75,12 @@ def shown(path: Path) -> str:
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that only its owner may read, and that gets its name if the block ends well. Raises UserError."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         if os.path.lexists(path):
             raise UserError(f"{shown(path)} exists already; choose another name.")
-        for leftover in path.parent.glob(f".*{PARTIAL}"):
-            # Of a backup that was killed, if nobody holds its lock.
-            with suppress(OSError), leftover.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink()
-        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             try:
                 yield file
                 os.fsync(file.fileno())
@@ -103,7 +88,8 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             finally:
                 partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{shown(path)} cannot be written: {error.strerror}.") from error
+        where = shown(Path(error.filename or path))
+        raise UserError(f"{where} cannot be written: {error.strerror}.") from error
 
 
 if __name__ == "__main__":

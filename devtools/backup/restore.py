@@ -1,12 +1,12 @@
 """Replace the configured database with a backup: `nox -s db_restore`, which also finds the database."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
 from backend import migrations
@@ -19,21 +19,14 @@ from backend.startup import describe, wait_for_database
 from devtools.terminal import enter, sigterm_as_ctrl_c
 
 from . import swap
-from .console import progress
 from .dump import newest, shown
-from .tools import ToolError, Tools, find_tools
+from .tools import ToolError, Tools, find_tools, progress
 
-ARCHIVE = b"PGDMP"
 UNCHANGED = "Nothing was changed."
-# pg_restore empties the search_path. Functions with a search_path of their own, or a parsed body, do not depend on it.
-FUNCTIONS = r"""
-    SELECT p.oid::regprocedure::text FROM pg_proc AS p
-    JOIN pg_namespace AS n ON n.oid = pronamespace JOIN pg_language AS l ON l.oid = prolang
-    WHERE nspname NOT LIKE 'pg\_%' AND nspname <> 'information_schema' AND lanname NOT IN ('c', 'internal')
-      AND prosqlbody IS NULL AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-      AND NOT EXISTS (SELECT FROM unnest(proconfig) AS setting WHERE starts_with(setting, 'search_path='))
-      AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e')
-"""
+HINT = (
+    "If a function did not find something that exists: pg_restore empties the search_path. Run `ALTER FUNCTION ... SET "
+    "search_path = public` for that function in the database that was backed up, and back up again."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,30 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         engine.dispose()
-        if options.drop_old:
-            drop_old(settings.url)
-        else:
-            restore(options, settings)
+        drop_old(settings.url) if options.drop_old else restore(options, settings)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_restore",
-        description="Fill a new database from a backup and have it take the place of the database, while the API is "
-        "connected. The old one is kept under another name. The new one has the old one's owner, locale and settings. "
-        "Without asking it replaces only a local or Compose database that is marked as development or test, and never "
+        description="Fill a new database from a backup and swap it in under the same name, while the API is connected. "
+        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Without "
+        "asking it replaces only a local or Compose database that is marked as development or test, and never "
         "production.",
     )
-    add = parser.add_argument
-    default = (
-        "what db_backup or `pg_dump --format=custom` wrote (default: this database's newest in backups/)"
-    )
-    add("file", nargs="?", type=Path, metavar="FILE", help=default)
-    add("--drop-old", action="store_true", help="restore nothing; drop the databases that were kept")
-    add(
-        "--no-owner", action="store_true", help="leave out owners and grants: everything belongs to this role"
-    )
-    add("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
+    file = "what db_backup or `pg_dump --format=custom` wrote (default: this database's newest in backups/)"
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
+    old = "restore nothing; drop the databases that were kept"
+    parser.add_argument("--drop-old", action="store_true", help=old)
+    owner = "leave out owners and grants: everything belongs to this role"
+    parser.add_argument("--no-owner", action="store_true", help=owner)
+    parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
     options = parser.parse_args(arguments)
     if options.drop_old and options.file:
         parser.error("--drop-old restores nothing, so it takes no FILE")
@@ -82,7 +69,6 @@ def restore(options: argparse.Namespace, settings: Settings) -> None:
     path = options.file or newest(name)
     with opened(path) as file, swap.administrative(url) as connection, swap.alone(connection, name):
         tools = find_tools(connection, settings)
-        swap.drop_unfinished(connection, name)
         new = swap.create(connection, name)
         try:
             revision = fill(tools, url.set(database=new), file, no_owner=options.no_owner)
@@ -100,32 +86,25 @@ def restore(options: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> IO[bytes]:
     """Open a dump. Raises UserError."""
     try:
-        with path.open("rb") as file:
-            if file.read(len(ARCHIVE)) != ARCHIVE:
-                raise UserError(
-                    f"{shown(path)} is not a backup of `nox -s db_backup` or `pg_dump --format=custom`. {UNCHANGED}"
-                )
-            yield file
+        return path.open("rb")
     except OSError as error:
         raise UserError(f"{shown(path)} cannot be read: {error.strerror}. {UNCHANGED}") from error
 
 
 def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | None:
     """Restore into an empty database and return the schema's revision. Raises UserError."""
-    engine = connect(url, isolation_level="AUTOCOMMIT")
     try:
         tools.restore(url, file, *(["--no-owner", "--no-privileges"] if no_owner else []))
+    except ToolError as error:
+        raise UserError(f"{error}\nThe backup was not restored. {UNCHANGED}\n{HINT}") from error
+    engine = connect(url, isolation_level="AUTOCOMMIT")
+    try:
         with engine.connect() as connection, progress("Gathering statistics"):
             connection.execute(text("ANALYZE"))
             revision = migrations.current(connection)
-    except ToolError as error:
-        with engine.connect() as connection:
-            hint = explain(connection)
-        raise UserError(f"{error}\nThe backup was not restored. {UNCHANGED}{hint}") from error
     finally:
         engine.dispose()
     if revision is not None and revision not in migrations.known():
@@ -134,18 +113,6 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
             "Check out the code that made it, and restore it there."
         )
     return revision
-
-
-def explain(connection: Connection) -> str:
-    """Name the functions that may have failed because pg_restore empties the search_path."""
-    functions = connection.scalars(text(FUNCTIONS)).all()
-    if not functions:
-        return ""
-    return (
-        f"\nFunctions that do not set a search_path are restored with an empty one: {', '.join(functions)}.\n"
-        "If one of them did not find something: `ALTER FUNCTION ... SET search_path = public` in the database that was "
-        "backed up, and back up again."
-    )
 
 
 def drop_old(url: URL) -> None:

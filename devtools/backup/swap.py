@@ -3,7 +3,6 @@
 Every function takes a connection in autocommit to another database of the same server.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -18,12 +17,12 @@ from backend.database import connect
 from backend.errors import UserError
 
 LONGEST = 63
-"""So many bytes of a name PostgreSQL keeps."""
-UNFINISHED = 4711
-"""The connection limit of a database that is being filled. Unlike a comment it is there from the first moment."""
+"""PostgreSQL cuts names to this many bytes."""
+NEW = "_new_by_db_restore"
+"""What the name of a database that is being filled ends with."""
 KEPT = "db_restore: kept from before a restore of "
 PAUSE = 0.02
-# What is ours to end: a superuser ends any session, another role those of the roles that it is a member of.
+# A superuser may end any session, another role those of the roles that it is a member of.
 END_SESSIONS = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = :name AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')
@@ -36,10 +35,6 @@ PROPERTIES = text("""
 SETTINGS = text("""
     SELECT split_part(setting, '=', 1) FROM pg_database AS d, pg_db_role_setting AS s, unnest(setconfig) AS setting
     WHERE datname = :name AND s.setdatabase = d.oid AND s.setrole = 0
-""")
-ARE_UNFINISHED = text("""
-    SELECT datname FROM pg_database
-    WHERE left(datname, -13) = :head AND datname ~ '_new_[0-9a-f]{8}$' AND datconnlimit = :limit
 """)
 # By name too, for somebody may have given an old one its name back.
 ARE_KEPT = text("""
@@ -64,7 +59,7 @@ def administrative(url: URL) -> Iterator[Connection]:
 def alone(connection: Connection, name: str) -> Iterator[None]:
     """Let one restore of a database run at a time. Raises UserError."""
     lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-    if not connection.scalar(lock, {"key": f"db_restore {name}"}):
+    if not connection.scalar(lock, {"key": next_to(name, NEW)}):
         raise UserError(f"Another db_restore of {name} is running. Wait for its end.")
     # The lock is released with the connection.
     yield
@@ -72,20 +67,18 @@ def alone(connection: Connection, name: str) -> Iterator[None]:
 
 def create(connection: Connection, name: str) -> str:
     """Create an empty database next to an existing one, with its owner, encoding and locale; return the new name."""
-    new = next_to(name, f"_new_{secrets.token_hex(4)}")
+    new = next_to(name, NEW)
+    drop(connection, new)  # left by a restore that was killed
     row, owner, encoding, _ = connection.execute(PROPERTIES, {"name": name}).one()
     provider = {"c": "libc", "i": "icu", "b": "builtin"}[row["datlocprovider"]]
     words = {"ENCODING": encoding, "LC_COLLATE": row["datcollate"], "LC_CTYPE": row["datctype"]}
     # The column's name in PostgreSQL 15 and 16, and since 17.
     if locale := row.get("daticulocale") or row.get("datlocale"):
         words[f"{provider}_LOCALE"] = locale
-    if rules := row.get("daticurules"):
-        words["ICU_RULES"] = rules
     options = " ".join(f"{word} {literal(value)}" for word, value in words.items())
     run(
         connection,
-        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options} "
-        f"CONNECTION LIMIT {UNFINISHED}",
+        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options}",
     )
     return new
 
@@ -108,11 +101,10 @@ def replace(connection: Connection, url: URL, new: str) -> str:
     name = str(url.database)
     try:
         with administrative(url) as other, ThreadPoolExecutor(1) as executor:
-            end_sessions(connection, name)
-            # From the rename on nobody gets in, but it waits for those who came before.
+            # The rename lets nobody in, and waits for those who were there before.
             renamed = executor.submit(rename, other, name, new)
             while not renamed.done():
-                end_sessions(connection, name)
+                connection.execute(END_SESSIONS, {"name": name})
                 wait([renamed], PAUSE)
             return renamed.result()
     except OperationalError as error:
@@ -134,17 +126,6 @@ def rename(connection: Connection, name: str, new: str) -> str:
         comment_on(connection, old, KEPT + name)
         comment_on(connection, name, comment)
     return old
-
-
-def end_sessions(connection: Connection, name: str) -> None:
-    connection.execute(END_SESSIONS, {"name": name})
-
-
-def drop_unfinished(connection: Connection, name: str) -> None:
-    """Drop what restores of a database that were killed have left."""
-    head = next_to(name, "_new_12345678")[:-13]
-    for each in connection.scalars(ARE_UNFINISHED, {"head": head, "limit": UNFINISHED}).all():
-        drop(connection, each)
 
 
 def drop_kept(connection: Connection, name: str) -> Sequence[str]:

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any, cast
 
-from rich.filesize import decimal
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 from sqlalchemy import URL, Connection, text
 
 from backend.config import Settings
@@ -18,11 +21,10 @@ from backend.errors import UserError
 from devtools.psql import connection_words
 from freshpg import find_clients
 
-from .console import progress
+from .swap import quote
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOOK_SECONDS, DOCKER_SECONDS = 0.2, 15.0
-LINES = 6
+ANSWER_SECONDS = 15.0
 
 
 class ToolError(UserError):
@@ -35,67 +37,78 @@ class Tools:
 
     command: Callable[[str], list[str]]
     """Returns the command that runs the program of this name."""
-    place: Callable[[URL], URL] = lambda url: url
-    """Returns a server's URL as seen from where the programs run."""
+    place: Mapping[str, Any] = field(default_factory=dict)
+    """What to change in a server's URL, because the programs run in a container."""
 
     def dump(self, url: URL, file: IO[bytes]) -> None:
         """Write a database to a file, as it is at one moment. Raises ToolError."""
-        with progress(f"Dumping {url.database}") as show:
-            self.run(
-                "pg_dump", url, "--format=custom", stdout=file,
-                meanwhile=lambda: show(decimal(os.fstat(file.fileno()).st_size)),
-            )  # fmt: skip
+        with progress(f"Dumping {url.database}"):
+            self._run("pg_dump", url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
 
     def restore(self, url: URL, file: IO[bytes], *options: str) -> None:
         """Read a dump into a database. Raises ToolError."""
-        size = os.fstat(file.fileno()).st_size
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        with progress("Restoring") as show:
-            # The program shares the position in the file with us.
-            self.run(
-                "pg_restore", url, "--exit-on-error", *options, stdin=file,
-                meanwhile=lambda: show(f"{decimal(os.lseek(file.fileno(), 0, os.SEEK_CUR))} of {decimal(size)} read"),
-            )  # fmt: skip
+        with progress("Restoring"):
+            self._run("pg_restore", url, "--exit-on-error", *options, stdin=file, stdout=subprocess.DEVNULL)
 
-    def run(
-        self,
-        program: str,
-        url: URL,
-        *options: str,
-        stdin: IO[bytes] | int = subprocess.DEVNULL,
-        stdout: IO[bytes] | int = subprocess.DEVNULL,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Run a program on a database to its end. Raises ToolError if it fails, and ends it if we are interrupted."""
-        conninfo, variables = connection_words(self.place(url))
-        command = [*self.command(program), *options, "--dbname", conninfo]
-        environment = os.environ | {"LC_MESSAGES": "C"} | variables
-        with TemporaryFile() as errors:
+    def _run(self, program: str, url: URL, *options: str, **streams: Any) -> None:  # noqa: ANN401  Popen's
+        with self.start(program, url, *options, stderr=subprocess.PIPE, **streams) as process:
             try:
-                process = subprocess.Popen(
-                    command, env=environment, stdin=stdin, stdout=stdout, stderr=errors
-                )
-            except OSError as error:
-                raise ToolError(f"{command[0]} cannot be run: {error.strerror}.") from error
-            try:
-                while (code := poll(process)) is None:
-                    meanwhile()
+                _, errors = process.communicate()
             except BaseException:
                 process.terminate()
-                process.wait()
                 raise
-            if code != 0:
-                errors.seek(0)
-                lines = errors.read().decode(errors="replace").splitlines()[:LINES]
-                raise ToolError("\n".join(lines) or f"{program} ended with exit code {code}.")
+        if process.returncode != 0:
+            said = errors.decode(errors="replace").strip()
+            raise ToolError(said or f"{program} ended with exit code {process.returncode}.")
+
+    def start(self, program: str, url: URL, *options: str, **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
+        conninfo, variables = connection_words(url.set(**self.place))
+        command = [*self.command(program), *options, "--dbname", conninfo]
+        return subprocess.Popen(command, env=os.environ | variables, **streams)
 
 
-def poll(process: subprocess.Popen[bytes]) -> int | None:
-    """Wait a moment for a process's end, and return its exit code, or None if it still runs."""
-    try:
-        return process.wait(LOOK_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
+def copy_server(old: Tools, old_url: URL, new: Tools, new_url: URL) -> None:
+    """Copy all roles and databases into a new server, whose superuser keeps its password. Raises ToolError."""
+    # That superuser is there already; pg_dumpall quotes a name that needs it.
+    names = (str(new_url.username), quote(str(new_url.username)))
+    lines = ("DROP ROLE IF EXISTS {};", "CREATE ROLE {};", "ALTER ROLE {} WITH ")
+    ours = tuple(line.format(name).encode() for line in lines for name in names)
+    # A database may have made transactions read-only, which must not stop psql.
+    options = ("--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1")
+    writable = new_url.update_query_dict(
+        {"options": "-c default_transaction_read_only=off -c client_min_messages=warning"}
+    )
+    with (
+        progress("Dumping and restoring"),
+        TemporaryFile() as errors,
+        old.start(
+            "pg_dumpall", old_url, "--clean", "--if-exists", stdout=subprocess.PIPE, stderr=errors
+        ) as dump,
+        new.start("psql", writable, *options, stdin=subprocess.PIPE, stderr=errors) as restore,
+    ):
+        source, target = cast("IO[bytes]", dump.stdout), cast("IO[bytes]", restore.stdin)
+        try:
+            with suppress(BrokenPipeError), target:
+                for line in source:
+                    if not line.startswith(ours):
+                        target.write(line)
+                    elif line.startswith(b"ALTER"):
+                        break
+                shutil.copyfileobj(source, target)
+            source.close()
+            failed = restore.wait() or dump.wait()
+        except BaseException:
+            dump.terminate()
+            restore.terminate()
+            raise
+        if failed:
+            errors.seek(0)
+            raise ToolError(f"{errors.read().decode(errors='replace').strip()}\nNothing was changed.")
+
+
+def progress(what: str) -> Status:
+    """Show at the terminal what takes time."""
+    return Console(stderr=True).status(Text(f"{what} ..."))
 
 
 def find_tools(connection: Connection, settings: Settings) -> Tools:
@@ -103,46 +116,30 @@ def find_tools(connection: Connection, settings: Settings) -> Tools:
 
     The first of: Compose's own container, this machine, the image postgres:MAJOR. Raises UserError.
     """
-    url, compose_port = settings.url, settings.db_port
+    url, port = settings.url, settings.db_port
     major = connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0
-    if url.host in LOOPBACK and url.port == compose_port:
-        container = (docker_says("ps", "--quiet", "--filter", f"publish={compose_port}") or "").strip()
+    if url.host in LOOPBACK and url.port == port:
+        container = (docker_says("ps", "--quiet", "--filter", f"publish={port}") or "").strip()
         version = docker_says("exec", container, "pg_dump", "--version") if container else None
         if re.search(rf"\(PostgreSQL\) {major}\b", version or ""):
-            return tools_inside(container, lambda url: url.set(host="127.0.0.1", port=5432))
+            inside = ["docker", "exec", "--interactive", "--env", "PGPASSWORD", container]
+            return Tools(lambda program: [*inside, program], {"host": "127.0.0.1", "port": 5432})
     directory = find_clients(major)
     if directory is not None:
         return Tools(lambda program: [str(directory / program)])
     image = f"postgres:{major}"
-    if docker_says("image", "inspect", image) is not None:
-        return tools_of_image(image, url)
-    raise UserError(
-        f"The server is PostgreSQL {major}, and this machine has no pg_dump and pg_restore of that version.\n"
-        f"Install them (on Debian: postgresql-client-{major}), or start Docker and run `docker pull {image}`."
+    if docker_says("image", "inspect", image) is None:
+        raise UserError(
+            f"The server is PostgreSQL {major}, and this machine has no pg_dump and pg_restore of that version.\n"
+            f"Install them (on Debian: postgresql-client-{major}), or start Docker and run `docker pull {image}`."
+        )
+    # A container that reaches what this machine reaches, without a log, which would be a second copy of the dump.
+    options = ["--rm", "--interactive", "--log-driver", "none", "--network", "host", "--env", "PGPASSWORD"]
+    is_host_elsewhere = sys.platform != "linux" and url.host in LOOPBACK
+    return Tools(
+        lambda program: ["docker", "run", *options, "--entrypoint", program, image],
+        {"host": "host.docker.internal"} if is_host_elsewhere else {},
     )
-
-
-def tools_inside(container: str, place: Callable[[URL], URL] = lambda url: url) -> Tools:
-    """Return the programs in a server's own container."""
-    command = ["docker", "exec", "--interactive", "--env", "PGPASSWORD", container]
-    return Tools(lambda program: [*command, program], place)
-
-
-def tools_of_image(image: str, url: URL) -> Tools:
-    """Return the programs of an image, run in a container of their own that reaches what this machine reaches."""
-    # No log, which would be a second copy of the dump.
-    options = ["--rm", "--interactive", "--log-driver", "none", "--env", "PGPASSWORD"]
-    socket = url.query.get("host")
-    if isinstance(socket, str) and socket.startswith("/"):
-        options += ["--volume", f"{socket}:{socket}", "--user", f"{os.getuid()}:{os.getgid()}"]
-    is_linux = sys.platform == "linux"
-    if is_linux:
-        options += ["--network", "host"]
-
-    def place(url: URL) -> URL:
-        return url if is_linux or url.host not in LOOPBACK else url.set(host="host.docker.internal")
-
-    return Tools(lambda program: ["docker", "run", *options, "--entrypoint", program, image], place)
 
 
 def docker(*arguments: str, variables: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
@@ -161,9 +158,9 @@ def docker(*arguments: str, variables: Mapping[str, str] | None = None, seconds:
     return done.stdout
 
 
-def docker_says(*arguments: str, seconds: float = DOCKER_SECONDS) -> str | None:
+def docker_says(*arguments: str) -> str | None:
     """Return a docker command's output, or None if it fails or Docker does not answer."""
     try:
-        return docker(*arguments, seconds=seconds)
+        return docker(*arguments, seconds=ANSWER_SECONDS)
     except ToolError:
         return None

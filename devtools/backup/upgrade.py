@@ -1,37 +1,101 @@
 """Bring the data of an older PostgreSQL to the version that is used now: `nox -s db_upgrade`.
 
-They are in Compose's volume, or in `.dev/postgres-N` of the embedded server. All databases and roles are dumped from
-the old data and restored into new data next to them, which get their place by one rename at the very end.
+They are in Compose's volume, or in `.dev/postgres-N` of the embedded server. All databases and roles are copied from
+the old server to a new one, whose data are next to the old and get their place by one rename at the very end.
 """
 
 import argparse
 import fcntl
+import os
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import make_url
 
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
+from devtools import database
 from devtools.terminal import enter, sigterm_as_ctrl_c
+from freshpg import Server, find_binaries_of, find_clients, running, start_persistent
 
-from . import upgrade_directory, upgrade_volume
-from .tools import docker_says
-from .upgrade_place import Place
+from .tools import Tools, copy_server, docker_says
+from .upgrade_volume import MARK, Volume, find_volume
+
+
+class Directory:
+    """The embedded server's data in `.dev/postgres-N`: the new ones are made in a directory next to the old."""
+
+    def __init__(self, target: Path) -> None:
+        self.target, self.name = target, os.path.relpath(target)
+        self.major = int(target.name.rpartition("-")[2])
+        names = {
+            path: re.fullmatch(r"postgres-(\d+)", path.name) for path in target.parent.glob("postgres-*")
+        }
+        found = {int(name[1]): path for path, name in names.items() if name}
+        self.old = {major: path for major, path in found.items() if major < self.major}
+        # Whether there are new data, and whether an upgrade made them.
+        self.has_new, self.is_upgraded = target.exists(), (target / MARK).exists()
+        self.move_away = f"mv {self.name} {self.name}-away"
+
+    def make(self, major: int) -> None:
+        source, making = self.old[major], self.target.with_name(f"{self.target.name}.making")
+        binaries = find_binaries_of(major)
+        if binaries is None:
+            raise UserError(
+                f"{os.path.relpath(source)} needs the programs of PostgreSQL {major}, which are not on this machine. "
+                f"Nothing was changed.\nInstall your system's PostgreSQL {major}, or have it on PATH."
+            )
+        refuse_running(source)
+        remove(making)
+        try:
+            with start_persistent(source, binaries) as old, start_persistent(making) as new:
+                copy_server(tools(old), make_url(old.url), tools(new), make_url(new.url))
+            (making / MARK).write_text(f"{major}\n", encoding="utf-8")
+            os.sync()
+            making.rename(self.target)
+        except BaseException:
+            remove(making)
+            raise
+
+    def drop(self, major: int) -> None:
+        refuse_running(self.old[major])
+        remove(self.old[major])
+
+
+def tools(server: Server) -> Tools:
+    programs = find_clients(int(server.version.partition(".")[0]))
+    return Tools(lambda program: [f"{programs}/{program}"])
+
+
+def refuse_running(directory: Path) -> None:
+    if running(directory) is not None:
+        raise UserError(f"{os.path.relpath(directory)} is in use: end the command that runs it.")
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory, and its data if they had to be elsewhere."""
+    data = (directory / "data").resolve()
+    if data.exists() and not data.is_relative_to(directory.resolve()):
+        shutil.rmtree(data)
+    shutil.rmtree(directory, ignore_errors=not directory.exists())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="db_upgrade",
         description="Bring all databases and roles of Compose's volume, and of the embedded server's .dev/postgres-N, "
-        "to the version of PostgreSQL that is used now. The old data are kept. What was added to template1 is not "
-        "brought along.",
+        "to the version of PostgreSQL that is used now. The old data are kept.",
     )
     parser.add_argument(
         "--drop-old", action="store_true", help="drop the old data of an upgrade that is done"
     )
     options = parser.parse_args(arguments)
     with sigterm_as_ctrl_c(), alone():
-        places = [place for place in (upgrade_volume.find(), upgrade_directory.find()) if place and place.old]
+        places = [place for place in (find_volume(), Directory(database.DIRECTORY)) if place and place.old]
         for place in places:
             drop(place) if options.drop_old else upgrade(place)
     if docker_says("version") is None:
@@ -42,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def upgrade(place: Place) -> None:
+def upgrade(place: Volume | Directory) -> None:
     source = max(place.old)
     if place.is_upgraded:
         say(
@@ -59,7 +123,7 @@ def upgrade(place: Place) -> None:
     say(f"{place.name} is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.")
 
 
-def drop(place: Place) -> None:
+def drop(place: Volume | Directory) -> None:
     if not place.is_upgraded:
         raise UserError(
             f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped."

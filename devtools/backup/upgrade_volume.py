@@ -1,26 +1,29 @@
 """Compose's volume: data of an older PostgreSQL than the one of `compose.yaml`.
 
-The new data are made in the same volume, so that it keeps its name. A checkout from before finds the old data in place.
+The new data are made in the same volume, so that it keeps its name, and an older checkout finds the old data in place.
 """
 
 import json
 import re
-import secrets
-from collections.abc import Mapping
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from sqlalchemy import URL
 
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
 
-from .console import progress
-from .tools import docker, docker_says
-from .upgrade_place import DUMP, MARK, RESTORE, Place
+from .tools import ToolError, Tools, copy_server, docker, docker_says, progress
 
-LABEL = "procore-integrator.db_upgrade"
+MARK = "upgraded-from"
+"""The file that an upgrade leaves in the new data."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
-# PostgreSQL's images up to 17 keep the data at the volume's root, and since then in N/docker.
+# PostgreSQL's images up to 17 keep the data at the volume's root, later ones in N/docker.
 LIST = f"""
 cd /volume
 for each in . */docker; do
@@ -28,36 +31,18 @@ for each in . */docker; do
 done
 true
 """
-PREPARE = 'rm -rf "$1"; mkdir -p "$1/dumps"; chown -R postgres "$1"'
-# Nobody else gets in: the server listens on its socket alone, in a container without a network.
-DUMP_OLD = """
-echo 'local all all trust' > /tmp/hba.conf
-options='-c hba_file=/tmp/hba.conf -c listen_addresses= -k /tmp'
-pg_ctl -w -s -t 600 -l /tmp/log -o "$options" start || { cat /tmp/log >&2; exit 1; }
-sh -c "$DUMP" sh "$1"
-pg_ctl -w -s -m fast stop
-"""
-# As the image does it on its first start.
-MAKE_NEW = """
-printf %s "$POSTGRES_PASSWORD" > /tmp/password
-initdb --username="$POSTGRES_USER" --pwfile=/tmp/password ${POSTGRES_INITDB_ARGS:-} > /dev/null
-printf '\\nhost all all all %s\\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >> "$PGDATA/pg_hba.conf"
-pg_ctl -w -s -l /tmp/log -o "-c listen_addresses= -k /tmp" start
-PGPASSWORD=$POSTGRES_PASSWORD sh -c "$RESTORE" sh "$1"
-pg_ctl -w -s -m fast stop
-"""
-FINISH = f'rm -rf "$1/dumps"; echo "$3" > "$1/data/{MARK}"; sync; mv -T "$1/data" "$2"; sync; rmdir "$1"'
-# What data are recognised by goes last, so that the same command finishes what was interrupted.
+FINISH = f'echo "$3" > "$1/{MARK}"; chown postgres "$1/{MARK}"; sync; mv -T "$1" "$2"; sync'
+# PG_VERSION, by which data are recognised, goes last, so that the same command finishes what was interrupted.
 DROP = (
     'cd "$1"; find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION ! -name "$2" -exec rm -rf {} +; rm PG_VERSION'
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Volume:
-    """What Compose says about the volume of its database."""
+    """The volume of Compose's database, and what Compose says about it."""
 
-    name: str
+    volume: str
     image: str
     major: int
     path: str
@@ -65,68 +50,87 @@ class Volume:
     variables: Mapping[str, str]
     """The environment of the service."""
 
-    def run(
-        self, what: str, script: str, *words: str, image: str = "", variables: Mapping[str, str] | None = None
-    ) -> str:
-        """Run a script on the volume, as PostgreSQL's account if it gets variables; the container ends with us."""
-        name = f"db_upgrade-{secrets.token_hex(4)}"
-        options = ["--rm", "--network", "none", "--name", name, "--label", f"{LABEL}={self.name}"]
-        options += ["--volume", f"{self.name}:/volume", "--entrypoint", "sh"]
-        if variables:
-            # By name alone, so that no password is in a list of processes.
-            options += ["--user", "postgres", *(word for each in variables for word in ("--env", each))]
-        command = [image or self.image, "-euc", script, "sh", *words]
+    def __post_init__(self) -> None:
+        self.name = f"Compose's volume {self.volume}"
+        lines = self.run(LIST).splitlines()
+        found = {path: (int(major), bool(mark)) for path, major, *mark in map(str.split, lines)}
+        has_new, self.is_upgraded = found.pop(self.path, (0, False))
+        self.has_new = has_new > 0
+        self.old = {major: f"/volume/{path}" for path, (major, _) in found.items() if major < self.major}
+        self.new = f"/volume/{self.path}"
+        self.move_away = (
+            f"docker run --rm --volume {self.volume}:/volume {self.image} mv {self.new} {self.new}.away"
+        )
+
+    def make(self, major: int) -> None:
+        """Make the new data from those of this version."""
+        for each in (major, self.major):
+            # Left by an upgrade that was killed.
+            docker_says("rm", "--force", "--volumes", f"{self.volume}-upgrade-{each}")
+        self.stop_users()
+        making = f"{self.new}.making"
+        self.run('rm -rf "$1"', making)
+        with self.server(major, self.old[major]) as old, self.server(self.major, making) as new:
+            copy_server(old, self.url, new, self.url)
+        self.run(FINISH, making, self.new, str(major))
+
+    def drop(self, major: int) -> None:
+        with progress("Dropping the old data"):
+            self.run(DROP, self.old[major], PurePosixPath(self.path).parts[0])
+
+    @property
+    def url(self) -> URL:
+        """The server's URL as seen from inside its container."""
+        user, password = (self.variables[f"POSTGRES_{word}"] for word in ("USER", "PASSWORD"))
+        socket = {"host": "/var/run/postgresql"}
+        return URL.create("postgresql", user, password, database="postgres", query=socket)
+
+    def run(self, script: str, *words: str) -> str:
+        """Run a script on the volume, as root."""
+        mount = ("--volume", f"{self.volume}:/volume", "--entrypoint", "sh", self.image)
+        return docker("run", "--rm", "--network", "none", *mount, "-euc", script, "sh", *words)
+
+    @contextmanager
+    def server(self, major: int, data: str) -> Iterator[Tools]:
+        """Run a server of a version in a container without a network, and give its programs. Raises ToolError."""
+        name = f"{self.volume}-upgrade-{major}"
+        image = re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
+        # Passed by name alone, so that no password is in a list of processes. The dump creates the databases.
+        variables = {**self.variables, "PGDATA": data, "POSTGRES_DB": "postgres"}
+        options = [word for variable in variables for word in ("--env", variable)]
+        options += ["--network", "none", "--name", name, "--volume", f"{self.volume}:/volume", image]
         try:
-            with progress(what):
-                return docker("run", *options, *command, variables=variables)
+            with progress(f"Starting PostgreSQL {major}"):
+                docker("run", "--detach", *options, "-c", "listen_addresses=127.0.0.1", variables=variables)
+                # Over TCP: the server that initialises the data listens on its socket alone.
+                while docker_says("exec", name, "pg_isready", "--quiet", "--host=127.0.0.1") is None:
+                    if docker("inspect", "--format", "{{.State.Running}}", name).strip() != "true":
+                        logs = subprocess.run(
+                            ["docker", "logs", name], capture_output=True, text=True, check=False
+                        )
+                        raise ToolError(f"PostgreSQL {major} did not start:\n{logs.stderr[-1000:].strip()}")
+                    time.sleep(0.3)
+            yield Tools(
+                lambda program: ["docker", "exec", "--interactive", "--env", "PGPASSWORD", name, program]
+            )
+            docker("stop", "--time", "600", name)
         finally:
             docker_says("rm", "--force", "--volumes", name)
 
+    def stop_users(self) -> None:
+        """Stop Compose's services, and refuse if others still use the volume. Raises UserError."""
+        users = ("ps", "--filter", f"volume={self.volume}", "--format", "{{.Names}}")
+        if docker(*users).strip():
+            say("Stopping Compose's services.")
+            docker(*COMPOSE, "stop")
+        if left := docker(*users).split():
+            raise UserError(
+                f"{self.volume} is in use by {', '.join(left)}: stop that first. Nothing was changed."
+            )
 
-def find() -> Place | None:
+
+def find_volume() -> Volume | None:
     """Look at the volume; None if there is no Docker, or no volume yet."""
-    volume = read_compose()
-    if volume is None:
-        return None
-    for left in docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={volume.name}").split():
-        docker_says("rm", "--force", "--volumes", left)  # of an upgrade that was killed
-    lines = volume.run("Looking at the volume", LIST).splitlines()
-    found = {path: (int(major), bool(mark)) for path, major, *mark in map(str.split, lines)}
-    has_new, is_upgraded = found.pop(volume.path, (0, False))
-    old = {major: path for path, (major, _) in found.items() if major < volume.major}
-    new = f"/volume/{volume.path}"
-    return Place(
-        name=f"Compose's volume {volume.name}",
-        major=volume.major,
-        old=sorted(old),
-        has_new=has_new > 0,
-        is_upgraded=is_upgraded,
-        move_away=f"docker run --rm --volume {volume.name}:/volume {volume.image} mv {new} {new}.away",
-        make=lambda major: make(volume, major, f"/volume/{old[major]}"),
-        drop=lambda major: drop(volume, f"/volume/{old[major]}"),
-    )
-
-
-def make(volume: Volume, major: int, source: str) -> None:
-    stop_users(volume)
-    new, making = f"/volume/{volume.path}", f"/volume/{volume.path}.making"
-    dumps = f"{making}/dumps"
-    user = {"PGHOST": "/tmp", "PGUSER": volume.variables["POSTGRES_USER"]}  # noqa: S108  in the container
-    volume.run("Preparing", PREPARE, making)
-    old = {**user, "DUMP": DUMP, "PGDATA": source}
-    image = re.sub(r":\d+(?=[^/]*$)", f":{major}", volume.image)
-    volume.run("Dumping", DUMP_OLD, dumps, image=image, variables=old)
-    variables = {**volume.variables, **user, "RESTORE": RESTORE, "PGDATA": f"{making}/data"}
-    volume.run("Restoring", MAKE_NEW, dumps, variables=variables)
-    volume.run("Finishing", FINISH, making, new, str(major))
-
-
-def drop(volume: Volume, data: str) -> None:
-    volume.run("Dropping the old data", DROP, data, PurePosixPath(volume.path).parts[0])
-
-
-def read_compose() -> Volume | None:
-    """Read what Compose makes of its files; None if there is no Docker, or no volume yet."""
     said = docker_says(*COMPOSE, "config", "--format", "json")
     if said is None:
         return None
@@ -143,15 +147,3 @@ def read_compose() -> Volume | None:
     path = PurePosixPath(defaults["PGDATA"]).relative_to(mount["target"])
     variables = {variable: value for variable, value in service["environment"].items() if value is not None}
     return Volume(name, image, int(defaults["PG_MAJOR"]), str(path), variables)
-
-
-def stop_users(volume: Volume) -> None:
-    """Stop Compose's services, and refuse if others still use the volume. Raises UserError."""
-    users = ("ps", "--filter", f"volume={volume.name}", "--format", "{{.Names}}")
-    if docker(*users).strip():
-        say("Stopping Compose's services.")
-        docker(*COMPOSE, "stop")
-    if left := docker(*users).split():
-        raise UserError(
-            f"{volume.name} is in use by {', '.join(left)}: stop that first. Nothing was changed."
-        )

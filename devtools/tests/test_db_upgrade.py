@@ -11,7 +11,7 @@ import pytest
 from backend.config import ROOT
 from backend.errors import UserError
 from devtools import database
-from devtools.backup import upgrade, upgrade_directory
+from devtools.backup import upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
 # The programs of this machine are injected as those of the old version.
@@ -19,11 +19,11 @@ COMMAND = """
 import sys
 from pathlib import Path
 from devtools import database
-from devtools.backup import upgrade, upgrade_directory
+from devtools.backup import upgrade
 from devtools.terminal import enter
 from freshpg import find_binaries
 database.DIRECTORY = Path(sys.argv[1])
-upgrade_directory.find_binaries_of = lambda _: find_binaries()
+upgrade.find_binaries_of = lambda _: find_binaries()
 enter(lambda: upgrade.main([]))
 """
 CONTENT = """
@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a `.dev/` of the test's own with old data in it, and take Docker away."""
     place = tmp_path / ".dev"
     monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
-    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: find_binaries())
+    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     monkeypatch.chdir(tmp_path)
     return place
@@ -131,22 +131,20 @@ def test_new_data_that_were_not_made_from_the_old_are_left_alone(place: Path, ol
 
     assert "`mv .dev/postgres-18 .dev/postgres-18-away`" in refused()
     assert refused("--drop-old").endswith("Nothing was dropped.")
-
     assert (old / "data").is_dir()
 
 
-def test_data_in_use_are_not_upgraded(place: Path, old: Path) -> None:
-    with start_persistent(old):
-        assert "is in use" in refused()
-    assert not (place / "postgres-18").exists()
-
-
-def test_old_programs_that_are_missing_are_named(
+def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     place: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrade_directory, "find_binaries_of", lambda _: None)
-
+    with start_persistent(old):
+        assert "is in use" in refused()
+    with upgrade.alone():
+        assert refused() == "Another db_upgrade is running. Wait for its end."
+    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: None)
     assert "needs the programs of PostgreSQL 17" in refused()
+
+    assert not (place / "postgres-18").exists()
 
 
 def test_nothing_old_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,8 +153,3 @@ def test_nothing_old_is_reported(place: Path, capsys: pytest.CaptureFixture[str]
     upgrade.main([])
 
     assert "Nothing to upgrade: there are no data of an older PostgreSQL." in capsys.readouterr().out
-
-
-def test_one_upgrade_runs_at_a_time(place: Path) -> None:
-    with upgrade.alone():
-        assert refused() == "Another db_upgrade is running. Wait for its end."
