@@ -13,7 +13,7 @@ from psycopg import OperationalError as DriverError
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, PGconn, Ping
 from sqlalchemy import URL, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from backend.config import AppEnv, Settings, libpq_parameters
 from backend.database import SchemaState, connect, init_db
@@ -128,8 +128,8 @@ def tell_drift(
 def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
         found = compare_with_models(engine)
-    except (UserError, DBAPIError):
-        # `nox -s db_check` reports a role that may not; a server that has gone away is reported elsewhere.
+    except (UserError, SQLAlchemyError):
+        # `nox -s db_check` reports a role that may not, or models that do not compile; the server's end is reported elsewhere.
         return
     if not found:
         return

@@ -236,7 +236,7 @@ def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
         assert migrations.current(connection) is None
 
 
-def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
+def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
     engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for a lock on a table keeps everybody else waiting behind."""
@@ -251,7 +251,7 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what is to be changed, and nothing was" in str(refused.value)
+    assert "holds a lock on what was to be changed; nothing was changed. Try again later." in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
