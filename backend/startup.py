@@ -129,7 +129,8 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
         found = compare_with_models(engine)
     except (UserError, SQLAlchemyError):
-        # `nox -s db_check` reports a role that may not, or models that do not compile; the server's end is reported elsewhere.
+        # `nox -s db_check` reports a role that may not, or a model that does not compile; a server that has gone away
+        # is reported elsewhere.
         return
     if not found:
         return

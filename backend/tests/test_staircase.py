@@ -251,7 +251,9 @@ def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "holds a lock on what was to be changed; nothing was changed. Try again later." in str(refused.value)
+    assert "holds a lock on what was to be changed; nothing was changed. Try again later." in str(
+        refused.value
+    )
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 

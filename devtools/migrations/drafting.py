@@ -300,37 +300,34 @@ def _rank(difference: Difference) -> int:
 
 def _clear(thing: Thing, now: Catalog) -> list[str]:
     """Return what drops the things that may depend on this one; those that are wanted are created again."""
-    kinds: tuple[str, ...] = (
-        *DEPENDENTS,
-        "CHECK",
-        "index",
-        "exclusion constraint",
-        "unique constraint",
-        "primary key",
-    )
+    kinds: tuple[str, ...] = (*DEPENDENTS, *CONSTRAINTS[:-1], "index", "column")
     if thing.kind in CONSTRAINTS:  # what refers to a key names its table
         thing, kinds = Thing("", "table", thing.table), ("foreign key",)
+    candidates = [each for each in now if each.kind in kinds and each != thing]
     related, new = set[Thing](), {thing}
     while new:
-        new = {
-            each
-            for each in now.keys() - related - {thing}
-            if each.kind in kinds and _mentions(now[each], new)
-        }
+        new = {each for each in candidates if each not in related and _mentions(each, now, new)}
         related |= new
     ordered: list[Thing] = []
     while related:
-        free = {
-            each for each in related if not any(_mentions(now[other], {each}) for other in related - {each})
-        }
-        ordered += sorted(free or related)
+        free = {each for each in related if not any(_mentions(it, now, {each}) for it in related - {each})}
+        ordered += sorted(free or related, key=lambda each: (each.kind != "foreign key", each))
         related -= free or related
     return [drop(each) for each in ordered]
 
 
-def _mentions(facts: dict[str, str], things: set[Thing]) -> bool:
-    bare = (re.escape(names(each.name.partition("(")[0])[-1]) for each in things)
-    return re.search(rf"(?<!\w)({'|'.join(bare)})(?!\w)", facts.get("definition", "")) is not None
+def _mentions(thing: Thing, now: Catalog, others: set[Thing]) -> bool:
+    """Whether its definition has the name of one of the others; of a column, in its table or with the table's name."""
+    definition = now[thing].get("generated", now[thing].get("definition", ""))
+
+    def has(name: str) -> bool:
+        return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", definition) is not None
+
+    return any(
+        has(names(each.name.partition("(")[0])[-1])
+        and (each.kind != "column" or thing.table == each.table or has(names(each.table)[-1]))
+        for each in others
+    )
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:
