@@ -189,6 +189,11 @@ def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
             'from no_such import x\nrevision = "a"\ndown_revision = "4c1d0e5b7a92"\n',
             "No module named 'no_such'",
         ),
+        (
+            "a.py",
+            'revision = "a"\ndown_revision = "4c1d0e5b7a92"\ndef upgrade(): {}["x"]\n',
+            "The migrations cannot run: KeyError: 'x'.",
+        ),
     ],
 )
 def test_file_that_is_missing_or_was_edited_is_a_line(
