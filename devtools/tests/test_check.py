@@ -56,8 +56,8 @@ def test_start_in_development_says_it_in_two_lines(engine: Engine) -> None:
             "table `old_a`, table `old_b`, table `old_c` and 1 more."
         ),
         (
-            "`nox -s db_check` says how, and what to do: `nox -s db_revision` for what the migrations lack, "
-            "`nox -s db_reset` for a database built anew."
+            "`nox -s db_check` shows how. `nox -s db_revision` drafts what the migrations lack; `nox -s db_reset` "
+            "creates the schema again."
         ),
     ]
 
@@ -78,7 +78,7 @@ def test_start_of_the_application_says_it_in_the_log(
 
     first, second = caplog.messages
     assert first.endswith("differs from the models: column `nick` of users.")
-    assert second.startswith("`nox -s db_check` says how")
+    assert second.startswith("`nox -s db_check` shows how")
 
 
 @pytest.mark.parametrize("environment", ["test", "production"])
@@ -122,7 +122,7 @@ def test_what_the_migrations_have_too_takes_a_migration(engine: Engine) -> None:
     assert said(Comparison("the migrations", state, [table]))[2] == (
         'table `old_jobs` is in the migrations and not in the models: `nox -s db_revision -- -m "..."` to drop it.'
     )
-    assert said(Comparison("the database x", state, [table], elsewhere=(table,)))[2] == (
+    assert said(Comparison("the database x", state, [table], in_migrations=(table,)))[2] == (
         'table `old_jobs` is in the database and not in the models: `nox -s db_revision -- -m "..."` to drop it, then '
         "`nox -s db_init`."
     )
