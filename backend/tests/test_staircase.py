@@ -283,7 +283,7 @@ def test_limit_that_the_caller_has_set_stays(empty_engine: Engine) -> None:
         assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
 
 
-def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
+def test_migration_that_wants_to_leave_the_transaction_is_shown_the_safe_way(
     engine: Engine, broken: Path
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")

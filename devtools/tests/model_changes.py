@@ -139,7 +139,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "schemas that no table is in": (nothing, lambda m: things(
         c("kinds", pg.ARRAY(kind("a", "b c", schema="my Kinds"))), c("n", Integer, server_default=Sequence("numbers", metadata=m, schema="audit").next_value()),
     )(m)),
-    "type of one's own": (nothing, company(c("price", Money), c("at", Point))),
+    "custom types": (nothing, company(c("price", Money), c("at", Point))),
     "apostrophe": (nothing, company(c("a", Text, server_default="it's"), c("b", Text, server_default=text("'o''clock'")))),
     "JSON with a default": (nothing, company(c("a", sa.JSON, server_default="{}", nullable=False))),
     "defaults": (

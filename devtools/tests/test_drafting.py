@@ -32,10 +32,10 @@ from .model_changes import (
     unique,
 )  # fmt: skip
 
-# The way back makes again what a change drops; of these, what a change drops is worth a draft of its own.
+# A way back creates again what its change drops; what some of these changes drop is also worth a draft of its own.
 BACKWARDS = (
-    "every type in a new table", "two tables that refer to each other", "serial becomes identity", "odd names",
-    "view, function, trigger", "policy, rule, statistics", "partitions",
+    "every type in a new table", "two tables that refer to each other", "serial becomes identity",
+    "view, function, trigger", "partitions",
 )  # fmt: skip
 
 
