@@ -296,7 +296,7 @@ def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops
             "CHECK": "check",
             "foreign key": "foreignkey",
         }
-        is_key = kind == "primary key" or None  # which may not have returned on a way back
+        is_key = kind == "primary key" or None  # it may not have returned on a way back
         yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema, if_exists=is_key)
 
 

@@ -24,6 +24,8 @@ def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False)
         return _column(difference, wanted, back=back)
     if difference.what == "extra":
         return [[drop(thing)]]
+    if difference.what == "changed" and difference.changed == ["comment"]:
+        return [[_comment(thing, difference.expected.get("comment"))]]
     if back and thing.kind == "primary key":
         gone = [drop(thing)] if difference.what == "changed" else []
         made = create(thing, difference.expected, wanted)
@@ -31,12 +33,9 @@ def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False)
     if difference.what == "missing":
         made = create(thing, difference.expected, wanted)
         if back and thing.kind == "foreign key":
-            made = [
-                _unless(made[0], "foreign_key_violation", f"{made[0].removesuffix(' NOT VALID')} NOT VALID")
-            ]
+            unchecked = f"{made[0].removesuffix(' NOT VALID')} NOT VALID"
+            made = [_unless(made[0], "foreign_key_violation", unchecked)]
         return [made] if made else []
-    if difference.changed == ["comment"]:
-        return [[_comment(thing, difference.expected.get("comment"))]]
     return _changed(difference, wanted)
 
 
@@ -45,9 +44,8 @@ def drop(thing: Thing) -> str:
     if thing.kind == "column":
         return f"ALTER TABLE {thing.table} DROP COLUMN {thing.name}"
     if thing.kind in CONSTRAINTS:
-        there = (
-            "IF EXISTS " if thing.kind == "primary key" else ""
-        )  # which may not have returned on a way back
+        # A primary key may not have returned on a way back.
+        there = "IF EXISTS " if thing.kind == "primary key" else ""
         return f"ALTER TABLE {thing.table} DROP CONSTRAINT {there}{thing.name}"
     return f"DROP {thing.kind.upper()} {thing.name}{f' ON {thing.table}' if thing.kind in OF_TABLE else ''}"
 

@@ -24,6 +24,7 @@ from .model_changes import (
     ddl,
     fk,
     fks,
+    identity,
     index,
     kind,
     make,
@@ -171,6 +172,17 @@ def test_foreign_key_that_returns_stays_not_valid_on_rows(connection: Connection
     take(connection, found.downgrade)
     key = catalog.read(connection)[Thing("doors", "foreign key", "fk_doors_thing_id_things")]
     assert key["definition"].endswith("NOT VALID")
+    take(connection, found.upgrade)
+
+
+def test_primary_key_whose_values_are_gone_does_not_return(connection: Connection) -> None:
+    prepare(connection, make("keyed", c("code", sa.Text, primary_key=True)))
+    found = drafted(connection, make("keyed", c("id", sa.BigInteger, identity(), primary_key=True)))
+    connection.execute(sa.text("INSERT INTO keyed VALUES ('a'), ('b')"))
+
+    assert "# If rows lack a value for it, the primary key does not return." in found.downgrade
+    take(connection, found.upgrade)
+    take(connection, found.downgrade)
     take(connection, found.upgrade)
 
 
