@@ -144,7 +144,7 @@ def db_upgrade(session: nox.Session) -> None:
 
 @nox.session
 def db_revision(session: nox.Session) -> None:
-    """Draft a migration from the models, tried on a temporary server (-- -m "add x", --blank)."""
+    """Draft a migration from the models, tried on a temporary server (-- -m "add x", --blank, --merge)."""
     module(session, "devtools.migrations.revise")
 
 

@@ -13,7 +13,7 @@ from psycopg import OperationalError as DriverError
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, PGconn, Ping
 from sqlalchemy import URL, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from backend.config import AppEnv, Settings, libpq_parameters
@@ -96,8 +96,10 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     try:
         with engine.connect() as connection:
             found = differences(connection)
-    except DBAPIError:
-        return  # `nox -s db_check` reports a role that may not compare; the health check, a server that has gone
+    except SQLAlchemyError:
+        # `nox -s db_check` reports a role that may not compare, or a model that does not compile; the health check
+        # reports a server that has gone away.
+        return
     if not found:
         return
     places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]

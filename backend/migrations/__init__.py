@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from backend.errors import UserError
 
@@ -153,12 +154,14 @@ def downgrade(connection: Connection, target: str) -> None:
 
 def _run(verb: str, connection: Connection, target: str) -> None:
     from alembic import command  # noqa: PLC0415 - see the module's docstring
-    from alembic.util import CommandError  # noqa: PLC0415 - likewise
 
     try:
         getattr(command, verb)(alembic_config(connection), target)
-    except (CommandError, ImportError, NameError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"The migrations cannot run: {type(error).__name__}: {error}.") from error
+    except (UserError, DBAPIError):
+        raise
+    except Exception as error:  # whatever an edited file raises
+        first_line = str(error).partition("\n")[0]
+        raise UserError(f"The migrations cannot run: {type(error).__name__}: {first_line}.") from error
 
 
 def alembic_config(connection: Connection | None = None) -> "Config":

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import Connection, MetaData, event, text
 
 VERSION_TABLE = "alembic_version"
 
-
 _VARCHAR = re.compile("'(?:[^']|'')*'::character varying")
 _VARCHARS = re.compile(rf"\(ARRAY\[((?:{_VARCHAR.pattern}(?:, )?)+)\]\)::text\[\]")
+_IN_SCHEMA = re.compile(r'\s*CREATE (?:UNLOGGED )?(?:TABLE|TYPE|DOMAIN|SEQUENCE) ("(?:[^"]|"")+"|\w+)\.')
 
 
 class Thing(NamedTuple):
@@ -82,7 +82,7 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     try:
         for each in concurrent:
             each["concurrently"] = False
-        with _stand_in(connection, home, metadata) as stand_in:
+        with _stand_in(connection) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
             # A look at what exists would find tables of the same names further down the path, and create none.
             metadata.create_all(connection, checkfirst=False)
@@ -95,22 +95,27 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
 
 
 @contextmanager
-def _stand_in(connection: Connection, home: str, metadata: MetaData) -> Iterator[str]:
+def _stand_in(connection: Connection) -> Iterator[str]:
     # Of a random name, or two comparisons at a time would wait for each other. The prefix makes it no schema of ours.
     quote = connection.dialect.identifier_preparer.quote_identifier
     name = f"models_{secrets.token_hex(6)}"
     for number, other in enumerate(other_schemas(connection)):
         connection.exec_driver_sql(f"ALTER SCHEMA {quote(other)} RENAME TO {name}_{number}")
-    used = {table.schema for table in metadata.tables.values()}
-    for table in metadata.tables.values():  # a type may be in a schema of its own
-        used |= {getattr(column.type, "schema", None) for column in table.columns}
-    for other in sorted(each for each in used if each and each != home):
-        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quote(other)}")
     connection.exec_driver_sql(f"CREATE SCHEMA {name}")
     # What was on the path stays there, for a column's type may be an extension's.
     path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
-    yield name
+    event.listen(connection, "before_cursor_execute", _create_schema)
+    try:
+        yield name
+    finally:
+        event.remove(connection, "before_cursor_execute", _create_schema)
+
+
+def _create_schema(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+    """Create the schema of what is about to be created: types and sequences name schemas that no table is in."""
+    if (found := _IN_SCHEMA.match(statement)) and found[1] != "pg_temp":
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {found[1].replace('%', '%%')}")
 
 
 _OTHER_SCHEMAS = text(r"""

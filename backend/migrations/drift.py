@@ -63,26 +63,20 @@ def differences(connection: Connection, metadata: MetaData | None = None) -> lis
     `catalog.expected` raises.
     """
     metadata = Base.metadata if metadata is None else metadata
-    found = compare(catalog.expected(connection, metadata), catalog.read(connection))
-    return [
-        each
-        for each in without_ignored(found, metadata)
-        if "partition of" not in each.actual or each.expected
-    ]
+    return without_ignored(
+        compare(catalog.expected(connection, metadata), catalog.read(connection)), metadata
+    )
 
 
 def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Difference]:
-    """Leave out what is in the database alone and matches a name or pattern that the models list as ignored."""
+    """Leave out what is in the database alone and is a partition, or matches what the models list as ignored."""
     patterns: Sequence[str] = metadata.info.get("ignored_tables", ())
-    ignored = [
-        each
-        for each in found
-        if each.what == "extra"
-        and any(
-            fnmatchcase((each.thing.table or each.thing.name).replace('"', ""), glob) for glob in patterns
-        )
-    ]
-    return [each for each in found if each not in ignored]
+
+    def is_ignored(each: Difference) -> bool:
+        name = (each.thing.table or each.thing.name).replace('"', "")
+        return "partition of" in each.actual or any(fnmatchcase(name, glob) for glob in patterns)
+
+    return [each for each in found if each.what != "extra" or not is_ignored(each)]
 
 
 def compare(expected: Catalog, actual: Catalog) -> list[Difference]:

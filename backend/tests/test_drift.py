@@ -1,4 +1,4 @@
-"""Whatever differs between a database and the models is named, and can be put right by hand."""
+"""Whatever differs between a database and the models is named, and can be corrected by hand."""
 
 import time
 
@@ -115,14 +115,14 @@ CHANGES = {
 }
 
 
-def test_each_change_by_hand_is_the_one_thing_that_is_told(engine: Engine) -> None:
+def test_each_change_by_hand_is_the_only_difference_reported(engine: Engine) -> None:
     for statement, sentence in CHANGES.items():
         with engine.connect() as connection:
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
             assert [each.tell("the database") for each in differences(connection)] == [sentence], statement
 
 
-def test_changed_function_is_told(engine: Engine) -> None:
+def test_changed_function_is_reported(engine: Engine) -> None:
     change(
         engine,
         "CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
@@ -137,8 +137,8 @@ def test_changed_function_is_told(engine: Engine) -> None:
     assert found(engine) == []
 
 
-# As one test, for every change can be put right in the same database.
-def test_what_is_said_to_do_by_hand_puts_each_right(engine: Engine) -> None:
+# As one test, for every change can be corrected in the same database.
+def test_advice_for_a_change_by_hand_corrects_it(engine: Engine) -> None:
     with engine.connect() as connection:
         expected = catalog.expected(connection, Base.metadata)
     for statement in CHANGES:
@@ -151,8 +151,8 @@ def test_what_is_said_to_do_by_hand_puts_each_right(engine: Engine) -> None:
             change(engine, *(sql for each in rest for sql in alternatives(each, expected)[0]))
 
 
-def test_invalid_index_is_told(engine: Engine) -> None:
-    """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index and is none."""
+def test_invalid_index_is_reported(engine: Engine) -> None:
+    """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index but is invalid."""
     change(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
     outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
@@ -182,7 +182,7 @@ def test_what_belongs_to_an_extension_is_no_difference(engine: Engine) -> None:
     assert found(engine) == []
 
 
-def test_table_that_is_missing_is_told_once_and_not_part_by_part() -> None:
+def test_missing_table_is_reported_once_and_not_part_by_part() -> None:
     there: catalog.Catalog = {Thing("t", "table", "t"): {}, Thing("t", "column", "a"): {"type": "text"}}
 
     assert [difference.thing for difference in compare(there, {})] == [Thing("t", "table", "t")]

@@ -189,6 +189,11 @@ def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
             'from no_such import x\nrevision = "a"\ndown_revision = "4c1d0e5b7a92"\n',
             "No module named 'no_such'",
         ),
+        (
+            "a.py",
+            'revision = "a"\ndown_revision = "4c1d0e5b7a92"\ndef upgrade(): {}["x"]\n',
+            "The migrations cannot run: KeyError: 'x'.",
+        ),
     ],
 )
 def test_file_that_is_missing_or_was_edited_is_a_line(
@@ -236,7 +241,7 @@ def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
         assert migrations.current(connection) is None
 
 
-def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
+def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
     engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for a lock on a table keeps everybody else waiting behind."""
@@ -251,7 +256,7 @@ def test_lock_that_is_not_had_in_time_stops_the_migration_and_is_told(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "Another connection holds a lock on what was to be changed; nothing was changed." in str(
+    assert "holds a lock on what was to be changed; nothing was changed. Try again later." in str(
         refused.value
     )
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
@@ -278,7 +283,7 @@ def test_limit_that_the_caller_has_set_stays(empty_engine: Engine) -> None:
         assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
 
 
-def test_migration_that_wants_to_leave_the_transaction_is_told_the_safe_way(
+def test_migration_that_wants_to_leave_the_transaction_is_shown_the_safe_way(
     engine: Engine, broken: Path
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")

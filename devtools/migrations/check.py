@@ -4,6 +4,7 @@ The migrations are run on a temporary server.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from devtools.terminal import enter
 from freshpg.command import tell
 
 INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
-REVISION = '`nox -s db_revision -- -m "..."`'
 
 
 @dataclass(frozen=True)
@@ -38,48 +38,40 @@ class Comparison:
     """What was compared, as a sentence's subject: `the migrations`, `the database ...`."""
     state: SchemaState
     differences: list[Difference]
-    elsewhere: tuple[Difference, ...] = ()
-    """Those of the differences that the migrations have too, and that a migration therefore puts right."""
+    in_migrations: Sequence[Difference] = ()
+    """What differs in the migrations too, and so takes a migration."""
 
     @property
     def agrees(self) -> bool:
         return self.state.is_at_head and not self.differences
 
     @property
-    def is_of_migrations(self) -> bool:
-        return self.of == "the migrations"
+    def side(self) -> str:
+        return "the migrations" if self.of == "the migrations" else "the database"
 
     def as_data(self) -> dict[str, Any]:
-        return {
-            "of": self.of,
-            "revision": self.state.current,
-            "head": self.state.head,
-            "agrees": self.agrees,
-            "differences": [
-                {
-                    "table": difference.thing.table or None,
-                    "kind": difference.thing.kind,
-                    "name": difference.thing.name,
-                    "what": difference.what,
-                    "expected": difference.expected,
-                    "actual": difference.actual,
-                    "sentence": difference.tell(self.side),
-                }
-                for difference in self.differences
-            ],
-        }
-
-    @property
-    def side(self) -> str:
-        return "the migrations" if self.is_of_migrations else "the database"
+        differences = [
+            {
+                "table": each.thing.table or None,
+                "kind": each.thing.kind,
+                "name": each.thing.name,
+                "what": each.what,
+                "expected": each.expected,
+                "actual": each.actual,
+                "sentence": each.tell(self.side),
+            }
+            for each in self.differences
+        ]
+        revisions = {"revision": self.state.current, "head": self.state.head}
+        return {"of": self.of, **revisions, "agrees": self.agrees, "differences": differences}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="db_check",
-        description="Show what differs between the models and what the migrations make, and between the models and "
-        "your database: the configured one, Compose's, or the embedded one. Nothing is changed. The exit code is 1 if "
-        "anything differs.",
+        description="Show what differs between the models and the migrations, and between the models and your "
+        "database: the configured one, Compose's, or the embedded one. Nothing is changed. If anything differs, the "
+        "exit code is 1.",
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--ephemeral", action="store_true", help="compare the migrations only")
@@ -101,9 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 with plain_refusals_of(own.url) as engine:
                     wait_for_database(engine, settings.database_wait_seconds, tell=tell)
-                    name = f"the database {describe(engine.url)}"
-                    found.append(compare(engine, name, found[0].differences))
-    return report(found, as_json=options.json)
+                    found.append(
+                        compare(engine, f"the database {describe(engine.url)}", found[0].differences)
+                    )
+    agree = all(comparison.agrees for comparison in found)
+    if options.json:
+        print(json.dumps({"agree": agree, "compared": [each.as_data() for each in found]}, indent=2))
+    else:
+        for line in itertools.chain.from_iterable(map(lines, found)):
+            say(line)
+    return 0 if agree else 1
 
 
 @contextmanager
@@ -119,7 +118,7 @@ def plain_refusals_of(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def compare(engine: Engine, of: str, elsewhere: Sequence[Difference] = ()) -> Comparison:
+def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -> Comparison:
     """Compare a database with the models. Raises UserError if its role or a standby may not."""
     try:
         with engine.connect() as connection:
@@ -134,19 +133,7 @@ def compare(engine: Engine, of: str, elsewhere: Sequence[Difference] = ()) -> Co
             "The comparison creates a schema and rolls it back: compare the primary server, by a role with the "
             "privilege CREATE on the database."
         ) from error
-    return Comparison(of, state, found, tuple(each for each in found if each in elsewhere))
-
-
-def report(found: Sequence[Comparison], *, as_json: bool) -> int:
-    """Print what was found, and return the exit code."""
-    agree = all(comparison.agrees for comparison in found)
-    if as_json:
-        print(json.dumps({"agree": agree, "compared": [each.as_data() for each in found]}, indent=2))
-    else:
-        for comparison in found:
-            for line in lines(comparison):
-                say(line)
-    return 0 if agree else 1
+    return Comparison(of, state, found, in_migrations)
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
@@ -164,11 +151,10 @@ def lines(comparison: Comparison) -> Iterator[str]:
         behind = migrations.behind(state.current)
         count = f"{behind} {'migration' if behind == 1 else 'migrations'}"
         yield f"{subject} is {count} behind: `nox -s db_init` runs what is missing. Until then:"
-    if not comparison.differences:
-        yield f"{subject} {'agree' if comparison.is_of_migrations else 'agrees'} with the models."
+    if not (count_of := len(comparison.differences)):
+        yield f"{subject} {'agree' if comparison.of == 'the migrations' else 'agrees'} with the models."
         return
-    places = len(comparison.differences)
-    yield f"{subject} and the models differ in {places} {'place' if places == 1 else 'places'}:"
+    yield f"{subject} and the models differ in {count_of} {'place' if count_of == 1 else 'places'}:"
     for table, group in by_table(comparison.differences):
         yield f"  {table or 'outside the tables'}"
         for difference in group:
@@ -176,28 +162,23 @@ def lines(comparison: Comparison) -> Iterator[str]:
 
 
 def cure(difference: Difference, comparison: Comparison) -> str:
-    """Say what puts the difference right; never a statement that drops rows."""
-    verb = "drop" if difference.what == "extra" else "draft"
-    if comparison.is_of_migrations:
-        return f"{REVISION} to {verb} it"
+    """Say what resolves the difference; never a statement that drops rows."""
+    is_extra, kind = difference.what == "extra", difference.thing.kind
+    draft = f'`nox -s db_revision -- -m "..."` to {"drop" if is_extra else "draft"} it'
+    if comparison.of == "the migrations":
+        return draft
     if not comparison.state.is_at_head:
-        return "`nox -s db_init` first" if not comparison.state.is_ahead else "see above"
-    if difference in comparison.elsewhere:
-        return f"{REVISION} to {verb} it, then `nox -s db_init`"
-    if difference.what == "extra" and difference.thing.kind in (
-        "table",
-        "column",
-        "schema",
-        "materialized view",
-    ):
+        return "see above" if comparison.state.is_ahead else "`nox -s db_init` first"
+    if difference in comparison.in_migrations:
+        return f"{draft}, then `nox -s db_init`"
+    if is_extra and kind in ("table", "column", "schema", "materialized view"):
         return (
             "if it is not yours, list it in `ignored_tables` of the models; if it is, add it there or drop it"
         )
-    ways = alternatives(difference, {difference.thing: difference.expected})
-    by_hand = "; ".join(" ".join(statement.split()) for statement in ways[0]) if ways else ""
-    if not by_hand or difference.thing.kind in ("function", "procedure"):  # as long as its body
-        return "put it right by hand in `nox -s db_shell`"
-    return f"by hand in `nox -s db_shell`: `{by_hand}`"
+    [way, *_] = alternatives(difference, {difference.thing: difference.expected}) or [[]]
+    if not way or kind in ("function", "procedure"):  # as long as its body
+        return "correct it by hand in `nox -s db_shell`"
+    return f"by hand in `nox -s db_shell`: `{'; '.join(' '.join(each.split()) for each in way)}`"
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Drafting:
         missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
         missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
         said = [
-            [*remarks.of_drop(step.about, before, wanted), *of_sql]
+            [*remarks.of_rows(step.about, before, wanted), *of_sql]
             for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
         ]
         body = [
@@ -134,9 +134,10 @@ class Drafting:
         nothing = Difference(Thing("", "", ""), "changed", {}, {})
         steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
         now = catalog.read(self.connection)
+        above = {} if first is None else now
         while True:
-            found = drift.without_ignored(drift.compare(wanted, now), self.metadata)
-            for step in self.candidates(found, now, wanted, back=first is not None):
+            found = self.differences(wanted, now)
+            for step in self.candidates(found, now, wanted, above):
                 if (step.about.thing, step.code) in tried:
                     continue
                 sent, then, problem = self.attempt(step, found, wanted)
@@ -149,6 +150,11 @@ class Drafting:
             else:
                 return steps, [_sentence(each, refused.get(each.thing)) for each in found]
 
+    def differences(self, wanted: Catalog, now: Catalog) -> list[Difference]:
+        """List what is left to do; what is ignored is also there on the way back, and only what was made then goes."""
+        found = drift.compare(wanted, now)
+        return found if wanted is self.before else drift.without_ignored(found, self.metadata)
+
     def attempt(
         self, step: Step, found: list[Difference], wanted: Catalog
     ) -> tuple[list[str], Catalog | None, str | None]:
@@ -159,7 +165,7 @@ class Drafting:
         sent = list(self.sent)
         if problem is None:
             now = catalog.read(self.connection)
-            then = drift.compare(wanted, now)
+            then = self.differences(wanted, now)
             known = {each.thing for each in found} - {step.about.thing}
             is_other = any(
                 each.what != "missing" and each.thing not in known and each.changed != ["nullability"]
@@ -187,11 +193,16 @@ class Drafting:
         return None
 
     def candidates(
-        self, found: Sequence[Difference], now: Catalog, wanted: Catalog, *, back: bool
+        self, found: Sequence[Difference], now: Catalog, wanted: Catalog, above: Catalog
     ) -> Iterator[Step]:
         """Yield steps to try, the best ones of all differences first, and last those that take dependents away."""
         ranked = sorted(found, key=_rank)
-        ways = {id(each): alternatives(each, wanted, back=back) for each in ranked}
+        ways = {
+            id(each): alternatives(
+                each, wanted, back=Thing(each.thing.table, "table", each.thing.table) in above
+            )
+            for each in ranked
+        }
         for each in ranked:
             if code := self.operations(each, now):
                 yield Step("\n".join(code[0]), each, is_alembics=True, undone_by=tuple(code[1]))
@@ -285,7 +296,8 @@ def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops
             "CHECK": "check",
             "foreign key": "foreignkey",
         }
-        yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema)
+        is_key = kind == "primary key" or None  # it may not have returned on a way back
+        yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema, if_exists=is_key)
 
 
 def _rank(difference: Difference) -> int:
@@ -300,37 +312,34 @@ def _rank(difference: Difference) -> int:
 
 def _clear(thing: Thing, now: Catalog) -> list[str]:
     """Return what drops the things that may depend on this one; those that are wanted are created again."""
-    kinds: tuple[str, ...] = (
-        *DEPENDENTS,
-        "CHECK",
-        "index",
-        "exclusion constraint",
-        "unique constraint",
-        "primary key",
-    )
+    kinds: tuple[str, ...] = (*DEPENDENTS, *CONSTRAINTS[:-1], "index", "column")
     if thing.kind in CONSTRAINTS:  # what refers to a key names its table
         thing, kinds = Thing("", "table", thing.table), ("foreign key",)
+    candidates = [each for each in now if each.kind in kinds and each != thing]
     related, new = set[Thing](), {thing}
     while new:
-        new = {
-            each
-            for each in now.keys() - related - {thing}
-            if each.kind in kinds and _mentions(now[each], new)
-        }
+        new = {each for each in candidates if each not in related and _mentions(each, now, new)}
         related |= new
     ordered: list[Thing] = []
     while related:
-        free = {
-            each for each in related if not any(_mentions(now[other], {each}) for other in related - {each})
-        }
-        ordered += sorted(free or related)
+        free = {each for each in related if not any(_mentions(it, now, {each}) for it in related - {each})}
+        ordered += sorted(free or related, key=lambda each: (each.kind != "foreign key", each))
         related -= free or related
     return [drop(each) for each in ordered]
 
 
-def _mentions(facts: dict[str, str], things: set[Thing]) -> bool:
-    bare = (re.escape(names(each.name.partition("(")[0])[-1]) for each in things)
-    return re.search(rf"(?<!\w)({'|'.join(bare)})(?!\w)", facts.get("definition", "")) is not None
+def _mentions(thing: Thing, now: Catalog, others: set[Thing]) -> bool:
+    """Whether its definition has the name of one of the others; of a column, in its table or with the table's name."""
+    definition = now[thing].get("generated", now[thing].get("definition", ""))
+
+    def has(name: str) -> bool:
+        return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", definition) is not None
+
+    return any(
+        has(names(each.name.partition("(")[0])[-1])
+        and (each.kind != "column" or thing.table == each.table or has(names(each.table)[-1]))
+        for each in others
+    )
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:
@@ -349,12 +358,16 @@ def _sentence(difference: Difference, refused: str | None) -> str:
 
 def _lost(step: Step) -> Iterator[str]:
     """Say what rows may lose, or where they may stop it, on the way back."""
-    if step.code.startswith("op.execute('DO $$BEGIN"):
+    if "unique_violation" in step.code:
+        yield "# If rows lack a value for it, the primary key does not return."
+    elif "foreign_key_violation" in step.code:
+        yield "# If rows refer to what is gone, it stays NOT VALID."
+    elif "not_null_violation" in step.code:
         yield _comment(
             f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable."
         )
     elif step.about.what == "changed" and "type" in step.about.changed:
-        yield _comment("This fails if a row holds a value that the type before does not have.")
+        yield "# This fails if a row holds a value that the type before does not have."
 
 
 def _comment(sentence: str) -> str:

@@ -43,9 +43,18 @@ def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
     return found
 
 
-def of_drop(difference: Difference, before: Catalog, wanted: Catalog) -> Iterator[str]:
-    """Say what goes with a table or a column, and what it may have become; a line that is to be copied is indented."""
+def of_rows(difference: Difference, before: Catalog, wanted: Catalog) -> Iterator[str]:
+    """Say what rows lose, or where they stop it, and what may be a rename; a line that is to be copied is indented."""
     thing = difference.thing
+    if thing.kind == "type" and difference.what == "changed":
+        yield from _of_values(difference)
+    if thing.kind == "foreign key" and difference.what == "missing" and _table(thing.table) in before:
+        referred = difference.expected["definition"].partition(" REFERENCES ")[2].partition("(")[0]
+        if _table(referred) not in before:
+            yield (
+                f"Fails if rows of `{thing.table}` refer to something: `{referred}` is new, so insert what they refer "
+                "to first."
+            )
     if difference.what != "extra" or thing.kind not in ("table", "column"):
         return
     name = thing.name if thing.kind == "table" else f"{thing.table}.{thing.name}"
@@ -70,6 +79,22 @@ def of_drop(difference: Difference, before: Catalog, wanted: Catalog) -> Iterato
         option = f', schema="{schema[0]}"' if schema else ""
         line = call.format(names(thing.name)[-1], names(each.name)[-1], option, table)
         yield f"If `{thing.name}` became `{each.name}`, keep what is in it with this instead of both steps:\n    {line}"
+
+
+def _of_values(difference: Difference) -> Iterator[str]:
+    there, wanted = (of.get("values", "").split(", ") for of in (difference.actual, difference.expected))
+    gone, new = (
+        [each for each in one if each not in other] for one, other in ((there, wanted), (wanted, there))
+    )
+    if gone:
+        yield f"Fails if a row holds {' or '.join(gone)}, which `{difference.thing.name}` no longer has."
+    if len(gone) == len(new) == 1:
+        call = f'op.execute("ALTER TYPE {difference.thing.name} RENAME VALUE {gone[0]} TO {new[0]}")'
+        yield f"If {gone[0]} became {new[0]}, this instead of the change of the type keeps the rows:\n    {call}"
+
+
+def _table(name: str) -> Thing:
+    return Thing(name, "table", name)
 
 
 def _columns(table: str, of: Catalog) -> set[Thing]:

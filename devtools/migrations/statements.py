@@ -16,18 +16,26 @@ FILLS = ("default", "generated", "identity")
 def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False) -> list[list[str]]:
     """Return the ways to bring the difference about, best first, each a list of statements; none if it takes a person.
 
-    With `back` it is the way back, on which a NOT NULL column that returns without a default stays nullable if there
-    are rows, for their values are gone.
+    With `back` it is the way back in a table that exists: if rows lack what went, a NOT NULL column that returns
+    without a default stays nullable, a foreign key NOT VALID, and a primary key away.
     """
     thing = difference.thing
     if thing.kind == "column":
         return _column(difference, wanted, back=back)
     if difference.what == "extra":
         return [[drop(thing)]]
-    if difference.what == "missing":
-        return [made] if (made := create(thing, difference.expected, wanted)) else []
-    if difference.changed == ["comment"]:
+    if difference.what == "changed" and difference.changed == ["comment"]:
         return [[_comment(thing, difference.expected.get("comment"))]]
+    if back and thing.kind == "primary key":
+        gone = [drop(thing)] if difference.what == "changed" else []
+        made = create(thing, difference.expected, wanted)
+        return [[*gone, _unless(made[0], "not_null_violation OR unique_violation", "NULL")]]
+    if difference.what == "missing":
+        made = create(thing, difference.expected, wanted)
+        if back and thing.kind == "foreign key":
+            unchecked = f"{made[0].removesuffix(' NOT VALID')} NOT VALID"
+            made = [_unless(made[0], "foreign_key_violation", unchecked)]
+        return [made] if made else []
     return _changed(difference, wanted)
 
 
@@ -36,7 +44,9 @@ def drop(thing: Thing) -> str:
     if thing.kind == "column":
         return f"ALTER TABLE {thing.table} DROP COLUMN {thing.name}"
     if thing.kind in CONSTRAINTS:
-        return f"ALTER TABLE {thing.table} DROP CONSTRAINT {thing.name}"
+        # A primary key may not have returned on a way back.
+        there = "IF EXISTS " if thing.kind == "primary key" else ""
+        return f"ALTER TABLE {thing.table} DROP CONSTRAINT {there}{thing.name}"
     return f"DROP {thing.kind.upper()} {thing.name}{f' ON {thing.table}' if thing.kind in OF_TABLE else ''}"
 
 
@@ -143,7 +153,11 @@ def _nullability(difference: Difference, catalog: Catalog, *, back: bool) -> lis
         return [f"{alter} SET NOT NULL"]
     if not back:
         return []
-    return [f"DO $$BEGIN {alter} SET NOT NULL; EXCEPTION WHEN not_null_violation THEN NULL; END$$"]
+    return [_unless(f"{alter} SET NOT NULL", "not_null_violation", "NULL")]
+
+
+def _unless(statement: str, error: str, otherwise: str) -> str:
+    return f"DO $$BEGIN {statement}; EXCEPTION WHEN {error} THEN {otherwise}; END$$"
 
 
 def _identity(thing: Thing, identity: str, *, is_new: bool) -> list[str]:

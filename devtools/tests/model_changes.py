@@ -136,8 +136,10 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "checked enumeration": (
         nothing, things(c("k", lambda: Enum("a", "b", name="k", native_enum=False, create_constraint=True))),
     ),
-    "enumeration in a schema": (nothing, company(c("kind", kind("a", schema="audit")))),
-    "type of one's own": (nothing, company(c("price", Money), c("at", Point))),
+    "schemas that no table is in": (nothing, lambda m: things(
+        c("kinds", pg.ARRAY(kind("a", "b c", schema="my Kinds"))), c("n", Integer, server_default=Sequence("numbers", metadata=m, schema="audit").next_value()),
+    )(m)),
+    "custom types": (nothing, company(c("price", Money), c("at", Point))),
     "apostrophe": (nothing, company(c("a", Text, server_default="it's"), c("b", Text, server_default=text("'o''clock'")))),
     "JSON with a default": (nothing, company(c("a", sa.JSON, server_default="{}", nullable=False))),
     "defaults": (
@@ -153,6 +155,10 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     )),
     "expression of a computed column": (
         things(c("b", Text, computed("upper(name)", persisted=True))), things(c("b", Text, computed("lower(name)", persisted=True))),
+    ),
+    "type of a column that another is computed of": (
+        things(c("a", Integer), c("b", Integer, computed("a * 2", persisted=True)), index("ix_b", "b")),
+        things(c("a", sa.BigInteger), c("b", Integer, computed("a * 2", persisted=True)), index("ix_b", "b")),
     ),
     "computed column was plain": (things(c("b", Text)), things(c("b", Text, computed("upper(name)", persisted=True)))),
     "schema": (nothing, make(

@@ -122,7 +122,7 @@ def test_what_the_migrations_have_too_takes_a_migration(engine: Engine) -> None:
     assert said(Comparison("the migrations", state, [table]))[2] == (
         'table `old_jobs` is in the migrations and not in the models: `nox -s db_revision -- -m "..."` to drop it.'
     )
-    assert said(Comparison("the database x", state, [table], elsewhere=(table,)))[2] == (
+    assert said(Comparison("the database x", state, [table], in_migrations=(table,)))[2] == (
         'table `old_jobs` is in the database and not in the models: `nox -s db_revision -- -m "..."` to drop it, then '
         "`nox -s db_init`."
     )

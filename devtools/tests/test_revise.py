@@ -94,7 +94,7 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(
     assert "backend" not in written
     with empty_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
-    # It is formatted and clean, makes what the models say, in a database of one's own too, and goes down again.
+    # It is formatted and clean, makes what the models say, in the developer's database too, and goes down again.
     assert run(project, "ruff", "format", "--check", f"backend/migrations/versions/{name}").returncode == 0
     checked = run(project, "ruff", "check", f"backend/migrations/versions/{name}")
     assert checked.returncode == 0, checked.stdout
