@@ -21,6 +21,7 @@ from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
+from backend.routers.documentation import problem_responses
 from backend.routers.middleware import answer_head, limit_body, report_plainly
 from backend.routers.problems import install_problems
 from backend.startup import start_database, tell_drift
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         redoc_url=None,
         # An operation is named after its route's function, so that the functions of generated clients read well.
         generate_unique_id_function=attrgetter("name"),
+        responses=problem_responses(503, "default"),
     )
     app.state.engine = engine or owned
     app.state.connections = CapacityLimiter(pool_size)
