@@ -30,12 +30,12 @@ SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
 
 
 def settings_or_exit() -> Settings:
-    """Read the settings for a server's factory, where a mistake ends the process with its lines."""
+    """Read the settings for a server's factory, where a mistake is printed and ends the process."""
     try:
         return load_settings()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
-        # uvicorn would start a worker that ends with any other code than this again, for ever.
+        # uvicorn replaces a worker that exits, again and again, unless it exits with this code.
         sys.exit(1 if parent_process() is None else STARTUP_FAILURE)
 
 
@@ -82,8 +82,8 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None
     for middleware in (report_plainly, limit_body, answer_head):
         app.add_middleware(middleware)
-    app.include_router(health.router)
     app.include_router(routers.api)
+    app.include_router(health.router)
     install_problems(app)
     install_docs(app, is_home=settings.app_env is not AppEnv.PRODUCTION)
     return app
@@ -102,7 +102,7 @@ def install_docs(app: FastAPI, *, is_home: bool) -> None:
             swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
             swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
             swagger_favicon_url=f"{root}/docs/assets/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": True},
+            swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
         )
 
     async def home(request: Request) -> Response:

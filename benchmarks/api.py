@@ -20,7 +20,7 @@ import freshpg
 from backend.database import connect, init_db
 from backend.tests.loopback import free_port
 
-WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 2000
+WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 4000
 OURS, TEN_LINES = "--factory backend.main:create_app", "benchmarks.api_ten_lines:app"
 READ, LIST = "GET /api/v1/companies/7", "GET /api/v1/companies?limit=50"
 CREATE, HEALTH = "POST /api/v1/companies", "GET /health/ready"
@@ -33,22 +33,22 @@ class Load:
     port: int
     request: str
     left: int
-    rate: float = 0  # answers per second from the first request sent to the last one: all clients are busy
+    rate: float = 0  # answers per second from the first answer of each client to the last request
+    began: float = 0
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     check: float = 0  # seconds that the slowest health check took meanwhile
 
     async def run(self, clients: int, *, check_health: bool = False) -> None:
         streams = [await asyncio.open_connection("127.0.0.1", self.port) for _ in range(clients)]
-        began = time.perf_counter()
-        load = asyncio.gather(*(self.client(*stream, began) for stream in streams))
+        load = asyncio.gather(*(self.client(clients, *stream) for stream in streams))
         while check_health and not load.done():
             await (health := Load(self.port, HEALTH, 1)).run(1)
             self.check = max(self.check, *health.seconds)
             await asyncio.sleep(0.1)
         await load
 
-    async def client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, began: float) -> None:
+    async def client(self, clients: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         body = '{"name": "Acme"}' if self.request == CREATE else ""
         head = f"{self.request} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         message = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -56,12 +56,14 @@ class Load:
             self.left -= 1
             sent = time.perf_counter()
             if self.left == 0:
-                self.rate = len(self.seconds) / (sent - began)
+                self.rate = (len(self.seconds) - clients) / (sent - self.began)
             writer.write(message)
             answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             await reader.readexactly(int(answer.partition("content-length: ")[2].partition("\r\n")[0]))
             self.seconds.append(time.perf_counter() - sent)
             self.statuses[answer.split()[1]] += 1
+            if len(self.seconds) == clients:
+                self.began = time.perf_counter()
         writer.close()
 
 
@@ -92,7 +94,7 @@ def compare(url: str, runs: int) -> None:
     with served(OURS, url) as ours, served(TEN_LINES, url) as ten_lines:
         for request in (READ, LIST, CREATE) * runs:
             for port in (ours, ten_lines):
-                load = Load(port, request, REQUESTS // 2)
+                load = Load(port, request, REQUESTS // 4)
                 asyncio.run(load.run(CONNECTIONS))
                 rates[request, port].append(load.rate)
     title = f"{WORKERS} workers, {CONNECTIONS} clients: requests per second"

@@ -1,4 +1,4 @@
-"""The same routes as anybody would write them first: the yardstick of `nox -s bench -- api`."""
+"""The same routes in ten lines each, as one would first write them: what `nox -s bench -- api` compares with."""
 
 import os
 from collections.abc import Iterator

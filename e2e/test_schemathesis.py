@@ -35,13 +35,13 @@ def run(*command: str, directory: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(params=[None, TOKEN], ids=["open", "with a token"])
+@pytest.fixture(scope="module", params=[None, TOKEN], ids=["open", "with a token"])
 def token(request: pytest.FixtureRequest) -> str | None:
     given: str | None = request.param
     return given
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(engine: Engine, token: str | None) -> Iterator[str]:
     """Serve the API, and give its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"

@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is true."""
+"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is correct."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ CREATED: Responses = {
 _MEANINGS = {
     400: "The body is not UTF-8.",
     401: "The bearer token is missing or wrong.",
-    404: "The company has no such row.",
+    404: "The company does not exist, or has no such row.",
     409: "Conflicts with the current state; `type` says why.",
     413: "The body is too large.",
     422: "The request is invalid; `errors` says where.",

@@ -1,4 +1,4 @@
-"""What wraps the routes: answers to HEAD, the largest body, and plain reports of a start that failed."""
+"""The ASGI middleware: HEAD requests, the limit on bodies, and plain reports of a failed start."""
 
 import sys
 
@@ -45,7 +45,7 @@ def limit_body(app: ASGIApp) -> ASGIApp:
 
 
 def report_plainly(app: ASGIApp) -> ASGIApp:
-    """Have a server report a UserError at its start by its lines, where Starlette would send a traceback."""
+    """Report a UserError during the start by its message; Starlette would send the server a traceback."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def report(message: Message) -> None:

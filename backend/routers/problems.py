@@ -69,7 +69,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(PoolTimeoutError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises it again after this has answered, and the server logs it with its traceback.
+    # Starlette raises it again after the response, and the server logs it with its traceback.
     app.add_exception_handler(Exception, _on_unexpected)
     document_problems(app)
 

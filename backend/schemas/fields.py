@@ -113,19 +113,21 @@ Id = Annotated[int, Field(ge=1, le=LARGEST_NUMBER), BeforeValidator(_whole)]
 
 Line = Annotated[
     str,
-    Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}),
+    Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}, examples=["Acme"]),
     _strip(LINE, "Send at least one visible character, and no control characters"),
 ]
 """One line of text of 1 to 200 characters. White space around it is removed."""
 
 Email = Annotated[
     str,
-    Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}),
+    Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}, examples=["name@example.com"]),
     _strip(EMAIL, "Send an email address, such as name@example.com"),
 ]
-"""Something, an @ and something, without spaces; only sending mail can tell whether it arrives there."""
+"""Text, an @ and text, without spaces: only sending mail shows whether the address exists."""
 
-Timezone = Annotated[str, Field(json_schema_extra=_list_timezones), AfterValidator(_timezone)]
+Timezone = Annotated[
+    str, Field(json_schema_extra=_list_timezones, examples=["Europe/Berlin"]), AfterValidator(_timezone)
+]
 """A key of the IANA time zone database, in the version of this machine."""
 
 _TEXT = {"type": "string", "pattern": r"^[^\x00]*$"}
@@ -147,6 +149,7 @@ Preferences = Annotated[
         description=f"At most {LARGEST_PREFERENCES} bytes of compact JSON, nested at most {DEEPEST_PREFERENCES} levels "
         f"deep, without NUL characters, and with numbers of a magnitude of at most {LARGEST_NUMBER}.",
         json_schema_extra={"propertyNames": _TEXT},
+        examples=[{"theme": "dark"}],
     ),
 ]
 """A JSON object of bounded size and depth."""

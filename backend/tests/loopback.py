@@ -1,18 +1,18 @@
-"""Ports of this machine, and how they are asked past any proxy."""
+"""Free ports of this machine, and requests to them without a proxy."""
 
 import random
 import socket
 import urllib.request
 from contextlib import suppress
 
-# Proxies are for what is elsewhere.
+# Proxies are for other machines.
 WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_port() -> int:
-    """Return a port that is free, of those that neither the kernel nor Docker gives to whoever asks for any."""
+    """Return a free port, outside the ranges from which the kernel and Docker choose ports."""
     while True:
-        # Of the system's chance, for the tests' own is seeded: two workers would try the same ports.
+        # The tests' own random numbers are seeded: two workers would try the same ports.
         port = random.SystemRandom().randint(20000, 32000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

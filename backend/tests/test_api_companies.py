@@ -25,7 +25,7 @@ def pointers(client: TestClient, method: str, path: str, body: str | bytes) -> s
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     errors = response.json()["errors"]
-    # What Pydantic makes of a plain ValueError has Python's words in it, and none for the caller.
+    # Pydantic's message for a plain ValueError is written for programmers, not for clients.
     assert not [error for error in errors if error["message"].startswith("Value error")]
     return {f"{error['location']}{error['pointer']}" for error in errors}
 
@@ -47,7 +47,7 @@ def test_created_company_is_returned_and_read_at_its_location(client: TestClient
     assert client.get(response.headers["location"]).json() == company
 
 
-def test_row_is_committed_when_the_status_leaves(engine: Engine) -> None:
+def test_row_is_committed_before_the_response_starts(engine: Engine) -> None:
     """A 201 is a promise. Another connection looks at the moment when the response starts."""
     application = make_app(engine)
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -71,7 +71,7 @@ def test_head_is_get_without_a_body_and_options_allows_every_method(
     client: TestClient, schema: dict[str, Any]
 ) -> None:
     for path, methods in schema["paths"].items():
-        # A number that is an id of no row.
+        # No row has this id.
         url = re.sub(r"\{\w+\}", "7", path)
         get, head = client.get(url), client.head(url)
         assert (head.status_code, head.content) == (get.status_code, b""), path
