@@ -122,6 +122,7 @@ def test_change_without_effect_leaves_updated_at_alone(client: TestClient, chang
         ('{"name": "Acme", "is_active": NaN}', {"body/is_active"}),
         ('{"name": "Acme", "created_at": "2024-01-01T00:00:00Z"}', {"body/created_at"}),
         ('{"name": "Acme", "a/b~c": 1}', {"body/a~1b~0c"}),
+        (f'{{"name": "Acme", "{"x" * 5000}": 1}}', {f"body/{'x' * 100}"}),
         ("[]", {"body"}),
         ("", {"body"}),
         ("{", {"body"}),
@@ -138,25 +139,20 @@ def test_unusual_names_are_stored_unchanged(client: TestClient, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"name": "\xff"}', b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}"]
+    "body",
+    [
+        b'{"name": "\xff"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"name": ' + b"9" * 5000 + b"}",
+        b'{"name": "Acme", "\\ud800": 1}',
+    ],
 )
 def test_unreadable_body_is_a_client_error(client: TestClient, body: bytes) -> None:
     response = client.post(COMPANIES, content=body, headers=JSON)
 
     assert response.status_code in {400, 422}
     assert response.headers["content-type"] == "application/problem+json"
-
-
-def test_unknown_field_with_a_lone_surrogate_is_refused(client: TestClient) -> None:
-    response = client.post(COMPANIES, content=b'{"name": "Acme", "\\ud800": 1}', headers=JSON)
-
-    assert response.status_code == 422
-
-
-def test_long_name_of_an_unknown_field_is_shortened(client: TestClient) -> None:
-    assert pointers(client, "POST", COMPANIES, f'{{"name": "Acme", "{"x" * 5000}": 1}}') == {
-        f"body/{'x' * 100}"
-    }
 
 
 def test_body_that_does_not_say_it_is_json_is_refused(client: TestClient) -> None:
