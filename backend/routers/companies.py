@@ -23,8 +23,7 @@ def create_company(
 
 @router.get("", summary="List companies")
 def list_companies(page: PageOf, session: SessionDep) -> Page[CompanyRead]:
-    found = companies.list_companies(session, limit=page.limit, after=page.cursor)
-    return Page[CompanyRead].of(found.items, found.last_key)
+    return Page[CompanyRead].of(*companies.list_companies(session, limit=page.limit, after=page.cursor))
 
 
 @router.get("/{company_id}", summary="Read a company", responses=problem_responses(404))

@@ -57,4 +57,4 @@ def change_settings(
 def list_settings(company_id: RowId, page: PageOf, session: SessionDep) -> Page[UserSettingsRead]:
     """Ordered by the users' ids; users without settings are not listed."""
     found = user_settings.list_settings(session, company_id, limit=page.limit, after=page.cursor)
-    return Page[UserSettingsRead].of(found.items, found.last_key)
+    return Page[UserSettingsRead].of(*found)

@@ -24,7 +24,7 @@ def create_user(
 @router.get("", summary="List a company's users", responses=problem_responses(404))
 def list_users(company_id: RowId, page: PageOf, session: SessionDep) -> Page[UserRead]:
     found = users.list_users(session, company_id, limit=page.limit, after=page.cursor)
-    return Page[UserRead].of(found.items, found.last_key)
+    return Page[UserRead].of(*found)
 
 
 @router.get("/{user_id}", summary="Read a user", responses=problem_responses(404))

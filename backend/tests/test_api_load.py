@@ -99,7 +99,7 @@ def test_database_that_goes_away_and_returns_under_load_loses_nothing(engine: En
     name = engine.url.database
 
     async def write(client: AsyncClient, prefix: int) -> None:
-        for number in range(3):
+        for number in range(2):
             company = f"{prefix}-{number}"
             status = (await client.post(COMPANIES, json={"name": company})).status_code
             seen[status] += 1
