@@ -14,7 +14,7 @@ from statistics import median
 import rich
 from rich.box import SIMPLE
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import NullPool, text
 
 import freshpg
 from backend.database import connect, init_db
@@ -39,7 +39,7 @@ class Load:
     statuses: Counter[str] = field(default_factory=Counter)
     check: float = 0  # seconds that the slowest health check took meanwhile
 
-    async def run(self, clients: int, *, check_health: bool = False) -> None:
+    async def run(self, clients: int, *, check_health: bool = False) -> float:
         streams = [await asyncio.open_connection("127.0.0.1", self.port) for _ in range(clients)]
         load = asyncio.gather(*(self.client(clients, *stream) for stream in streams))
         while check_health and not load.done():
@@ -47,6 +47,7 @@ class Load:
             self.check = max(self.check, *health.seconds)
             await asyncio.sleep(0.1)
         await load
+        return self.rate
 
     async def client(self, clients: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         body = '{"name": "Acme"}' if self.request == CREATE else ""
@@ -94,11 +95,8 @@ def compare(url: str, runs: int) -> None:
     with served(OURS, url) as ours, served(TEN_LINES, url) as ten_lines:
         for request in (READ, LIST, CREATE) * runs:
             for port in (ours, ten_lines):
-                load = Load(port, request, REQUESTS // 4)
-                asyncio.run(load.run(CONNECTIONS))
-                rates[request, port].append(load.rate)
-    title = f"{WORKERS} workers, {CONNECTIONS} clients: requests per second"
-    table = Table("request", "this API", "ten lines", "ratio", box=SIMPLE, title=title)
+                rates[request, port].append(asyncio.run(Load(port, request, REQUESTS // 4).run(CONNECTIONS)))
+    table = Table(f"{CONNECTIONS} clients, per second", "this API", "ten lines", "ratio", box=SIMPLE)
     for request in (READ, LIST, CREATE):
         pair = rates[request, ours], rates[request, ten_lines]
         ratio = median(a / b for a, b in zip(*pair, strict=True))
@@ -128,11 +126,10 @@ def crowd(url: str, runs: int) -> None:
 def main(runs: int = 3) -> None:
     with freshpg.choose("auto").start() as server:
         url = freshpg.sqlalchemy_url(server.url)
-        init_db(engine := connect(url))
+        init_db(engine := connect(url, poolclass=NullPool))
         with engine.begin() as connection:
             connection.execute(
                 text("INSERT INTO companies (name) SELECT 'Acme' FROM generate_series(1, 1000)")
             )
-        engine.dispose()
         crowd(url, runs)
         compare(url, runs)
