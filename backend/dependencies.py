@@ -1,20 +1,25 @@
-"""What routes depend on: a session, a free connection, and a caller with the token."""
+"""What routes depend on: their parameters, a session, a free connection, and a caller with the token."""
 
 import secrets
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from anyio import CapacityLimiter, fail_after
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from backend.database import get_db
+from backend.schemas.fields import LARGEST_NUMBER
+from backend.schemas.pages import PageQuery
 
 LONGEST_WAIT = 10.0  # seconds
 
 # With "function", the transaction is committed before the response is sent, so that a 201 is a promise.
 SessionDep = Annotated[Session, Depends(get_db, scope="function")]
+
+RowId = Annotated[int, Path(ge=1, le=LARGEST_NUMBER)]
+PageOf = Annotated[PageQuery, Query()]
 
 bearer = HTTPBearer(auto_error=False, description="The value of the setting API_TOKEN.")
 

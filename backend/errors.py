@@ -1,4 +1,4 @@
-"""The errors of the domain, and the one that a person at the terminal has to solve.
+"""The errors of the domain, and the error that a user of a command has to fix.
 
 What each of them means to an HTTP client is in one table: `backend.routers.problems`.
 """
@@ -16,7 +16,7 @@ class DomainError(Exception):
 
 
 class NotFoundError(DomainError):
-    """No row has this key, or only another company's has: the two must look alike."""
+    """The company has no row with this key. The error is the same if another company has one."""
 
     def __init__(self, kind: str, key: int | None = None) -> None:
         name = kind.capitalize()
@@ -31,14 +31,14 @@ class EmailTakenError(DomainError):
 
 
 class SettingsExistError(DomainError):
-    """The user for whom settings are to be created has some."""
+    """The user already has settings."""
 
     def __init__(self) -> None:
         super().__init__("This user already has settings; change them with PATCH.")
 
 
 class StaleVersionError(DomainError):
-    """The change is based on a version that is not the row's current one."""
+    """The row has changed since the version that the change is based on."""
 
     def __init__(self) -> None:
         super().__init__(

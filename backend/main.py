@@ -5,17 +5,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from multiprocessing import parent_process
-from typing import cast
+from operator import attrgetter
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 
 from backend import routers
@@ -23,37 +21,22 @@ from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
-from backend.routers.methods import HeadMiddleware
-from backend.routers.problems import BodySizeMiddleware, install_problems
+from backend.routers.documentation import problem_responses
+from backend.routers.middleware import answer_head, limit_body, report_plainly
+from backend.routers.problems import install_problems
 from backend.startup import start_database, tell_drift
 
-LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobytes
 SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
 
 
 def settings_or_exit() -> Settings:
-    """Read the settings for a server's factory, where a mistake ends the process with its lines."""
+    """Read the settings for a server's factory, where a mistake is printed and ends the process."""
     try:
         return load_settings()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
-        # uvicorn would start a worker that ends with any other code than this again, for ever.
+        # uvicorn replaces a worker that exits, again and again, unless it exits with this code.
         sys.exit(1 if parent_process() is None else STARTUP_FAILURE)
-
-
-def report_plainly(app: ASGIApp) -> ASGIApp:
-    """Have a server report a mistake in the configuration by its lines, where Starlette would send a traceback."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        async def report(message: Message) -> None:
-            error = sys.exception()
-            if message["type"] == "lifespan.startup.failed" and isinstance(error, UserError):
-                message = {**message, "message": str(error)}
-            await send(message)
-
-        await app(scope, receive, report if scope["type"] == "lifespan" else send)
-
-    return call
 
 
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
@@ -64,8 +47,9 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     """
     settings = settings or settings_or_exit()
     pool_size = settings.database_pool_size
-    # Health checks have connections of their own, so that they do not wait for requests.
-    options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0}
+    # Health checks have connections of their own, so that they do not wait for requests. Requests wait before they ask
+    # the pool; one that had to wait for it nevertheless would occupy a thread.
+    options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0, "pool_timeout": 1}
     owned = None if engine else connect(settings.url, **options)
 
     @asynccontextmanager
@@ -88,25 +72,21 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=function_name,
+        # An operation is named after its route's function, so that the functions of generated clients read well.
+        generate_unique_id_function=attrgetter("name"),
+        responses=problem_responses(503, "default"),
     )
-    app.add_middleware(report_plainly)
     app.state.engine = engine or owned
     app.state.connections = CapacityLimiter(pool_size)
     app.state.health_checks = CapacityLimiter(health.CONNECTIONS)
     app.state.api_token = settings.api_token.get_secret_value() if settings.api_token else None
-    app.add_middleware(BodySizeMiddleware, largest=LARGEST_BODY)
-    app.add_middleware(HeadMiddleware)
-    app.include_router(health.router)
+    for middleware in (report_plainly, limit_body, answer_head):
+        app.add_middleware(middleware)
     app.include_router(routers.api)
+    app.include_router(health.router)
     install_problems(app)
     install_docs(app, is_home=settings.app_env is not AppEnv.PRODUCTION)
     return app
-
-
-def function_name(route: APIRoute) -> str:
-    """Name an operation after its route's function, so that the functions of generated clients read well."""
-    return route.name
 
 
 def install_docs(app: FastAPI, *, is_home: bool) -> None:
@@ -115,18 +95,18 @@ def install_docs(app: FastAPI, *, is_home: bool) -> None:
     app.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 
     async def docs(request: Request) -> HTMLResponse:
-        root = root_path(request)
+        root = request.scope.get("root_path", "")
         return get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
             title=app.title,
             swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
             swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
             swagger_favicon_url=f"{root}/docs/assets/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": True},
+            swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
         )
 
     async def home(request: Request) -> Response:
-        root = root_path(request)
+        root = request.scope.get("root_path", "")
         if is_home:
             return RedirectResponse(f"{root}/docs")
         links = {"docs": "/docs", "openapi": app.openapi_url, "health": "/health/ready"}
@@ -136,8 +116,3 @@ def install_docs(app: FastAPI, *, is_home: bool) -> None:
 
     app.add_route("/docs", docs, include_in_schema=False)
     app.add_route("/", home, include_in_schema=False)
-
-
-def root_path(request: Request) -> str:
-    """The prefix that a proxy removes, for links."""
-    return cast("str", request.scope.get("root_path", ""))

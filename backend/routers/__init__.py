@@ -4,9 +4,11 @@ from fastapi import APIRouter, Depends
 
 from backend.dependencies import require_token, wait_for_connection
 from backend.routers import companies, user_settings, users
+from backend.routers.documentation import problem_responses
 
 api = APIRouter(
     prefix="/api/v1",
+    responses=problem_responses(422),
     # In this order: a caller without the token takes no connection. `get_db` begins after these and ends before them.
     dependencies=[Depends(require_token), Depends(wait_for_connection, scope="function")],
 )

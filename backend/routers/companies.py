@@ -2,9 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from backend.dependencies import SessionDep
+from backend.dependencies import PageOf, RowId, SessionDep
 from backend.routers.documentation import CREATED, problem_responses
-from backend.routers.parameters import CompanyId, PageOf, set_location
 from backend.schemas.companies import CompanyChange, CompanyCreate, CompanyRead
 from backend.schemas.pages import Page
 from backend.services import companies
@@ -17,24 +16,23 @@ def create_company(
     body: CompanyCreate, session: SessionDep, request: Request, response: Response
 ) -> CompanyRead:
     """The response is sent after the row is committed; its header Location is the path of the row."""
-    company = companies.create_company(session, name=body.name, is_active=body.is_active)
-    set_location(request, response, "read_company", company_id=company.id)
+    company = companies.create_company(session, body.model_dump())
+    response.headers["Location"] = f"{request.url.path}/{company.id}"
     return CompanyRead.model_validate(company)
 
 
 @router.get("", summary="List companies")
 def list_companies(page: PageOf, session: SessionDep) -> Page[CompanyRead]:
-    found = companies.list_companies(session, limit=page.limit, after=page.cursor)
-    return Page[CompanyRead].of(found.items, found.last_key)
+    return Page[CompanyRead].of(*companies.list_companies(session, limit=page.limit, after=page.cursor))
 
 
 @router.get("/{company_id}", summary="Read a company", responses=problem_responses(404))
-def read_company(company_id: CompanyId, session: SessionDep) -> CompanyRead:
+def read_company(company_id: RowId, session: SessionDep) -> CompanyRead:
     return CompanyRead.model_validate(companies.read_company(session, company_id))
 
 
 @router.patch("/{company_id}", summary="Change a company", responses=problem_responses(404))
-def change_company(company_id: CompanyId, body: CompanyChange, session: SessionDep) -> CompanyRead:
+def change_company(company_id: RowId, body: CompanyChange, session: SessionDep) -> CompanyRead:
     """Fields that are left out stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
     return CompanyRead.model_validate(companies.change_company(session, company_id, changes))

@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is true."""
+"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is correct."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ CREATED: Responses = {
 _MEANINGS = {
     400: "The body is not UTF-8.",
     401: "The bearer token is missing or wrong.",
-    404: "The company has no such row.",
+    404: "The company does not exist, or has no such row.",
     409: "Conflicts with the current state; `type` says why.",
     413: "The body is too large.",
     422: "The request is invalid; `errors` says where.",
@@ -27,9 +27,10 @@ _MEANINGS = {
 }
 
 
-def problem_responses(*statuses: int) -> Responses:
+def problem_responses(*statuses: int | str) -> Responses:
     """Describe these errors of a route, for its `responses`."""
-    return {status: _describe(status) for status in statuses}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
 def document_problems(app: FastAPI) -> None:
@@ -40,35 +41,21 @@ def document_problems(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = generate()
             components = schema["components"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                components["schemas"].pop(name, None)
             own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             components["schemas"].update(own.pop("$defs", {}), Problem=own, JsonValue=JSON_VALUE)
-            if app.state.api_token is None:
+            is_open = app.state.api_token is None
+            if is_open:
                 components.pop("securitySchemes", None)
             for path in schema["paths"].values():
                 for operation in path.values():
-                    _correct(operation, is_open=app.state.api_token is None)
+                    _correct(operation, is_open=is_open)
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _correct(operation: dict[str, Any], *, is_open: bool) -> None:
-    statuses: list[int | str] = [503, "default"]
-    if "requestBody" in operation:
-        statuses += [400, 413]
-    if "422" in operation["responses"]:
-        statuses.append(422)
     if is_open:
         operation.pop("security", None)
-    elif "security" in operation:
-        statuses.append(401)
-    operation["responses"] |= {str(status): _describe(status) for status in statuses}
-
-
-def _describe(status: int | str) -> dict[str, Any]:
-    return {
-        "description": _MEANINGS[status],
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    statuses = [401] * ("security" in operation) + [400, 413] * ("requestBody" in operation)
+    operation["responses"] |= {str(status): it for status, it in problem_responses(*statuses).items()}

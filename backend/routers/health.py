@@ -45,7 +45,7 @@ async def ready(request: Request) -> Ready:
             # A frozen server neither answers nor closes the connection: the thread is abandoned to it, and the limiter
             # bounds how many are.
             state, faults = await to_thread.run_sync(
-                look, request.app.state.engine, limiter=checks, abandon_on_cancel=True
+                inspect_database, request.app.state.engine, limiter=checks, abandon_on_cancel=True
             )
     except (OperationalError, PoolTimeoutError, TimeoutError) as error:
         raise HTTPException(503, "The database does not answer.") from error
@@ -60,6 +60,6 @@ async def ready(request: Request) -> Ready:
     return Ready(schema_revision=state.current)
 
 
-def look(engine: Engine) -> tuple[SchemaState, list[str]]:
+def inspect_database(engine: Engine) -> tuple[SchemaState, list[str]]:
     with engine.connect() as connection:
         return schema_state(connection), utc_faults(connection)

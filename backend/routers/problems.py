@@ -9,12 +9,13 @@ from urllib.parse import quote
 import psycopg
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import compile_path
 
 from backend.errors import (
     DomainError,
@@ -25,7 +26,6 @@ from backend.errors import (
     StaleVersionError,
 )
 from backend.routers.documentation import MEDIA_TYPE, document_problems
-from backend.routers.methods import allow
 from backend.schemas.problems import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(PoolTimeoutError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises it again after this has answered, and the server logs it with its traceback.
+    # Starlette raises it again after the response, and the server logs it with its traceback.
     app.add_exception_handler(Exception, _on_unexpected)
     document_problems(app)
 
@@ -114,10 +114,20 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     headers = error.headers
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         # Starlette names the methods of the first route with this path, and a path may have several.
-        headers = {"Allow": allow(request)}
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
         if request.method == "OPTIONS":
             return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     return _respond(request, kind, detail, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of every route of this path, as the header Allow lists them (RFC 9110, section 10.2.1)."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    methods = {"OPTIONS"}
+    for route in iter_route_contexts(request.app.routes):
+        if route.methods and route.path and compile_path(route.path)[0].match(path):
+            methods |= route.methods
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _on_unexpected(request: Request, _error: Exception) -> Response:
@@ -157,27 +167,3 @@ def _respond(
     )
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
-
-
-class BodySizeMiddleware:
-    """Refuse a body with a problem document as soon as more than `largest` bytes of it have arrived."""
-
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        self.app = app
-        self.largest = largest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        received = 0
-
-        async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.largest:
-                raise HTTPException(413)
-            return message
-
-        await self.app(scope, receive_bounded, send)

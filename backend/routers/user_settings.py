@@ -2,9 +2,8 @@
 
 from fastapi import APIRouter, Request, Response
 
-from backend.dependencies import SessionDep
+from backend.dependencies import PageOf, RowId, SessionDep
 from backend.routers.documentation import CREATED, problem_responses
-from backend.routers.parameters import CompanyId, PageOf, UserId, set_location
 from backend.schemas.pages import Page
 from backend.schemas.user_settings import UserSettingsChange, UserSettingsCreate, UserSettingsRead
 from backend.services import user_settings
@@ -20,34 +19,27 @@ _ONE = "/users/{owner_id}/settings"
 )
 def create_settings(
     *,
-    company_id: CompanyId,
-    owner_id: UserId,
+    company_id: RowId,
+    owner_id: RowId,
     body: UserSettingsCreate,
     session: SessionDep,
     request: Request,
     response: Response,
 ) -> UserSettingsRead:
     """A user has at most one set of settings."""
-    settings = user_settings.create_settings(
-        session,
-        company_id,
-        owner_id,
-        timezone=body.timezone,
-        email_notifications=body.email_notifications,
-        preferences=body.preferences,
-    )
-    set_location(request, response, "read_settings", company_id=company_id, owner_id=owner_id)
+    settings = user_settings.create_settings(session, company_id, owner_id, body.model_dump())
+    response.headers["Location"] = request.url.path
     return UserSettingsRead.model_validate(settings)
 
 
 @router.get(_ONE, summary="Read a user's settings", responses=problem_responses(404))
-def read_settings(company_id: CompanyId, owner_id: UserId, session: SessionDep) -> UserSettingsRead:
+def read_settings(company_id: RowId, owner_id: RowId, session: SessionDep) -> UserSettingsRead:
     return UserSettingsRead.model_validate(user_settings.read_settings(session, company_id, owner_id))
 
 
 @router.patch(_ONE, summary="Change a user's settings", responses=problem_responses(404, 409))
 def change_settings(
-    company_id: CompanyId, owner_id: UserId, body: UserSettingsChange, session: SessionDep
+    company_id: RowId, owner_id: RowId, body: UserSettingsChange, session: SessionDep
 ) -> UserSettingsRead:
     """Fields that are left out stay unchanged; preferences are replaced as a whole.
 
@@ -62,7 +54,7 @@ def change_settings(
 @router.get(
     "/user-settings", summary="List the settings of a company's users", responses=problem_responses(404)
 )
-def list_settings(company_id: CompanyId, page: PageOf, session: SessionDep) -> Page[UserSettingsRead]:
+def list_settings(company_id: RowId, page: PageOf, session: SessionDep) -> Page[UserSettingsRead]:
     """Ordered by the users' ids; users without settings are not listed."""
     found = user_settings.list_settings(session, company_id, limit=page.limit, after=page.cursor)
-    return Page[UserSettingsRead].of(found.items, found.last_key)
+    return Page[UserSettingsRead].of(*found)

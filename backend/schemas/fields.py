@@ -4,7 +4,7 @@ import json
 import re
 import zoneinfo
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, LiteralString
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
@@ -45,16 +45,13 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _line(value: str) -> str:
-    if not re.search(LINE, value) or value.endswith("\n"):
-        raise PydanticCustomError("line", "Send at least one visible character, and no control characters")
-    return value.strip()
+def _strip(pattern: str, error: LiteralString) -> AfterValidator:
+    def strip(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("text", error)
+        return value.strip()
 
-
-def _email(value: str) -> str:
-    if not re.search(EMAIL, value) or value.endswith("\n"):
-        raise PydanticCustomError("email", "Send an email address, such as name@example.com")
-    return value.strip()
+    return AfterValidator(strip)
 
 
 def _timezone(value: str) -> str:
@@ -115,16 +112,22 @@ def _refused(sentence: str) -> PydanticCustomError:
 Id = Annotated[int, Field(ge=1, le=LARGEST_NUMBER), BeforeValidator(_whole)]
 
 Line = Annotated[
-    str, Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}), AfterValidator(_line)
+    str,
+    Field(min_length=1, max_length=200, json_schema_extra={"pattern": LINE}, examples=["Acme"]),
+    _strip(LINE, "Send at least one visible character, and no control characters"),
 ]
 """One line of text of 1 to 200 characters. White space around it is removed."""
 
 Email = Annotated[
-    str, Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}), AfterValidator(_email)
+    str,
+    Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}, examples=["name@example.com"]),
+    _strip(EMAIL, "Send an email address, such as name@example.com"),
 ]
-"""Something, an @ and something, without spaces; only sending mail can tell whether it arrives there."""
+"""Text, an @ and text, without spaces: only sending mail shows whether the address exists."""
 
-Timezone = Annotated[str, Field(json_schema_extra=_list_timezones), AfterValidator(_timezone)]
+Timezone = Annotated[
+    str, Field(json_schema_extra=_list_timezones, examples=["Europe/Berlin"]), AfterValidator(_timezone)
+]
 """A key of the IANA time zone database, in the version of this machine."""
 
 _TEXT = {"type": "string", "pattern": r"^[^\x00]*$"}
@@ -146,6 +149,7 @@ Preferences = Annotated[
         description=f"At most {LARGEST_PREFERENCES} bytes of compact JSON, nested at most {DEEPEST_PREFERENCES} levels "
         f"deep, without NUL characters, and with numbers of a magnitude of at most {LARGEST_NUMBER}.",
         json_schema_extra={"propertyNames": _TEXT},
+        examples=[{"theme": "dark"}],
     ),
 ]
 """A JSON object of bounded size and depth."""

@@ -31,7 +31,7 @@ class PageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=50, ge=1, le=200, description="How many items to return at most.")
+    limit: int = Field(default=50, ge=1, le=200, description="The largest number of items to return.")
     cursor: Annotated[
         int | None, BeforeValidator(_decode_cursor), WithJsonSchema({"type": "string", "pattern": CURSOR})
     ] = Field(default=None, description="The `next_cursor` of the previous page.")

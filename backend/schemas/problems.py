@@ -16,7 +16,9 @@ class FieldProblem(BaseModel):
 class Problem(BaseModel):
     """`application/problem+json`."""
 
-    type: str = Field(description="Identifies the kind of problem; `about:blank` if the status says it all.")
+    type: str = Field(
+        description="Identifies the kind of problem; `about:blank` if the status says everything."
+    )
     title: str
     status: int
     detail: str | None = Field(default=None, description="What is wrong this time, and what to do about it.")

@@ -10,8 +10,8 @@ from backend.models.models import Company
 from backend.services.pages import Page, read_page
 
 
-def create_company(session: Session, *, name: str, is_active: bool) -> Company:
-    company = Company(name=name, is_active=is_active)
+def create_company(session: Session, values: Mapping[str, object]) -> Company:
+    company = Company(**values)
     session.add(company)
     session.flush()
     return company

@@ -8,31 +8,19 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from backend.errors import NotFoundError, SettingsExistError, StaleVersionError
 from backend.models.models import User, UserSettings
-from backend.models.types import JsonObject
 from backend.services.companies import read_company
 from backend.services.pages import Page, read_page
 from backend.services.users import read_user
 
 
 def create_settings(
-    session: Session,
-    company_id: int,
-    user_id: int,
-    *,
-    timezone: str,
-    email_notifications: bool,
-    preferences: JsonObject,
+    session: Session, company_id: int, user_id: int, values: Mapping[str, object]
 ) -> UserSettings:
     """Raise NotFoundError if the company has no such user, SettingsExistError if the user has settings."""
     read_user(session, company_id, user_id)
     if session.get(UserSettings, user_id) is not None:
         raise SettingsExistError
-    settings = UserSettings(
-        user_id=user_id,
-        timezone=timezone,
-        email_notifications=email_notifications,
-        preferences=preferences,
-    )
+    settings = UserSettings(user_id=user_id, **values)
     session.add(settings)
     session.flush()
     return settings

@@ -6,18 +6,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.errors import NotFoundError
-from backend.models.models import Role, User
+from backend.models.models import User
 from backend.services.companies import read_company
 from backend.services.pages import Page, read_page
 
 
-def create_user(session: Session, company_id: int, *, email: str, role: str, is_active: bool) -> User:
+def create_user(session: Session, company_id: int, values: Mapping[str, object]) -> User:
     """Raise NotFoundError if the company does not exist, IntegrityError if the email is taken.
 
     Only the unique index can tell whether an email is free, so there is no query for it.
     """
     read_company(session, company_id)
-    user = User(company_id=company_id, email=email, role=Role(role), is_active=is_active)
+    user = User(company_id=company_id, **values)
     session.add(user)
     session.flush()
     return user

@@ -1,4 +1,4 @@
-"""The application as the tests make it: on a given engine, with nothing taken from the machine's `.env`."""
+"""The application for tests: on a given engine, without settings from this machine's `.env`."""
 
 from collections.abc import Callable
 

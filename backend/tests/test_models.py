@@ -118,7 +118,7 @@ def test_deleting_a_connections_user_counts_as_a_change(session: Session) -> Non
     assert connection.updated_at > before
 
 
-def test_second_writer_of_a_version_is_told(engine: Engine) -> None:
+def test_second_writer_of_a_version_gets_an_error(engine: Engine) -> None:
     with SessionLocal(bind=engine) as session, session.begin():
         user_id = factories.make_user_settings(session).user_id
     with SessionLocal(bind=engine) as one, SessionLocal(bind=engine) as other:
@@ -173,8 +173,8 @@ def test_defaults_are_the_databases(session: Session) -> None:
         ("SELECT id FROM users WHERE lower(email) = lower('A@example.com')", "uq_users_email_lower"),
     ],
 )
-def test_index_answers_the_query_it_is_there_for(session: Session, query: str, index: str) -> None:
-    # On an empty table every way is cheap; these leave the planner the index, if it serves.
+def test_index_serves_its_query(session: Session, query: str, index: str) -> None:
+    # On an empty table every plan is cheap; with these settings the planner uses the index if it can.
     session.execute(text("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"))
     plan = session.scalars(text(f"EXPLAIN {query}")).all()
 
