@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,17 @@ def test_compose_passes_every_setting_to_the_api() -> None:
         "DB_PORT",
         "WEB_CONCURRENCY",
     }
+
+
+def test_picture_of_the_tables_is_that_of_the_models() -> None:
+    """Line by line, because the order of relations differs from one run to the next."""
+    command = [str(Path(sys.executable).with_name("paracelsus")), "graph", "backend.models.models:Base"]
+    drawn = subprocess.run(
+        [*command, "--column-sort", "preserve-order"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    page = (ROOT / "docs" / "database.md").read_text().partition("```mermaid\n")[2].partition("```")[0]
+
+    assert sorted(page.split()) == sorted(drawn.stdout.split()), "run `nox -s diagram`"
 
 
 def test_every_test_that_the_page_on_time_names_exists() -> None:
