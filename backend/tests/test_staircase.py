@@ -1,7 +1,5 @@
 """Every migration, up, down and up again, with rows in every table; and what one that fails leaves behind."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from backend import migrations
-from backend.config import ROOT, load_settings
+from backend.config import load_settings
 from backend.database import init_db
 from backend.errors import UserError
 from backend.migrations import catalog
@@ -73,41 +71,6 @@ def test_way_up_is_counted() -> None:
     assert [migrations.behind(revision) for revision in order] == list(range(len(order)))[::-1]
     assert migrations.behind(None) == len(order)
     assert migrations.behind("from_the_future") is None
-
-
-ONE_OF_MANY = """
-import sys
-from backend.database import connect, init_db
-import alembic.command
-engine = connect(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-print("nothing" if init_db(engine).current is None else "done before", flush=True)
-"""
-
-
-def test_three_processes_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
-    url = empty_engine.url.render_as_string(hide_password=False)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=60) for process in processes]
-
-    assert [process.returncode for process in processes] == [0] * 3, said
-    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 2}
-    with empty_engine.connect() as connection:
-        assert differences(connection) == []
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy import Engine, text
 from backend.config import ROOT
 from backend.database import init_db, schema_state
 from backend.migrations import environment_marker
+from backend.migrations.drift import differences
 from backend.models.models import Base
 from backend.tests.loopback import WITHOUT_PROXY, free_port
 from devtools.tests.support import finished, python, query, wait_until
@@ -176,3 +178,38 @@ def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Eng
         assert schema_state(connection).is_at_head
         assert environment_marker.read(connection) == "development"
     assert tables - {"precious"} == {*Base.metadata.tables, "alembic_version"}
+
+
+ONE_OF_MANY = """
+import sys
+from backend.database import connect, init_db
+import alembic.command
+engine = connect(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print("nothing" if init_db(engine).current is None else "done before", flush=True)
+"""
+
+
+def test_ten_processes_that_start_together_succeed_and_one_migrates(empty_engine: Engine) -> None:
+    url = empty_engine.url.render_as_string(hide_password=False)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(10)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120) for process in processes]
+
+    assert [process.returncode for process in processes] == [0] * 10, said
+    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
+    with empty_engine.connect() as connection:
+        assert differences(connection) == []
