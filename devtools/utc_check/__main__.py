@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from sqlalchemy import Engine
 
-from backend.config import load_settings
+from backend.config import AppEnv, load_settings
 from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
@@ -22,8 +22,8 @@ from devtools.utc_check.verification import verify
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     settings = load_settings()
-    # Only this process calls the application.
-    open_settings = settings.model_copy(update={"api_token": None})
+    # Only this process calls the application; in a test, its start does not look for drift in a thread.
+    open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
 
     def make_app(engine: Engine) -> FastAPI:
         return create_app(open_settings, engine=engine)
