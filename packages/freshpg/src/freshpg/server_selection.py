@@ -106,15 +106,12 @@ def choose(
 
 
 def _pull_seconds(asked: float | None) -> float:
-    text = os.environ.get(PULL_VARIABLE) or "120" if asked is None else str(asked)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    # A deadline that threads can wait for, and no NaN.
-    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+    if asked is not None:
+        return asked
+    text = os.environ.get(PULL_VARIABLE) or "120"
+    if not text.isdecimal():
         raise PostgresUnavailable(f"{PULL_VARIABLE} has to be a number of seconds, not {text!r}.")
-    return max(seconds, 0.001)
+    return min(float(text), threading.TIMEOUT_MAX)
 
 
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
