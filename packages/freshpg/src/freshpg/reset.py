@@ -48,16 +48,6 @@ _CATALOGS: dict[LiteralString, LiteralString] = {
 }
 
 _RELATIONS = """
-    select c.oid, c.relkind::text, c.relpersistence = 'u', n.nspname, c.relname,
-           exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where (c.relkind in ('r', 'S') or c.relkind = 'm' and c.relispopulated) and c.relpersistence <> 't'
-       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-     order by c.oid
-"""
-
-_RELATIONS = """
     select c.oid, c.relkind::text as kind, c.relpersistence = 'u' as is_unlogged, n.nspname, c.relname,
            exists (select from pg_depend d
                     where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e') as is_of_extension
