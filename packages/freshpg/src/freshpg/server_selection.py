@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .binaries import CURES, find_binaries
-from .docker_client import find_engine, have_image
+from .docker_client import have_image
 from .embedded import start_ephemeral
 from .run_as import preferred_user
 from .server import (
@@ -117,11 +117,7 @@ def _pull_seconds(asked: float | None) -> float:
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
     image = os.environ.get(PREFIX_VARIABLE, "") + image
-    engine = find_engine()
-    try:
-        known = have_image(engine.client, image, pull_seconds)
-    finally:
-        engine.client.close()
+    known = have_image(image, pull_seconds)
     version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:
