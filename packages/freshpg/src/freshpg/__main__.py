@@ -16,29 +16,24 @@ if TYPE_CHECKING:
 
 _UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
-_WHAT = (
-    "Start a PostgreSQL server, run COMMAND with DATABASE_URL, PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE set, "
-    "stop the server, and exit with COMMAND's exit code."
-)
 
 
-def parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="python -m freshpg", description="PostgreSQL servers that start on demand."
     )
-    verbs = whole.add_subparsers(dest="verb", required=True)
-    help_of_run = "run a command on a server that lives as long as the command"
-    usage = "%(prog)s [options] -- COMMAND..."
-    verb = verbs.add_parser("run", help=help_of_run, description=_WHAT, usage=usage)
+    verb = whole.add_subparsers(dest="verb", required=True).add_parser(
+        "run",
+        usage="%(prog)s [options] -- COMMAND...",
+        help="run a command on a server that lives as long as the command",
+        description="Start a server, run COMMAND with DATABASE_URL, PGHOST, PGPORT, PGUSER, PGPASSWORD and PGDATABASE "
+        "set, stop the server, and exit with COMMAND's exit code.",
+    )
     where = verb.add_mutually_exclusive_group()
-    help_of_postgres = (
-        "a new server in Docker or from programs on this machine, or a running one (default: auto)"
-    )
-    where.add_argument(
-        "--postgres", metavar="auto|docker|embedded|URL", default="auto", help=help_of_postgres
-    )
-    help_of_directory = "keep the data in DIR; a server that already runs there is used and left running"
-    where.add_argument("--directory", metavar="DIR", type=Path, help=help_of_directory)
+    choices = "a new server in Docker or from programs on this machine, or a running one (default: auto)"
+    where.add_argument("--postgres", metavar="auto|docker|embedded|URL", default="auto", help=choices)
+    keep = "keep the data in DIR; a server that already runs there is used and left running"
+    where.add_argument("--directory", metavar="DIR", type=Path, help=keep)
     default = "(default: %(default)s)"
     verb.add_argument("--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help=default)
     verb.add_argument("--database", metavar="NAME", default=ADMINISTRATIVE_DATABASE, help=default)
@@ -47,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         source = options.directory or choose(options.postgres, image=options.postgres_image)
         return run(source, options.database, options.command)

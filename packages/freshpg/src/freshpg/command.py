@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from .server import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .server import Server
     from .server_selection import Choice
 
 _NOT_FOUND = 127
@@ -39,7 +38,13 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
     ended gives 128 and the signal's number, as in a shell. Raises PostgresUnavailable.
     """
     ours = isinstance(source, Path) or source.kind != "given"
-    with without_libpq_variables() if ours else nullcontext(), _start(source) as server:
+    with without_libpq_variables() if ours else nullcontext(), ExitStack() as stack:
+        if isinstance(source, Path):
+            server = stack.enter_context(start_persistent(source))
+            tell(f"PostgreSQL {server.version}, embedded, in {source}")
+        else:
+            tell(source.announcement)
+            server = stack.enter_context(source.start())
         for note in server.notes:
             tell(note)
         try:
@@ -47,25 +52,11 @@ def run(source: Choice | Path, database: str, command: Sequence[str]) -> int:
         except psycopg.Error as error:
             reason = without_password(server.url, last_line(error))
             raise PostgresUnavailable(f"Cannot create the database {database}: {reason}.") from None
-        return supervise(command, database_environment(url))
-
-
-def _start(source: Choice | Path) -> Server:
-    """Start a server, announced on stderr."""
-    if isinstance(source, Path):
-        server = start_persistent(source)
-        tell(f"PostgreSQL {server.version}, embedded, in {source}")
-        return server
-    tell(source.announcement)
-    return source.start()
-
-
-def database_environment(url: str) -> dict[str, str]:
-    """Return the variables by which programs find the database of a URL: DATABASE_URL, and libpq's."""
-    known = psycopg.conninfo.conninfo_to_dict(url)
-    return {"DATABASE_URL": url} | {
-        name: str(known[part]) for name, part in LIBPQ_PARTS.items() if known.get(part) is not None
-    }
+        known = psycopg.conninfo.conninfo_to_dict(url)
+        variables = {
+            name: str(known[part]) for name, part in LIBPQ_PARTS.items() if known.get(part) is not None
+        }
+        return supervise(command, variables | {"DATABASE_URL": url})
 
 
 def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
@@ -80,21 +71,20 @@ def supervise(command: Sequence[str], environment: dict[str, str]) -> int:
             process.send_signal(number)
 
     # A handler and not SIG_IGN, which the command would inherit.
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, pass_on)
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: pass_on}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        try:
-            process = subprocess.Popen(command, env=os.environ | environment)
-        except OSError as error:
-            tell(f"{command[0]}: {error.strerror}")
-            return _NOT_FOUND
+        process = subprocess.Popen(command, env=os.environ | environment)
         if asked_to_end:
             # The signal came before the command was started.
             process.terminate()
         code = process.wait()
+    except OSError as error:
+        tell(f"{command[0]}: {error.strerror}")
+        return _NOT_FOUND
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
     return code if code >= 0 else 128 - code
 
 

@@ -18,7 +18,7 @@ from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import temporary_initdb_arguments
-from .docker_client import engine_address, find_engine, have_image
+from .docker_client import engine_address, have_image
 from .embedded import accepts_tcp, death_line, with_log
 from .server import (
     ADMINISTRATIVE_DATABASE,
@@ -55,31 +55,29 @@ def start_container(image: str, version: str, settings: Sequence[str], pull_seco
         notes = _start_reaper(min(pull_seconds, REAPER_PULL_SECONDS))
         try:
             container = _container(image, major_version(version), password, settings)
+
+            def remove() -> None:
+                # An engine that went away took its containers with it.
+                with suppress(DockerException, OSError):
+                    container.stop()
+                atexit.unregister(remove)
+
+            atexit.register(remove)
+            try:
+                container.start()
+                url, version = _wait_until_ready(container, image, password)
+            except BaseException:
+                remove()
+                raise
         except (DockerException, OSError) as error:
-            raise PostgresUnavailable(f"The container of {image} cannot be made: {error}.") from None
-
-        def remove() -> None:
-            # An engine that went away took its containers with it.
-            with suppress(DockerException, OSError):
-                container.stop()
-            atexit.unregister(remove)
-
-        def leave() -> str:
-            # The reaper would remove the container when this process ends.
-            Reaper.delete_instance()
-            atexit.unregister(remove)
-            return f"docker rm -f -v {container.get_wrapped_container().name}"
-
-        atexit.register(remove)
-        try:
-            container.start()
-            url, version = _wait_until_ready(container, image, password)
-        except (DockerException, OSError) as error:
-            remove()
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
-        except BaseException:
-            remove()
-            raise
+
+    def leave() -> str:
+        # The reaper would remove the container when this process ends.
+        Reaper.delete_instance()
+        atexit.unregister(remove)
+        return f"docker rm -f -v {container.get_wrapped_container().name}"
+
     death = lambda: _describe_death(container)  # noqa: E731
     return Server(url, version, "docker", on_stop=remove, on_leave=leave, on_death=death, notes=notes)
 
@@ -187,11 +185,7 @@ def _start_reaper(pull_seconds: float) -> tuple[str, ...]:
     if config.ryuk_disabled:
         return ()
     try:
-        engine = find_engine()
-        try:
-            have_image(engine.client, config.ryuk_image, pull_seconds)
-        finally:
-            engine.client.close()
+        have_image(config.ryuk_image, pull_seconds)
         Reaper.get_instance()
     except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers raise their own; the run goes on)
         Reaper.delete_instance()

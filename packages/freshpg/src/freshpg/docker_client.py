@@ -126,11 +126,12 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
     return future.result()
 
 
-def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, str]:
+def have_image(image: str, seconds: float) -> dict[str, str]:
     """Make sure that the engine has the image, pulling it if need be; return the image's environment variables.
 
     A pull is announced on stderr. Raises PostgresUnavailable if it fails or takes longer than this.
     """
+    client = find_engine().client
     from docker.errors import (  # type: ignore[import-untyped] # noqa: PLC0415 (the client exists, so it is loaded)
         DockerException,
         ImageNotFound,
@@ -158,6 +159,8 @@ def have_image(client: DockerClient, image: str, seconds: float) -> dict[str, st
     except (DockerException, OSError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = f"the image {image} is not here and cannot be pulled ({first})"
+    finally:
+        client.close()
     raise PostgresUnavailable(f"{reason}.", reason=reason)
 
 

@@ -43,12 +43,20 @@ def start_persistent(
     """
     directory = directory.absolute()
     _make(directory)
-    lock = _take(directory)
-    if lock is None:
-        found = _connect_or_take(directory)
-        if isinstance(found, Server):
-            return found
-        lock = found
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while (lock := _take(directory)) is None:
+        server = _server(directory)
+        try:
+            connect_to_own(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
+        except psycopg.Error as error:
+            if time.monotonic() > deadline:
+                raise PostgresUnavailable(
+                    f"The server of {directory} is running, started by another command, and cannot be reached: "
+                    f"{last_line(error)}.\nIt was left alone. End the command that runs it, or try again."
+                ) from None
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return server
     try:
         return _start(directory, binaries or find_binaries(), run_as or preferred_user(), lock)
     finally:
@@ -95,27 +103,6 @@ def _take(directory: Path) -> int | None:
         os.close(lock)
         return None
     return lock
-
-
-def _connect_or_take(directory: Path) -> Server | int:
-    """Return the server that runs once it accepts connections, or the lock once the server has ended."""
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while True:
-        server = _server(directory)
-        try:
-            connect_to_own(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
-        except psycopg.Error as error:
-            refusal = last_line(error)
-        else:
-            return server
-        if (lock := _take(directory)) is not None:
-            return lock
-        if time.monotonic() > deadline:
-            raise PostgresUnavailable(
-                f"The server of {directory} is running, started by another command, and cannot be reached: {refusal}."
-                "\nIt was left alone. End the command that runs it, or try again."
-            )
-        time.sleep(_RETRY_SECONDS)
 
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:

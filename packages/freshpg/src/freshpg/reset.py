@@ -1,14 +1,13 @@
 """Takes a worker's database back to its template after a test: one round trip that costs what was touched.
 
-A PL/pgSQL function in `pg_temp` of our own connection does the work. It is generated for the schema of the template,
-so that its statements are static and their plans are kept. It looks for transactions that were left open and, if any
-transaction wrote since the last reset, for changes of the schema; then it empties tables and puts sequences back.
+A PL/pgSQL function in `pg_temp` of our own connection does the work. It looks for transactions that were left open and,
+if any transaction wrote since the last reset, for changes of the schema and of the template's rows; then it empties
+the tables that have rows and puts back the sequences that moved.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -23,9 +22,6 @@ GRACE_SECONDS = 0.25
 _VACUUM_BYTES = 16 * 8192
 """A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""
 _ATTEMPTS = 5
-_GROUP = 20
-"""So many tables or sequences are passed over at once: PL/pgSQL takes microseconds for each statement."""
-_ALL = sql.SQL("true")
 
 # A row of these that is new or gone is a change of the schema. The conditions leave out PostgreSQL's own rows.
 _CATALOGS: dict[LiteralString, LiteralString] = {
@@ -34,7 +30,7 @@ _CATALOGS: dict[LiteralString, LiteralString] = {
     "pg_constraint": "oid >= 16384",
     "pg_trigger": "oid >= 16384",
     "pg_type": "oid >= 16384",
-    "pg_proc": "oid >= 16384 and proname not in ('freshpg_changed', 'freshpg_reset')",
+    "pg_proc": "oid >= 16384 and proname not in ('freshpg_catalogs', 'freshpg_rows', 'freshpg_reset')",
     "pg_rewrite": "oid >= 16384",
     "pg_attrdef": "oid >= 16384",
     "pg_description": "objoid >= 16384",
@@ -52,9 +48,9 @@ _CATALOGS: dict[LiteralString, LiteralString] = {
 }
 
 _RELATIONS = """
-    select c.oid, c.relkind::text, c.relpersistence = 'u', n.nspname, c.relname,
+    select c.oid, c.relkind::text as kind, c.relpersistence = 'u' as is_unlogged, n.nspname, c.relname,
            exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e') as is_of_extension
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where (c.relkind in ('r', 'S') or c.relkind = 'm' and c.relispopulated) and c.relpersistence <> 't'
        and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
@@ -68,52 +64,69 @@ _OTHERS: LiteralString = """
      and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
-# `known`: rows of this or a later transaction are not the template's. `seen`: the next one after the last reset.
+# Of each catalog, how many rows there are and how new the newest is, compared with the transaction `known`.
+_STATE: LiteralString = "select (count(*), min(age(xmin)) - age(known))::text from {} where {}"
+
 _FUNCTIONS: LiteralString = """
-create or replace function pg_temp.freshpg_changed(recent int) returns bool language plpgsql
+create or replace function pg_temp.freshpg_catalogs(known xid) returns text language plpgsql
     set enable_seqscan to off as $freshpg$
 begin
-    return {changed};
+    return array({catalogs})::text;
+end $freshpg$;
+
+create or replace function pg_temp.freshpg_rows(known xid) returns text language plpgsql as $freshpg$
+declare
+    state text := '';
+    one text;
+    relation regclass;
+begin
+    foreach relation in array {filled}::oid[] loop
+        execute format('select (count(*), min(age(xmin)) - age($1))::text from only %s', relation) into one using known;
+        state := state || one;
+    end loop;
+    return state;
 end $freshpg$;
 
 create or replace function pg_temp.freshpg_reset(
-    known xid, inout seen bigint, out outcome text, out grown text[], out databases text[]
+    known xid, catalogs text, rows text, inout seen bigint, out outcome text, out to_vacuum text[], out databases text[]
 ) language plpgsql as $freshpg$
 declare
-    recent int := age(known);
     next bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
-    dirty bool[];
-    moved bool[];
-    touched oid[] := '{{}}';
+    relation regclass;
+    touched text[] := '{{}}';
 begin
     outcome := 'clean';
     if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
         outcome := 'open';
         return;
-    end if;
-    if next = seen then
+    elsif next = seen and not {has_unlogged_sequence} then
         return;
     end if;
     databases := array(select datname::text from pg_database where oid >= 16384);
-    if pg_temp.freshpg_changed(recent){filled} then
+    if pg_temp.freshpg_catalogs(known) <> catalogs or pg_temp.freshpg_rows(known) <> rows then
         outcome := 'changed';
         return;
     end if;
-    dirty := array[{dirty}]::bool[];
-    {empty}
-    {truncate}
-    moved := array[{moved}]::bool[];
-    {restore}
+    foreach relation in array array_remove(array[{touched}]::oid[], null) loop
+        if {may_delete} then
+            execute 'delete from only ' || relation;
+        else
+            touched := touched || relation::text;
+        end if;
+        if pg_relation_size(relation) > {vacuum_bytes} then
+            to_vacuum := array_append(to_vacuum, relation::text);
+        end if;
+    end loop;
+    if touched <> '{{}}' then
+        -- An ordinary role can switch off neither triggers nor foreign keys. What refers to these is emptied, too.
+        execute 'truncate ' || array_to_string(touched, ', ') || ' cascade';
+        outcome := case when pg_temp.freshpg_rows(known) <> rows then 'changed' else 'truncated' end;
+    end if;
+    perform setval(oid::regclass, value, is_called)
+       from unnest({sequences}::oid[], {values}::bigint[], {called}::bool[]) as template (oid, value, is_called)
+      where pg_sequence_last_value(oid) is distinct from case when is_called then value end;
     seen := greatest(next, pg_current_xact_id_if_assigned()::text::bigint + 1);
 end $freshpg$
-"""
-
-# An ordinary role can switch off neither triggers nor foreign keys.
-_TRUNCATE: LiteralString = """
-    if touched <> '{{}}' then
-        execute (select 'truncate ' || string_agg(oid::regclass::text, ', ') || ' cascade' from unnest(touched) as oid);
-        outcome := case when false{filled} then 'changed' else 'truncated' end;
-    end if;
 """
 
 
@@ -146,24 +159,28 @@ class Reset:
             execute("set session_replication_role to replica")
         except psycopg.errors.InsufficientPrivilege:
             self._may_delete = False
-        self._seen: int | None = 0
+        self._seen = 0
         execute(self._functions())
-        self._remember()
+        self._known = self._one("select pg_snapshot_xmax(pg_current_snapshot())::xid::text")[0]
+        self._rows = self._one("select pg_temp.freshpg_rows(%s::text::xid)", self._known)[0]
+        self._remember_catalogs()
 
     def __call__(self) -> Outcome:
         """Take the database back, ending what was left open on it. Raises psycopg.Error if the server is gone."""
         outcome = Outcome()
-        statement = "select * from pg_temp.freshpg_reset(%s::text::xid, %s)"
+        statement = "select * from pg_temp.freshpg_reset(%s::text::xid, %s, %s, %s)"
         try:
             for _ in range(_ATTEMPTS):
                 try:
-                    row = self._one(statement, self._known, self._seen, prepare=True)
+                    row = self._one(
+                        statement, self._known, self._catalogs, self._rows, self._seen, prepare=True
+                    )
                 except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
                     outcome.left_open += self._end_open(with_active=True)
                     continue
-                seen, result, grown, databases = row
+                self._seen, result, to_vacuum, databases = row
                 if result != "open":
-                    self._finish(seen, result, grown)
+                    self._finish(result, to_vacuum)
                     outcome.databases, outcome.is_spoilt = frozenset(databases or ()), result == "changed"
                     return outcome
                 outcome.left_open += self._end_open()
@@ -180,18 +197,17 @@ class Reset:
     def _one(self, statement: LiteralString | sql.Composed, *values: object, prepare: bool = False) -> Any:  # noqa: ANN401 (a row of any types)
         return self._connection.execute(statement, values, prepare=prepare).fetchone()
 
-    def _finish(self, seen: int, result: str, grown: list[str] | None) -> None:
-        if self._seen is not None:
-            self._seen = seen
+    def _finish(self, result: str, to_vacuum: list[str] | None) -> None:
         if result == "truncated":
             # That writes to the catalog, and is no change of the schema.
-            self._remember()
-        for name in grown or ():
-            with suppress(psycopg.errors.LockNotAvailable):
-                self._connection.execute(sql.SQL("vacuum {}").format(sql.SQL(name)))
+            self._remember_catalogs()
+        if to_vacuum:
+            # A table that another connection uses is left for the next time.
+            names = sql.SQL(", ").join(map(sql.SQL, to_vacuum))
+            self._connection.execute(sql.SQL("vacuum (skip_locked) {}").format(names))
 
-    def _remember(self) -> None:
-        self._known = self._one("select pg_snapshot_xmax(pg_current_snapshot())::xid::text")[0]
+    def _remember_catalogs(self) -> None:
+        self._catalogs = self._one("select pg_temp.freshpg_catalogs(%s::text::xid)", self._known)[0]
 
     def _end_open(self, *, with_active: bool = False) -> list[str]:
         """Wait a moment for open transactions to end, then end them; return which they were."""
@@ -210,79 +226,51 @@ class Reset:
         return left
 
     def _functions(self) -> sql.Composed:
-        """Compose the functions for the schema and the rows that the database has now."""
+        """Compose the functions for the tables and sequences that the database has now."""
         relations = self._connection.execute(_RELATIONS).fetchall()
-        names = {row[0]: sql.Identifier(row[3], row[4]) for row in relations}
-        rows = {oid: self._count(names[oid]) for oid, kind, *_ in relations if kind != "S"}
-        tables = [oid for oid, kind, *_ in relations if kind == "r" and not rows[oid]]
-        # What comes with an extension may be large (PostGIS), and is left alone.
-        filled = [oid for oid, kind, *_, ext in relations if kind == "m" or (rows.get(oid) and not ext)]
-        differ = [sql.SQL(" or {}").format(_differs(names[oid], _ALL, rows[oid])) for oid in filled]
-        catalogs = [(sql.SQL(catalog), sql.SQL(condition)) for catalog, condition in _CATALOGS.items()]
-        sequences = [self._sequence(oid, names[oid]) for oid, kind, *_ in relations if kind == "S"]
-        if any(is_unlogged for _, kind, is_unlogged, *_ in relations if kind == "S"):
-            # A value of an unlogged sequence may be taken without a transaction number.
-            self._seen = None
+        tables, filled, sequences = [], [], []
+        has_unlogged_sequence = False
+        for oid, kind, is_unlogged, schema, name, is_of_extension in relations:
+            relation = sql.Identifier(schema, name)
+            if kind == "S":
+                sequences.append((oid, *self._settle(oid, relation)))
+                # A value of it may be taken without a transaction number.
+                has_unlogged_sequence |= is_unlogged
+            elif kind == "m" or self._one(sql.SQL("select exists (select from only {})").format(relation))[0]:
+                # What comes with an extension may be large (PostGIS), and is left alone.
+                filled += [] if is_of_extension and kind == "r" else [oid]
+            else:
+                tables.append(self._touched(oid, relation))
+        catalogs = [
+            sql.SQL(_STATE).format(sql.SQL(each), sql.SQL(where)) for each, where in _CATALOGS.items()
+        ]
+        oids, values, called = zip(*sequences, strict=True) if sequences else ((), (), ())
         return sql.SQL(_FUNCTIONS).format(
+            catalogs=sql.SQL(" union all ").join(catalogs),
             others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
-            changed=sql.SQL("\n       or ").join(_differs(*each, self._count(*each)) for each in catalogs),
-            filled=sql.SQL("").join(differ),
-            dirty=sql.SQL(", ").join(self._is_dirty(oid, names[oid]) for oid in tables),
-            empty=_run_those("dirty", [self._empty(oid, names[oid]) for oid in tables]),
-            truncate=sql.SQL("" if self._may_delete else _TRUNCATE).format(filled=sql.SQL("").join(differ)),
-            moved=sql.SQL(", ").join(moved for moved, _ in sequences),
-            restore=_run_those("moved", [restore for _, restore in sequences]),
+            touched=sql.SQL(", ").join(tables),
+            filled=filled,
+            sequences=list(oids),
+            values=list(values),
+            called=list(called),
+            has_unlogged_sequence=has_unlogged_sequence,
+            may_delete=self._may_delete,
+            vacuum_bytes=_VACUUM_BYTES,
         )
 
-    def _is_dirty(self, oid: int, name: sql.Composable) -> sql.Composed:
-        if self._may_delete:
-            return sql.SQL("exists (select from only {})").format(name)
-        # Row security may hide rows from an ordinary role. What it truncates has no size.
-        return sql.SQL("pg_relation_size({}) <> 0").format(oid)
-
-    def _empty(self, oid: int, name: sql.Composable) -> sql.Composed:
-        if not self._may_delete:
-            return sql.SQL("touched := touched || {}::oid;").format(oid)
-        return sql.SQL(
-            "delete from only {name}; "
-            "if pg_relation_size({oid}) > {limit} then grown := array_append(grown, {text}); end if;"
-        ).format(oid=oid, name=name, limit=_VACUUM_BYTES, text=name.as_string(self._connection))
-
-    def _sequence(self, oid: int, name: sql.Composable) -> tuple[sql.Composed, sql.Composed]:
-        """Return an expression that is true once a sequence has moved, and the statement that puts it back."""
-        value, is_called = self._one(sql.SQL("select last_value, is_called from {}").format(name))
+    def _settle(self, oid: int, sequence: sql.Identifier) -> tuple[int, bool]:
+        """Return a sequence's value and whether it was returned by nextval."""
+        value, is_called = self._one(sql.SQL("select last_value, is_called from {}").format(sequence))
         # It forgets values that were logged ahead: taking the next one needs a transaction number, which is seen.
         self._one("select setval(%s::oid::regclass, %s, %s)", oid, value, is_called)
-        moved = sql.SQL("pg_sequence_last_value({}) is distinct from {}")
-        restore = sql.SQL("perform setval({}::regclass, {}, {});")
-        return moved.format(oid, value if is_called else None), restore.format(oid, value, is_called)
+        return value, is_called
 
-    def _count(self, relation: sql.Composable, condition: sql.Composable = _ALL) -> int:
-        query = sql.SQL("select count(*) from {} where {}").format(relation, condition)
-        return int(self._one(query)[0])
-
-
-def _differs(relation: sql.Composable, condition: sql.Composable, count: int) -> sql.Composed:
-    """Compose an expression that is true once rows were inserted, updated or deleted."""
-    return sql.SQL(
-        "(select count(*) <> {} or coalesce(bool_or(age(xmin) <= recent), false) from {} where {})"
-    ).format(count, relation, condition)
-
-
-def _run_those(array: LiteralString, statements: list[sql.Composed]) -> sql.Composed:
-    """Compose a statement that runs those whose element of the array is true, looking at groups before single ones."""
-    each, group = (
-        "if {array}[{number}] then {statement} end if;",
-        "if true = any({array}[{low}:{high}]) then {} end if;",
-    )
-    name = sql.SQL(array)
-    checked = [
-        sql.SQL(each).format(array=name, number=number, statement=statement)
-        for number, statement in enumerate(statements, start=1)
-    ]
-    return sql.SQL("\n    ").join(
-        sql.SQL(group).format(
-            sql.SQL(" ").join(checked[low : low + _GROUP]), array=name, low=low + 1, high=low + _GROUP
+    def _touched(self, oid: int, table: sql.Identifier) -> sql.Composed:
+        """Compose an expression that is the table if it was written to, else null."""
+        # Row security may hide rows from an ordinary role. What it truncates has no size.
+        condition = (
+            "exists (select from only {table})" if self._may_delete else "pg_relation_size({oid}) <> 0"
         )
-        for low in range(0, len(checked), _GROUP)
-    )
+        return sql.SQL("case when {} then {oid} end").format(
+            sql.SQL(condition).format(table=table, oid=oid), oid=oid
+        )

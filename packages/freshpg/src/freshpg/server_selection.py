@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .binaries import CURES, find_binaries
-from .docker_client import find_engine, have_image
+from .docker_client import have_image
 from .embedded import start_ephemeral
 from .run_as import preferred_user
 from .server import (
@@ -106,25 +106,18 @@ def choose(
 
 
 def _pull_seconds(asked: float | None) -> float:
-    text = os.environ.get(PULL_VARIABLE) or "120" if asked is None else str(asked)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    # A deadline that threads can wait for, and no NaN.
-    if not 0 <= seconds <= threading.TIMEOUT_MAX:
+    if asked is not None:
+        return asked
+    text = os.environ.get(PULL_VARIABLE) or "120"
+    if not text.isdecimal():
         raise PostgresUnavailable(f"{PULL_VARIABLE} has to be a number of seconds, not {text!r}.")
-    return max(seconds, 0.001)
+    return min(float(text), threading.TIMEOUT_MAX)
 
 
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
     image = os.environ.get(PREFIX_VARIABLE, "") + image
-    engine = find_engine()
-    try:
-        known = have_image(engine.client, image, pull_seconds)
-    finally:
-        engine.client.close()
+    known = have_image(image, pull_seconds)
     version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:

@@ -31,7 +31,6 @@ class SupervisorClient:
         self._remove = remove
         self._lock = lock
         self._owner = os.getpid()
-        self._unread = b""
         self._status: int | None = None
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
         self._process = subprocess.Popen(
@@ -66,10 +65,9 @@ class SupervisorClient:
     def ended(self, seconds: float = 0.0) -> str | None:
         """Return how the server ended, as `exit status 1` or `SIGKILL`; None if it still runs after these seconds."""
         if self._status is None and select.select([self._output], [], [], seconds)[0]:
-            self._unread += os.read(self._output.fileno(), 4096)
-            if b"\n" in self._unread:
-                line, _, self._unread = self._unread.partition(b"\n")
-                self._status = int(line)
+            line = os.read(self._output.fileno(), 4096)
+            # Nothing comes from a supervisor that was killed.
+            self._status = int(line) if line else None
         if self._status is None:
             return None
         if self._status < 0:
@@ -106,7 +104,5 @@ class SupervisorClient:
         self._output.close()
 
     def _send(self, order: dict[str, Any]) -> None:
-        left = memoryview(json.dumps(order).encode() + b"\n")
         with suppress(BrokenPipeError):
-            while left:
-                left = left[os.write(self._input.fileno(), left) :]
+            self._input.write(json.dumps(order).encode() + b"\n")
