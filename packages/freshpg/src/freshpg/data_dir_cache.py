@@ -37,12 +37,12 @@ def copy(entry: Path, data: Path) -> str | None:
     """Copy a kept data directory; return its superuser's password, or None if the entry is of no use."""
     try:
         found = entry.lstat()
-        # Whoever can write to a data directory decides what its server runs.
+        # A user who can write to a data directory decides what its server runs.
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             return None
         password = (entry / "password").read_text(encoding="utf-8")
         data.mkdir(mode=0o700)
-        # -o: as files of whoever extracts them.
+        # -o: the files belong to the user who extracts them.
         _tar("-x", "-o", "-f", str(entry / "data.tar"), "-C", str(data))
     except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         shutil.rmtree(data, ignore_errors=True)

@@ -97,7 +97,7 @@ class Supervisor:
 
     def leave(self) -> None:
         self.left_alone = True
-        # Whoever waits for the end of the parent's output must not wait for this process.
+        # A process that waits for the end of the parent's output must not wait for this one.
         with open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
