@@ -132,7 +132,7 @@ class Databases:
             time.sleep(0.001)
 
     def _force(self, names: list[str]) -> tuple[list[str], list[str]]:
-        """Drop databases and end the connections to them; return the names of those that were dropped and of the others."""
+        """Drop databases and end the connections to them; return the names of the dropped ones and of the others."""
         dropped: list[str] = []
         for name in names:
             # One of another role is not ours to drop.
