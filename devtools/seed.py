@@ -25,7 +25,7 @@ from backend.scripts.safety import (
     DestructiveAction,
     refuse_production,
     refuse_unless_ours,
-    telling_who_holds,
+    lock_holders_reported,
 )
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
-        with telling_who_holds(engine, action.undone):
+        with lock_holders_reported(engine, action.undone):
             written = write(engine, options, again)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))
