@@ -31,7 +31,7 @@ Make = Callable[[Session], Company]
 
 
 @pytest.mark.parametrize("make", [*KEPT, factories.make_job, factories.make_usage_log])
-def test_fresh_row_has_one_instant_of_the_databases_clock(session: Session, make: Make) -> None:
+def test_new_row_has_one_instant_of_the_databases_clock(session: Session, make: Make) -> None:
     row = make(session)
 
     now = session.scalar(text("SELECT now()"))
