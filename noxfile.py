@@ -103,37 +103,37 @@ def tests_matrix(session: nox.Session, postgres: str) -> None:
 @nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a temporary server)."""
-    module(session, "devtools.database", "init")
+    module(session, "devtools.db_commands", "init")
 
 
 @nox.session
 def db_reset(session: nox.Session) -> None:
     """Drop everything in the database and create the schema again (-- --yes-drop NAME, --ephemeral)."""
-    module(session, "devtools.database", "reset")
+    module(session, "devtools.db_commands", "reset")
 
 
 @nox.session
 def db_seed(session: nox.Session) -> None:
     """Fill the database with realistic rows (-- --scale 1000, --seed N, --replace)."""
-    module(session, "devtools.database", "seed")
+    module(session, "devtools.db_commands", "seed")
 
 
 @nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
-    module(session, "devtools.database", "shell")
+    module(session, "devtools.db_commands", "shell")
 
 
 @nox.session
 def db_backup(session: nox.Session) -> None:
     """Write the database into one file while it is in use (-- FILE, --ephemeral)."""
-    module(session, "devtools.database", "backup")
+    module(session, "devtools.db_commands", "backup")
 
 
 @nox.session
 def db_restore(session: nox.Session) -> None:
     """Replace the database with a backup, and keep the old one (-- FILE, --yes-drop NAME)."""
-    module(session, "devtools.database", "restore")
+    module(session, "devtools.db_commands", "restore")
 
 
 @nox.session
@@ -163,7 +163,7 @@ def diagram(session: nox.Session) -> None:
 @nox.session
 def utc_check(session: nox.Session) -> None:
     """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
-    module(session, "devtools.database", "utc")
+    module(session, "devtools.db_commands", "utc")
 
 
 @nox.session

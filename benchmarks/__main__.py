@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-from devtools.terminal import enter
+from devtools.command_line import enter
 
 BENCHMARKS = {
     "isolation": "what it costs to keep tests apart, compared with other libraries (best with Docker)",

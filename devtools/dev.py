@@ -4,8 +4,8 @@ import os
 import sys
 
 from backend.scripts import serve
-from devtools.database import find
-from devtools.terminal import enter
+from devtools.command_line import enter
+from devtools.db_commands import find
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from backend.config import libpq_parameters, load_settings
 from backend.errors import UserError
-from devtools.terminal import enter
+from devtools.command_line import enter
 from freshpg import PostgresUnavailable, find_binaries
 
 

@@ -23,13 +23,13 @@ from backend.errors import UserError
 from backend.models.models import Base, ConnectionStatus, Environment, GrantType, JobStatus, Role
 from backend.scripts.safety import (
     DestructiveAction,
+    lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
-    lock_holders_reported,
 )
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter
+from devtools.command_line import enter
 
 UNTIL = datetime(2026, 10, 30, 21, tzinfo=UTC)
 """When all of it has happened."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 if not __package__:  # the script was run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from backend.scripts.bootstrap import use_environment, use_devtools
+    from backend.scripts.bootstrap import use_devtools, use_environment
 
     use_environment()
     use_devtools("init")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 if not __package__:  # the script was run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from backend.scripts.bootstrap import use_environment, use_devtools
+    from backend.scripts.bootstrap import use_devtools, use_environment
 
     use_environment()
     use_devtools("reset")
@@ -16,9 +16,9 @@ from backend.config import load_settings
 from backend.database import reset_db
 from backend.scripts.safety import (
     DestructiveAction,
+    lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
-    lock_holders_reported,
 )
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database

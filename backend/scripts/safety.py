@@ -86,7 +86,9 @@ def refuse_unless_ours(
     if not local:
         doubts.append("It is a remote database, so its name must be typed.")
     if found and mark is None:
-        doubts.append("It is not marked as a development or test database, so it may belong to somebody else.")
+        doubts.append(
+            "It is not marked as a development or test database, so it may belong to somebody else."
+        )
     what = action.what or ", ".join(found) or "nothing, because it is empty"
     if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nThis would {action.verb} in {place}: {what}.")

@@ -10,7 +10,7 @@ from backend.migrations import catalog
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference, compare, differences
 from backend.models.models import Base
-from devtools.migrations.statements import alternatives
+from devtools.migrations.difference_sql import alternatives
 
 
 def change(engine: Engine, *changes: str) -> None:

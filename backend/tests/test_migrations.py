@@ -138,6 +138,4 @@ def test_alembic_without_a_connection_says_which_command_to_use() -> None:
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 1
-    assert ran.stderr.endswith(
-        "Migrations need a connection from their caller: use `nox -s db_init`.\n"
-    )
+    assert ran.stderr.endswith("Migrations need a connection from their caller: use `nox -s db_init`.\n")

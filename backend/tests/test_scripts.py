@@ -120,7 +120,9 @@ def test_database_that_does_not_answer_is_plain_lines(
     door: tuple[str, ...], code: int, bare_workers: None
 ) -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # bound but not listening: nothing answers, and nobody else can use the port
+        listener.bind(
+            ("127.0.0.1", 0)
+        )  # bound but not listening: nothing answers, and nobody else can use the port
         port = listener.getsockname()[1]
         url = f"postgresql://u:{SECRET}@127.0.0.1:{port}/d"
         done = run(sys.executable, *door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")

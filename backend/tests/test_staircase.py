@@ -256,9 +256,7 @@ def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "holds a lock that this needs; nothing was changed. Try again later." in str(
-        refused.value
-    )
+    assert "holds a lock that this needs; nothing was changed. Try again later." in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
@@ -273,7 +271,9 @@ def test_migration_waits_for_a_lock_no_longer_than_it_says(empty_engine: Engine)
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == f"{migrations.LOCK_SECONDS}s"
     with empty_engine.begin() as connection:
-        assert connection.scalar(text("SHOW lock_timeout")) == "0", "the limit is set for the transaction only"
+        assert connection.scalar(text("SHOW lock_timeout")) == "0", (
+            "the limit is set for the transaction only"
+        )
 
 
 def test_lock_timeout_of_the_caller_is_kept(empty_engine: Engine) -> None:

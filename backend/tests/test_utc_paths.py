@@ -11,9 +11,9 @@ from backend.tests.application import Connect
 from backend.utc import dumpers, loaders
 from devtools.utc_check.cases import COMMON_VALUES, zone_values
 from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, check_sessions
-from devtools.utc_check.crossing import cross
 from devtools.utc_check.paths import READS, WRITES
 from devtools.utc_check.proof_report import HTTP, STORED, Report
+from devtools.utc_check.round_trips import cross
 from devtools.utc_check.sandbox_schema import confined, plain_connection
 from devtools.utc_check.subjects import Subject, Target, make_subjects
 

@@ -16,9 +16,9 @@ from backend.config import ROOT, load_settings
 from backend.errors import UserError
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter, sigterm_as_ctrl_c
 
-from .tools import find_tools
+from .client_programs import find_tools
 
 DIRECTORY = ROOT / "backups"
 

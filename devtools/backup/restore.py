@@ -16,11 +16,11 @@ from backend.errors import UserError
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter, sigterm_as_ctrl_c
 
 from . import swap
+from .client_programs import ToolError, Tools, find_tools, progress
 from .dump import newest, shown
-from .tools import ToolError, Tools, find_tools, progress
 
 UNCHANGED = "Nothing was changed."
 HINT = (

@@ -18,7 +18,7 @@ from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
 
-from .tools import ToolError, Tools, copy_server, docker, docker_says, progress
+from .client_programs import ToolError, Tools, copy_server, docker, docker_says, progress
 
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data."""

@@ -28,7 +28,7 @@ CHECKS: dict[str, Callable[[Machine], Iterable[Finding]]] = {
 }
 MISSING = ""
 try:
-    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, report
+    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, page
 except ModuleNotFoundError as error:  # this is not the project's environment, or it is not complete
     MISSING = error.name or "a package"
     for _subject in set(SUBJECTS) - CHECKS.keys():
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{each.state:8} {each.name}: {each.finding}")
         print(f"{MISSING} is not installed for this Python. {MAKE}")
     else:
-        report.print_page(found)
+        page.print_page(found)
     return WRONG if any(each.state is State.WRONG for each in found) else 0
 
 

@@ -26,8 +26,8 @@ from sqlalchemy.types import TypeDecorator
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from devtools.migrations import remarks
-from devtools.migrations.statements import CONSTRAINTS, added_values, alternatives, drop, names
+from devtools.migrations import risk_remarks
+from devtools.migrations.difference_sql import CONSTRAINTS, added_values, alternatives, drop, names
 
 WIDTH = 90  # of a piece of SQL, before its indentation
 MADE = (
@@ -113,8 +113,8 @@ class Drafting:
         missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
         missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
         said = [
-            [*remarks.of_rows(step.about, before, wanted), *of_sql]
-            for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
+            [*risk_remarks.of_rows(step.about, before, wanted), *of_sql]
+            for step, of_sql in zip(up, risk_remarks.of_sql(step.sql for step in up), strict=True)
         ]
         body = [
             part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)

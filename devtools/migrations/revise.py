@@ -19,9 +19,9 @@ from backend.config import ROOT
 from backend.database import init_db
 from backend.errors import UserError
 from backend.models.models import Base
+from devtools.command_line import enter
 from devtools.migrations.check import plain_refusals_of
 from devtools.migrations.drafting import Draft, draft
-from devtools.terminal import enter
 from freshpg.command import tell
 
 HOW = 'nox -s db_revision -- -m "add x to y"'

@@ -16,7 +16,7 @@ from backend.config import ROOT
 from devtools.doctor import __main__ as doctor
 from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
-from devtools.doctor.report import print_page
+from devtools.doctor.page import print_page
 
 SECRET = "do-not-print-this"
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"))

@@ -13,7 +13,6 @@ from backend.migrations.catalog import Thing
 from backend.migrations.drift import compare, differences
 from devtools.migrations.drafting import Draft, draft
 
-from .changing import copied_models, take
 from .model_changes import (
     CHANGES,
     Change,
@@ -32,6 +31,7 @@ from .model_changes import (
     things,
     unique,
 )  # fmt: skip
+from .model_copies import copied_models, take
 
 # A way back creates again what its change drops; what some of these changes drop is also worth a draft of its own.
 BACKWARDS = (

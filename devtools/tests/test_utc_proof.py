@@ -161,7 +161,7 @@ def test_json_says_what_was_checked(live: Engine) -> None:
 
 def test_ephemeral_server_is_proved() -> None:
     environment = os.environ | {"DOCKER_HOST": "unix:///nonexistent"}
-    done = run("devtools.database", "utc", "--ephemeral", "--only", "session", **environment)
+    done = run("devtools.db_commands", "utc", "--ephemeral", "--only", "session", **environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PROVED: 18 checks on 6 paths" in done.stdout

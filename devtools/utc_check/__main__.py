@@ -14,7 +14,7 @@ from backend.config import load_settings
 from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter
+from devtools.command_line import enter
 from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 

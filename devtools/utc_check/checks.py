@@ -13,9 +13,9 @@ from sqlalchemy.exc import StatementError
 from backend.models.models import Base
 from backend.utc import lint_catalog, lint_metadata
 from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
-from devtools.utc_check.crossing import FAULTS
 from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
+from devtools.utc_check.round_trips import FAULTS
 from devtools.utc_check.subjects import Row, Subject, Target
 
 PINNED = ("UTC", "ISO, MDY")

@@ -14,8 +14,8 @@ from sqlalchemy import URL, Engine, create_engine, text
 from backend.database import connect
 from devtools.utc_check.cases import COMMON_VALUES, ZONES, zone_values
 from devtools.utc_check.checks import check_columns, check_ranges, check_refusals, check_sessions
-from devtools.utc_check.crossing import FAULTS, cross, describe_error
 from devtools.utc_check.proof_report import Report
+from devtools.utc_check.round_trips import FAULTS, cross, describe_error
 from devtools.utc_check.sandbox_schema import confined, plain_connection, sandbox_schema
 from devtools.utc_check.subjects import Subject, Target, make_subjects
 

@@ -21,7 +21,7 @@ from sqlalchemy import URL
 import freshpg
 from backend.config import ROOT, Settings, load_settings
 from backend.startup import describe, ping
-from devtools.terminal import enter, note
+from devtools.command_line import enter, note
 from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
@@ -106,7 +106,7 @@ def answers(url: URL) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m devtools.database",
+        prog="python -m devtools.db_commands",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

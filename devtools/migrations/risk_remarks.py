@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from devtools.migrations.statements import names
+from devtools.migrations.difference_sql import names
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 # Drops have a remark of ours. Migrations set lock_timeout, and run in a transaction by design. Of taste are the rest.
