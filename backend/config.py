@@ -3,7 +3,7 @@
 The environment wins over `.env`, which wins over `backend/.env`. An empty value counts as absent, and an empty value
 in the environment hides the one in a file. The files are found next to this package, not in the current directory.
 
-`from backend.config import settings` reads the settings of this process on first use, and returns the same object later.
+`from backend.config import settings` reads the settings of this process on first use, and then keeps them.
 """
 
 import os

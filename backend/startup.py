@@ -187,7 +187,7 @@ def missing_database(url: URL) -> str | None:
 
 
 def lacks_ssl(url: URL) -> bool:
-    """Whether SSL is required but the server answers only without it; such a server ends connections without an error."""
+    """Whether SSL is required but the server answers only without it; such a server ends connections silently."""
     mode = libpq_parameters(url).get("sslmode") or os.environ.get("PGSSLMODE")
     return mode in SSL_REQUIRED and ping(url, sslmode="disable") == Ping.OK
 

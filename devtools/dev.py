@@ -9,7 +9,7 @@ from devtools.db_commands import find
 
 
 def main() -> None:
-    """Serve until Ctrl-C, then stop what was started for it. The arguments are those of `serve`."""
+    """Serve until Ctrl-C, then stop the database server if it was started for this. Takes the arguments of `serve`."""
     arguments = ["--reload", *sys.argv[1:]]
     options = serve.parse(arguments)
     settings = serve.settings_for(options)

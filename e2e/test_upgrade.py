@@ -99,7 +99,7 @@ def test_volume_is_upgraded_served_backed_up_and_restored(checkout: Checkout) ->
     said = checkout.run(*UPGRADE)
 
     assert f"Compose's volume {volume}: from PostgreSQL 15 to 18.\n" in said
-    assert "is upgraded already." in checkout.run(*UPGRADE)
+    assert "is already upgraded." in checkout.run(*UPGRADE)
     with old_server(15, volume) as url:
         assert seen(url) == before, "the old data are as they were"
     checkout.compose("up", "--detach", "--wait")

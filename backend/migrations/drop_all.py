@@ -42,7 +42,7 @@ def contents(connection: Connection) -> list[tuple[str, str]]:
 def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
     """Drop the objects that `contents` found, in the caller's transaction."""
     # IF EXISTS, because a schema or a function takes other objects with it. Without parameters, psycopg sends many
-    # statements at once and takes a % in a name literally. Event triggers go first, because they could forbid the drops.
+    # statements at once and takes a % in a name literally. Event triggers go first, because they could forbid drops.
     ordered = sorted(found, key=lambda thing: not thing[1].startswith("DROP EVENT TRIGGER"))
     if statements := ";".join(statement for _, statement in ordered):
         connection.exec_driver_sql(statements, execution_options={"no_parameters": True})

@@ -203,7 +203,7 @@ class ProcoreConnection(Base):
 class JobQueue(Base):
     """Jobs: a worker claims one under a lease, and a job is retried up to `max_attempts` times.
 
-    The table has no `updated_at`: the trigger would run at every heartbeat, and the lease shows when a job was last alive.
+    There is no `updated_at`: the trigger would run at every heartbeat, and the lease shows when a job was last alive.
     """
 
     __tablename__ = "job_queue"

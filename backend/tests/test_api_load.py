@@ -56,7 +56,7 @@ async def statuses(*requests: Awaitable[Response]) -> Counter[int]:
 
 @pytest.mark.parametrize("pool_size", [2, THREADS + 10])
 def test_crowd_that_changes_one_row_is_served(engine: Engine, company: str, pool_size: int) -> None:
-    """It also works with more connections than threads: the request that holds the row lock needs a thread to finish."""
+    """It works with more connections than threads, too: the request with the row lock needs a thread to finish."""
     crowd = 2 * THREADS + 20
 
     async def change() -> Counter[int]:

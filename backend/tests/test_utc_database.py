@@ -176,7 +176,7 @@ def test_day_added_across_a_clock_change_is_24_hours(engine: Engine) -> None:
 def test_zone_that_python_does_not_know_changes_nothing(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """psycopg's own loader would return UTC and log a warning."""
+    """The loader of psycopg would return UTC and log a warning."""
     with engine.begin() as connection, caplog.at_level(logging.WARNING):
         connection.execute(text("SELECT set_config('TimeZone', '<+03>-03', true)"))
         at = connection.scalar(text("SELECT timestamptz '2024-01-01 00:00Z'"))

@@ -19,8 +19,8 @@ def guard_models(base: type[DeclarativeBase]) -> None:
     - A value is converted to UTC when it is set on an attribute, so it is the same before a flush as after a refresh,
       and assigning the other side of a fold is a change. A value that `ensure_utc` refuses raises its error with the
       column's name.
-    - Each column gets a CHECK, named `<column>_range` by the metadata's naming convention. It refuses values that Python
-      cannot represent in every zone: infinity, years BC, and the first and last day of Python's calendar.
+    - Each column gets a CHECK, named `<column>_range` by the metadata's naming convention. It refuses values that
+      Python cannot represent in every zone: infinity, years BC, and the first and last day of Python's calendar.
     - `create_all` also creates the trigger that maintains `created_at` and `updated_at` on tables that have both.
     """
     for mapper in base.registry.mappers:

@@ -1,8 +1,8 @@
 """The trigger that maintains `created_at` and `updated_at`: raw SQL and ON CONFLICT skip an ORM's `onupdate`."""
 
 # `*<>` compares the stored bytes of the rows, so a change from 1.0 to 1.00 counts, and nulls need no special case.
-# clock_timestamp() is used because now() does not advance in a transaction. The extra microsecond keeps the order strict
-# if the clock was set back or two changes happen at the same tick.
+# clock_timestamp() is used because now() does not advance in a transaction. The extra microsecond keeps the order
+# strict if the clock was set back or two changes happen at the same tick.
 KEEP_TIMESTAMPS_FUNCTION = """\
 CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger
 LANGUAGE plpgsql

@@ -321,7 +321,7 @@ def test_one_restore_runs_at_a_time(ours: Database) -> None:
     backup()
     engine = connect(sqlalchemy_url(ours.url))
     with swap.administrative(engine.url) as connection, swap.alone(connection, ours.name):
-        assert refused() == f"Another db_restore of {ours.name} is running. Wait for its end."
+        assert refused() == f"Another db_restore of {ours.name} is running. Wait until it has finished."
     engine.dispose()
     assert ours.names() == [ours.name]
 
@@ -355,7 +355,7 @@ def test_session_that_this_role_may_not_end_stops_the_restore(
         said = refused(str(path), "--no-owner", "--yes-drop", ours.name)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
-    assert "this role may not end that" in said
+    assert "this role may not end" in said
     assert ours.names() == [ours.name]
 
 
@@ -379,5 +379,5 @@ def test_file_that_is_not_a_backup_is_refused(ours: Database, tmp_path: Path) ->
 
     assert "The backup was not restored. Nothing was changed." in refused(str(tmp_path / "it"))
     assert "cannot be read: Is a directory" in refused(str(tmp_path))
-    assert "There is no backup of our" in refused()
+    assert "has no backup of our" in refused()
     assert ours.names() == [ours.name]

@@ -94,11 +94,11 @@ def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
     assert capsys.readouterr().out.splitlines() == [
         ".dev/postgres-18: from PostgreSQL 17 to 18.",
         ".dev/postgres-18 is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.",
-        "Docker does not answer, so Compose's volume was not looked at.",
+        "Docker does not answer, so Compose's volume was not checked.",
     ]
     assert seen(place / "postgres-18") == before == seen(old)
     upgrade.main([])
-    assert "is upgraded already" in capsys.readouterr().out
+    assert "is already upgraded" in capsys.readouterr().out
 
     upgrade.main(["--drop-old"])
 
@@ -140,7 +140,7 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     with start_persistent(old):
         assert "is in use" in refused()
     with upgrade.alone():
-        assert refused() == "Another db_upgrade is running. Wait for its end."
+        assert refused() == "Another db_upgrade is running. Wait until it has finished."
     monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: None)
     assert "needs the programs of PostgreSQL 17" in refused()
 

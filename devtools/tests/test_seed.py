@@ -141,7 +141,7 @@ def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: 
 
     said = refused(target, "--seed", "3")
 
-    assert "has rows already, in companies" in said
+    assert "already has rows, in companies" in said
     assert "`nox -s db_seed -- --seed 3 --scale 1 --replace` deletes them first." in said
     assert counts(target) == COUNTS | dict.fromkeys(COUNTS, 0) | {"companies": 1}
     fill(target, "--replace")
