@@ -1,4 +1,4 @@
-"""Which database a command uses, how it announces it, and that the user's data is not touched."""
+"""The database that a command uses, its announcement, and that the user's data are not changed."""
 
 import os
 import re
@@ -23,7 +23,7 @@ PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
 
 @pytest.fixture(autouse=True)
 def no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Hide the checkout's own directory, and Docker."""
+    """Hide the checkout's own `.dev` directory, and Docker."""
     directory = tmp_path / ".dev" / "postgres-18"
     monkeypatch.setattr(db_commands, "DIRECTORY", directory)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
@@ -35,13 +35,13 @@ def settings(**values: object) -> Settings:
 
 
 def composes(server: Server, password: str) -> Settings:
-    """Describe a server as Compose's database: by its port on loopback, with the parts that Compose takes."""
+    """Return settings that describe a server as Compose's database: by its port on loopback, in parts."""
     return settings(db_port=make_url(server.url).port, postgres_password=password)
 
 
 @pytest.fixture
 def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An empty database, which the settings name."""
+    """Configure an empty database."""
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     return empty_engine
 
@@ -80,7 +80,7 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
     with db_commands.find(mine) as found:
         assert read(found.url, "SELECT answer FROM kept") == 42
 
-    # If root has no user namespace, as in a container, another line says where the data is.
+    # If root has no user namespace, as in a container, another line says where the data are.
     said = capsys.readouterr().err.splitlines()
     first, second = (line for line in said if line.startswith("Database: "))
     assert first == second
@@ -150,10 +150,10 @@ def test_script_runs_by_its_path_from_anywhere(
         assert connection.scalar(text("SELECT to_regclass('companies') IS NOT NULL")) is True
 
 
-def test_script_by_its_path_finds_a_database_as_nox_does(
+def test_script_run_by_its_path_finds_a_database_like_nox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is configured and nothing listens on DB_PORT: it neither waits nor fails."""
+    """Nothing is configured and nothing listens on DB_PORT: the script does not wait and does not fail."""
     for package in ("backend", "devtools"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tests"))
     monkeypatch.setenv("DB_PORT", str(free_port()))
@@ -166,7 +166,7 @@ def test_script_by_its_path_finds_a_database_as_nox_does(
 
 
 @pytest.mark.parametrize("module", [["devtools.db_commands", "init"], ["devtools.dev"]])
-def test_mistake_in_a_setting_is_a_plain_line(module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_in_a_setting_is_reported_in_one_line(module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_ENV", "prod")
 
     done = run("-m", *module)

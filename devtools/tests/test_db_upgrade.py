@@ -1,4 +1,4 @@
-"""`db_upgrade` in `.dev/`. Data of this machine's own version stand for older ones; e2e upgrades truly old ones."""
+"""`db_upgrade` in `.dev/`, with data of this machine's own PostgreSQL as the old data; e2e upgrades really old data."""
 
 import random
 import subprocess
@@ -14,7 +14,7 @@ from devtools import db_commands
 from devtools.backup import upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
-# The programs of this machine are injected as those of the old version.
+# The test injects this machine's programs as those of the old version.
 COMMAND = """
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ CONTENT = """
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a `.dev/` of the test's own with old data in it, and take Docker away."""
+    """Make a `.dev/` for the test, and hide Docker."""
     place = tmp_path / ".dev"
     monkeypatch.setattr(db_commands, "DIRECTORY", place / "postgres-18")
     monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
@@ -84,7 +84,7 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
-def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
+def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped(
     place: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = seen(old)
@@ -109,7 +109,7 @@ def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
     assert "Nothing to drop" in capsys.readouterr().out
 
 
-def test_upgrade_that_is_killed_anywhere_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
+def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
     before = seen(old)
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", COMMAND, str(db_commands.DIRECTORY)], cwd=ROOT)
@@ -147,7 +147,7 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     assert not (place / "postgres-18").exists()
 
 
-def test_nothing_old_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_upgrade_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "postgres-17-mine").mkdir(parents=True)
 
     upgrade.main([])
