@@ -1,6 +1,7 @@
 """Every task of this project. `nox -l` lists them; arguments after `--` are passed on.
 
-All sessions share one environment, `.venv` (or `$UV_PROJECT_ENVIRONMENT`), made on demand and kept at the lock.
+All sessions share one environment, `.venv` (or `$UV_PROJECT_ENVIRONMENT`), which nox creates and keeps in step with
+the lock.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
         f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
-# What nox runs are modules of this directory, which Python would not look for.
+# Nox runs modules of this directory, and Python does not look here by default.
 os.environ.pop("PYTHONSAFEPATH", None)
 
 nox.needs_version = ">=2024.10"
@@ -30,7 +31,7 @@ PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
 PACKAGE = "packages/freshpg"
 DIAGRAM = ("inject", "docs/database.md", "backend.models.models:Base", "--column-sort", "preserve-order")
-# A server that is asked to stop finishes what it does; nox's own patience is half a second.
+# A server needs time to finish its requests when it is stopped; by default nox waits half a second.
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 # `$UV` is set by uvx; nox[uv] installs it next to nox; without it, venv and pip do the same more slowly.
 UV = os.environ.get("UV") or shutil.which(
@@ -39,7 +40,7 @@ UV = os.environ.get("UV") or shutil.which(
 
 
 def install(session: nox.Session, python: str, *, uv: str | None) -> None:
-    """Install the lock and, editable, the package; from source without build isolation, so nothing else is fetched."""
+    """Install the lock and the package (editable, without build isolation, so nothing else is downloaded)."""
     command = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
     options = {"env": {"UV_COMPILE_BYTECODE": "1"}, "external": True, "silent": False}
     session.run(*command, "--quiet", "--requirement", str(LOCK), **options)
@@ -47,7 +48,7 @@ def install(session: nox.Session, python: str, *, uv: str | None) -> None:
 
 
 def prepare(session: nox.Session) -> None:
-    """Make the environment if there is none, and bring it to the lock if that changed since the last time."""
+    """Create the environment if it does not exist, and update it if the lock has changed."""
     if not PYTHON.exists():
         session.log(f"Creating {VENV.name} with Python {sys.version.split()[0]}")
         make = [UV, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable] if UV else None
@@ -217,7 +218,7 @@ def lock(session: nox.Session) -> None:
     """Write the locks in requirements/ from pyproject.toml (-- --upgrade for newer versions)."""
     uv = UV or str(
         VENV / "bin" / "uv"
-    )  # without the environment, which a lock that does not fit could not make
+    )  # without the environment, because an invalid lock would prevent its creation
     command = (uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
     target = ("--python-version", "3.11", "pyproject.toml", *session.posargs)
     runtime = "requirements/runtime.txt"

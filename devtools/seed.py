@@ -248,7 +248,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "confirmation only on a local or Compose database that is marked as development or test, and never on "
         "production.",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)"
+    )
     size = "N times 6 companies, 40 users, 50 jobs and 1,000 usage entries (%(default)s)"
     parser.add_argument("--scale", type=int, default=1, metavar="N", help=size)
     parser.add_argument("--replace", action="store_true", help="delete all rows of the six tables first")

@@ -84,7 +84,7 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
             each["concurrently"] = False
         with _stand_in(connection) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
-            # With checkfirst, SQLAlchemy would find tables of the same names further down the search path and skip these.
+            # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
     finally:

@@ -47,8 +47,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_restore",
         description="Fill a new database from a backup and swap it in under the same name, while the API is connected. "
-        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Runs without "
-        "confirmation only on a local or Compose database that is marked as development or test, and never on "
+        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Runs "
+        "without confirmation only on a local or Compose database that is marked as development or test, and never on "
         "production.",
     )
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"

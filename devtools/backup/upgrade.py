@@ -87,12 +87,10 @@ def remove(directory: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="db_upgrade",
-        description="Upgrade all databases and roles in Compose's volume, and in the embedded server's .dev/postgres-N, "
+        description="Upgrade all databases and roles in Compose's volume and in the embedded server's .dev/postgres-N "
         "to the current version of PostgreSQL. The old data are kept.",
     )
-    parser.add_argument(
-        "--drop-old", action="store_true", help="drop the old data of a finished upgrade"
-    )
+    parser.add_argument("--drop-old", action="store_true", help="drop the old data of a finished upgrade")
     options = parser.parse_args(arguments)
     with sigterm_as_ctrl_c(), alone():
         places = [place for place in (find_volume(), Directory(db_commands.DIRECTORY)) if place and place.old]

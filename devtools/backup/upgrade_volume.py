@@ -96,7 +96,7 @@ class Volume:
         """Run a server of a version in a container without a network, and give its programs. Raises ToolError."""
         name = f"{self.volume}-upgrade-{major}"
         image = re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
-        # Variables are passed by name only, so that no password is in a list of processes. The dump creates the databases.
+        # Variables are passed by name, so that no password is in a list of processes. The dump creates the databases.
         variables = {**self.variables, "PGDATA": data, "POSTGRES_DB": "postgres"}
         options = [word for variable in variables for word in ("--env", variable)]
         options += ["--network", "none", "--name", name, "--volume", f"{self.volume}:/volume", image]

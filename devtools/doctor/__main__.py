@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Nothing is changed. The exit code is 1 if something is wrong; warnings do not count.",
     )
     parser.add_argument("--json", action="store_true", help="print a list of {name, state, finding, cure}")
-    parser.add_argument("--only", metavar="NAME", default="*", help="one subject (docker) or finding (docker/engine)")
+    parser.add_argument(
+        "--only", metavar="NAME", default="*", help="one subject (docker) or finding (docker/engine)"
+    )
     options = parser.parse_args(arguments)
     machine = examine(ROOT)
     subjects = [each for each in SUBJECTS if fnmatchcase(each, options.only.partition("/")[0])]
@@ -55,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = chain.from_iterable(pool.map(lambda subject: look(subject, machine), subjects))
         found = [each for each in every if "/" not in options.only or fnmatchcase(each.name, options.only)]
     if not found:
-        print(f"There is no finding {options.only!r}; the subjects are {', '.join(SUBJECTS)}.", file=sys.stderr)
+        print(
+            f"There is no finding {options.only!r}; the subjects are {', '.join(SUBJECTS)}.", file=sys.stderr
+        )
         return USAGE
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without these characters shows question marks

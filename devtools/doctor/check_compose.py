@@ -84,5 +84,6 @@ def _volume(machine: Machine) -> Finding:
     if major in held:
         return ok("volume", f"{volume} has data of PostgreSQL {major}, the version of {image}.")
     finding = f"{volume} has data of PostgreSQL {' and '.join(sorted(held))}; {image} runs {major}."
-    by_hand = "Dump them with an image of their version; `docker compose down -v` deletes them."is_older = float(held[0]) < int(major)
+    by_hand = "Dump them with an image of their version; `docker compose down -v` deletes them."
+    is_older = float(held[0]) < int(major)
     return wrong("volume", finding, "`nox -s db_upgrade` moves them." if is_older else by_hand)

@@ -20,9 +20,13 @@ def check(machine: Machine) -> Iterator[Finding]:
     # The same path as in noxfile.py.
     place = machine.root / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
     if not (place / "bin" / "python").exists():
-        yield warning("packages", f"There is no {place.name} yet, or its Python does not exist any more.", MAKE)
+        yield warning(
+            "packages", f"There is no {place.name} yet, or its Python does not exist any more.", MAKE
+        )
     elif place.resolve() != Path(sys.prefix).resolve():
-        yield warning("packages", f"This Python is in {sys.prefix}, not in {place.name}.", "Use `nox -s doctor`.")
+        yield warning(
+            "packages", f"This Python is in {sys.prefix}, not in {place.name}.", "Use `nox -s doctor`."
+        )
     else:
         yield compare((machine.root / LOCK).read_text(encoding="utf-8"), place.name)
 

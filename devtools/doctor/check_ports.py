@@ -36,11 +36,15 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     holder = _container(machine, port)
     if holder is None and not is_held(port):
         return ok(name, f"{port} is free.")
-    holder = holder or _process(machine, port) or Holder("a process of another user", "Ask that user to stop it")
+    holder = (
+        holder or _process(machine, port) or Holder("a process of another user", "Ask that user to stop it")
+    )
     if holder.service == service:
         return ok(name, f"{port} is in use by {holder.what}, of this checkout.")
     free = next((each for each in range(port + 1, 65536) if not is_held(each)), port)
-    return wrong(name, f"{port} is in use by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env.")
+    return wrong(
+        name, f"{port} is in use by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env."
+    )
 
 
 def is_held(port: int) -> bool:

@@ -172,9 +172,7 @@ def cure(difference: Difference, comparison: Comparison) -> str:
     if difference in comparison.in_migrations:
         return f"{draft}, then `nox -s db_init`"
     if is_extra and kind in ("table", "column", "schema", "materialized view"):
-        return (
-            "add it to the models or drop it, or, if it is not yours, list it in `ignored_tables` of the models"
-        )
+        return "add it to the models or drop it, or, if it is not yours, list it in `ignored_tables` of the models"
     [way, *_] = alternatives(difference, {difference.thing: difference.expected}) or [[]]
     if not way or kind in ("function", "procedure"):  # the statement would be too long to print
         return "correct it by hand in `nox -s db_shell`"

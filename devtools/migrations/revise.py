@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     heads = migrations.heads()
     if options.merge:
         if len(heads) < 2:  # noqa: PLR2004  a merge is of two
-            raise UserError(
-                "Nothing was written: there is only one head, so there is nothing to merge."
-            )
+            raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
         report(write(BLANK, message, heads), BLANK)
         return
     migrations.head()

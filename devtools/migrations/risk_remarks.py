@@ -91,7 +91,7 @@ def _of_values(difference: Difference) -> Iterator[str]:
         yield f"Fails if a row has {' or '.join(gone)}, which `{difference.thing.name}` no longer has."
     if len(gone) == len(new) == 1:
         call = f'op.execute("ALTER TYPE {difference.thing.name} RENAME VALUE {gone[0]} TO {new[0]}")'
-        yield f"If {gone[0]} became {new[0]}, replace the change of the type with this, which keeps the rows:\n    {call}"
+        yield f"If {gone[0]} became {new[0]}, replace the change of the type with this to keep the rows:\n    {call}"
 
 
 def _table(name: str) -> Thing:

@@ -66,9 +66,7 @@ def test_start_without_differences_reports_nothing(engine: Engine) -> None:
     assert said_at_start(engine) == []
 
 
-def test_start_of_the_application_logs_differences(
-    engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_start_of_the_application_logs_differences(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     change(engine, "ALTER TABLE users ADD nick text")
 
     with TestClient(create_app(settings_for(engine), engine=engine)):

@@ -166,7 +166,9 @@ def test_script_run_by_its_path_finds_a_database_like_nox(
 
 
 @pytest.mark.parametrize("module", [["devtools.db_commands", "init"], ["devtools.dev"]])
-def test_mistake_in_a_setting_is_reported_in_one_line(module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistake_in_a_setting_is_reported_in_one_line(
+    module: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("APP_ENV", "prod")
 
     done = run("-m", *module)

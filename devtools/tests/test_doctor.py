@@ -52,7 +52,9 @@ def test_doctor_without_an_environment_says_how_to_create_one_and_changes_nothin
     code, page = run(copy, python=BARE_PYTHON)
 
     assert code == 0, page
-    assert "warning  environment/packages: There is no .venv yet, or its Python does not exist any more." in page
+    assert (
+        "warning  environment/packages: There is no .venv yet, or its Python does not exist any more." in page
+    )
     assert "unknown  database/check: This Python lacks the project's packages." in page
     assert page.endswith("`nox -s tests` creates it, like every other session that uses it.\n")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
@@ -98,7 +100,9 @@ def test_option_only_selects_a_subject_or_a_finding(
     assert says in capsys.readouterr().out
 
 
-def test_failed_check_does_not_stop_the_others_and_its_message_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_check_does_not_stop_the_others_and_its_message_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def check(_: Machine) -> list[Finding]:
         raise ValueError(SECRET)
 

@@ -95,7 +95,9 @@ def test_engine_is_found_through_the_docker_command(fake_docker: FakeDocker, tmp
     assert (docker.context, docker.address, docker.compose) == ("far", "ssh://far", "2.40.3")
 
 
-def test_docker_that_hangs_is_abandoned(tmp_path: Path, fake_docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_that_hangs_is_abandoned(
+    tmp_path: Path, fake_docker: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_docker({"context": "x\n"}, otherwise="exec sleep 30")
     monkeypatch.setattr(docker_cli, "ANSWER_SECONDS", 0.2)
 
@@ -118,7 +120,9 @@ def composed(
         ("exited", "", 143, OK),
     ],
 )
-def test_failed_service_is_wrong(state: str, health: str, code: int, expected: State, fake_docker: FakeDocker) -> None:
+def test_failed_service_is_wrong(
+    state: str, health: str, code: int, expected: State, fake_docker: FakeDocker
+) -> None:
     service = {"Service": "db", "State": state, "Health": health, "ExitCode": code}
 
     found = composed(fake_docker, {"compose ps": json.dumps(service)})["services"]
@@ -142,7 +146,9 @@ def test_another_checkout_with_the_same_project_name_is_wrong(fake_docker: FakeD
         ("18\n19\n", WRONG, "Dump them"),
     ],
 )
-def test_volume_of_another_version_is_wrong(versions: str, state: State, says: str, fake_docker: FakeDocker) -> None:
+def test_volume_of_another_version_is_wrong(
+    versions: str, state: State, says: str, fake_docker: FakeDocker
+) -> None:
     found = composed(fake_docker, {"run --rm": versions})["volume"]
 
     assert found.state is state
@@ -156,7 +162,9 @@ def test_volume_of_another_version_is_wrong(versions: str, state: State, says: s
         ({}, "cannot read compose.yaml", "`docker compose config --quiet` says where."),
     ],
 )
-def test_files_that_compose_refuses_are_wrong(answers: dict[str, str], says: str, cure: str, fake_docker: FakeDocker) -> None:
+def test_files_that_compose_refuses_are_wrong(
+    answers: dict[str, str], says: str, cure: str, fake_docker: FakeDocker
+) -> None:
     found = composed(fake_docker, answers, project={})["files"]
 
     assert found.state is WRONG
@@ -278,7 +286,9 @@ def test_port_of_this_checkouts_api_is_ok_but_not_for_the_database(tmp_path: Pat
         ("\t", WRONG, "is in use by the container c. `docker stop c`, or set DB_PORT="),
     ],
 )
-def test_container_that_publishes_a_port_is_named(labels: str, state: State, says: str, fake_docker: FakeDocker) -> None:
+def test_container_that_publishes_a_port_is_named(
+    labels: str, state: State, says: str, fake_docker: FakeDocker
+) -> None:
     fake_docker({"ps --filter publish=15432": f"c\t{labels}\n"})
 
     found = check_port(Machine(ROOT, DOCKER), "DB_PORT", 15432, "db")

@@ -141,7 +141,9 @@ def test_wrong_password_is_reported_with_its_cure(engine: Engine, monkeypatch: p
     assert SECRET not in found.finding + found.cure
 
 
-def test_configured_server_that_does_not_answer_is_wrong(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_server_that_does_not_answer_is_wrong(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{SECRET}@127.0.0.1:{unused_port}/x")
 
     (found,) = check_database.check(Machine(ROOT, Docker()))

@@ -140,7 +140,7 @@ def test_not_null_column_without_a_default_must_be_completed_by_hand(connection:
 
     assert found.missing == (
         (
-            "`companies.title` must not be null, XX
+            "`companies.title` must not be null and has no default: fill the existing rows, then add "
             '`op.alter_column("companies", "title", nullable=False)`'
         ),
     )

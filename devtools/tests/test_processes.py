@@ -108,10 +108,10 @@ def test_saved_file_is_served_and_ctrl_c_stops_everything(serve: Callable[..., S
     assert serving.status("/well/live") == 0
 
 
-def test_workers_serve_behind_a_prefix_a_database_that_their_parent_migrated(
+def test_workers_serve_behind_a_prefix_after_their_parent_has_migrated_the_database(
     serve: Callable[..., Serving],
 ) -> None:
-    """The number of workers comes from one source, the prefix from the other: a setting and an option."""
+    """The prefix comes from an option, the number of workers from a setting."""
     serving = serve("--root-path", "/procore", WEB_CONCURRENCY="2")
     serving.wait_for("/health/ready")
     wait_until(lambda: serving.log.read_text().count("Application startup complete.") == 2, "two workers", 60)

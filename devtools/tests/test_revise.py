@@ -74,9 +74,7 @@ def versions(project: Path) -> set[str]:
     return {path.name for path in (project / "backend" / "migrations" / "versions").glob("[!_]*.py")}
 
 
-def test_change_of_the_models_becomes_a_migration(
-    project: Path, empty_engine: Engine
-) -> None:
+def test_change_of_the_models_becomes_a_migration(project: Path, empty_engine: Engine) -> None:
     before = versions(project)
     began = datetime.now(UTC)
     mine = empty_engine.url.render_as_string(hide_password=False)

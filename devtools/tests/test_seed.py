@@ -181,9 +181,7 @@ def test_lost_connection_is_reported_in_a_line(target: Engine) -> None:
     assert counts(target) == dict.fromkeys(COUNTS, 0)
 
 
-def test_seeding_does_not_wait_long_for_a_lock(
-    target: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeding_does_not_wait_long_for_a_lock(target: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seed, "LOCK_SECONDS", 0.2)
     with target.begin() as connection:
         connection.execute(text("LOCK TABLE users"))
