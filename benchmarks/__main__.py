@@ -1,4 +1,4 @@
-"""Measure speed: `nox -s bench -- NAME`. Machines differ, so what counts is a ratio within one run."""
+"""Measure speed: `nox -s bench -- NAME`. Machines differ, so compare only the ratios within one run."""
 
 import argparse
 from importlib import import_module

@@ -22,7 +22,7 @@ class Target:
 
     schema: str
     zone: str
-    """The zone in which sessions start, unless they are pinned."""
+    """The initial zone of sessions that are not pinned."""
     engine: Engine
     """Pinned, as the application's."""
     unpinned: Engine
