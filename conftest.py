@@ -1,4 +1,4 @@
-"""What the project's tests share: a real PostgreSQL at head, the engine, and the application on both."""
+"""Fixtures of the project's tests: a real PostgreSQL at head, the engine, and clients of the application."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from freshpg import sqlalchemy_url
 
 
 def pytest_configure() -> None:
-    # A shell has its background processes ignore Ctrl-C, and they pass that on; some tests press it.
+    # A shell makes its background processes ignore Ctrl-C, and child processes inherit that; some tests send Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def bare_environment() -> Iterator[None]:
-    """Hide the developer's own settings: an empty value in the environment also hides what `.env` says."""
+    """Hide the developer's own settings: an empty value in the environment also hides the one in `.env`."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in Settings.model_fields:
             monkeypatch.setenv(name.upper(), "")
@@ -49,7 +49,7 @@ def postgres_create_engine() -> Connect:
 
 @pytest.fixture(scope="session")
 def engine(postgres_engine: Engine) -> Engine:
-    """Return the engine on a database at head. A test may change it in any way: it is reset afterwards."""
+    """Return the engine on a database at head. A test may change it in any way; it is reset afterwards."""
     return postgres_engine
 
 
@@ -103,12 +103,12 @@ def connect_pinned(postgres_url: str) -> Iterator[Connect]:
 
 @pytest.fixture
 def unused_port() -> int:
-    """Return a port on loopback that nobody listens on."""
+    """Return a port on loopback on which no process listens."""
     return free_port()
 
 
 @pytest.fixture
 def target(engine: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Return the engine on a database at head without rows, which the settings name."""
+    """Configure an empty database at head, and return its engine."""
     monkeypatch.setenv("DATABASE_URL", postgres_url)
     return engine

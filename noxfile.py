@@ -1,6 +1,7 @@
 """Every task of this project. `nox -l` lists them; arguments after `--` are passed on.
 
-All sessions share one environment, `.venv` (or `$UV_PROJECT_ENVIRONMENT`), made on demand and kept at the lock.
+All sessions share one environment, `.venv` (or `$UV_PROJECT_ENVIRONMENT`), which nox creates and keeps in step with
+the lock.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
         f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
-# What nox runs are modules of this directory, which Python would not look for.
+# Nox runs modules of this directory, and Python does not look here by default.
 os.environ.pop("PYTHONSAFEPATH", None)
 
 nox.needs_version = ">=2024.10"
@@ -30,7 +31,7 @@ PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
 PACKAGE = "packages/freshpg"
 DIAGRAM = ("inject", "docs/database.md", "backend.models.models:Base", "--column-sort", "preserve-order")
-# A server that is asked to stop finishes what it does; nox's own patience is half a second.
+# A server needs time to finish its requests when it is stopped; by default nox waits half a second.
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 # `$UV` is set by uvx; nox[uv] installs it next to nox; without it, venv and pip do the same more slowly.
 UV = os.environ.get("UV") or shutil.which(
@@ -39,7 +40,7 @@ UV = os.environ.get("UV") or shutil.which(
 
 
 def install(session: nox.Session, python: str, *, uv: str | None) -> None:
-    """Install the lock and, editable, the package; from source without build isolation, so nothing else is fetched."""
+    """Install the lock and the package (editable, without build isolation, so nothing else is downloaded)."""
     command = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
     options = {"env": {"UV_COMPILE_BYTECODE": "1"}, "external": True, "silent": False}
     session.run(*command, "--quiet", "--requirement", str(LOCK), **options)
@@ -47,7 +48,7 @@ def install(session: nox.Session, python: str, *, uv: str | None) -> None:
 
 
 def prepare(session: nox.Session) -> None:
-    """Make the environment if there is none, and bring it to the lock if that changed since the last time."""
+    """Create the environment if it does not exist, and update it if the lock has changed."""
     if not PYTHON.exists():
         session.log(f"Creating {VENV.name} with Python {sys.version.split()[0]}")
         make = [UV, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable] if UV else None
@@ -103,37 +104,37 @@ def tests_matrix(session: nox.Session, postgres: str) -> None:
 @nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a temporary server)."""
-    module(session, "devtools.database", "init")
+    module(session, "devtools.db_commands", "init")
 
 
 @nox.session
 def db_reset(session: nox.Session) -> None:
     """Drop everything in the database and create the schema again (-- --yes-drop NAME, --ephemeral)."""
-    module(session, "devtools.database", "reset")
+    module(session, "devtools.db_commands", "reset")
 
 
 @nox.session
 def db_seed(session: nox.Session) -> None:
     """Fill the database with realistic rows (-- --scale 1000, --seed N, --replace)."""
-    module(session, "devtools.database", "seed")
+    module(session, "devtools.db_commands", "seed")
 
 
 @nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
-    module(session, "devtools.database", "shell")
+    module(session, "devtools.db_commands", "shell")
 
 
 @nox.session
 def db_backup(session: nox.Session) -> None:
     """Write the database into one file while it is in use (-- FILE, --ephemeral)."""
-    module(session, "devtools.database", "backup")
+    module(session, "devtools.db_commands", "backup")
 
 
 @nox.session
 def db_restore(session: nox.Session) -> None:
     """Replace the database with a backup, and keep the old one (-- FILE, --yes-drop NAME)."""
-    module(session, "devtools.database", "restore")
+    module(session, "devtools.db_commands", "restore")
 
 
 @nox.session
@@ -163,7 +164,7 @@ def diagram(session: nox.Session) -> None:
 @nox.session
 def utc_check(session: nox.Session) -> None:
     """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
-    module(session, "devtools.database", "utc")
+    module(session, "devtools.db_commands", "utc")
 
 
 @nox.session
@@ -217,7 +218,7 @@ def lock(session: nox.Session) -> None:
     """Write the locks in requirements/ from pyproject.toml (-- --upgrade for newer versions)."""
     uv = UV or str(
         VENV / "bin" / "uv"
-    )  # without the environment, which a lock that does not fit could not make
+    )  # without the environment, because an invalid lock would prevent its creation
     command = (uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
     target = ("--python-version", "3.11", "pyproject.toml", *session.posargs)
     runtime = "requirements/runtime.txt"

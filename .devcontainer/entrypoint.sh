@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The first process of the workspace: it gives the user `dev` the uid and gid of the workspace's owner, and then waits.
 #
-# Files that `dev` makes in the workspace must belong to its owner outside. If the owner is root (on a root host, or with a
-# rootless engine, where root is the person), `dev` becomes root too.
+# Files that `dev` creates in the workspace must belong to its owner outside. If the owner is root (on a root host, or with
+# a rootless engine, where root stands for the user), `dev` becomes root too.
 set -euo pipefail
 
 ready=/run/workspace-ready
@@ -18,7 +18,7 @@ as_dev() { setpriv --reuid=dev --regid=dev --init-groups "$@"; }
 # As `dev`, because some file systems show every user as the owner.
 owner() { as_dev stat --format "$1" "$2"; }
 
-# Whether what `dev` makes there belongs to the workspace's owner.
+# Whether files that `dev` creates there belong to the workspace's owner.
 fits_in() {
   local probe
   [[ $(owner %u "$workspace") == "$(id -u dev)" ]] && return
@@ -29,7 +29,7 @@ fits_in() {
   return $result
 }
 
-# A volume of the engine belongs to nobody outside.
+# A volume of the engine has no owner outside.
 is_volume() {
   local mount
   mount=$(findmnt --noheadings --first-only --output FSROOT --target "$workspace")
@@ -42,16 +42,16 @@ if ! fits_in; then
   else
     IFS=: read -r uid gid < <(stat --format %u:%g "$workspace")
     groupmod --non-unique --gid "$gid" dev
-    # usermod refuses a user who has processes, and every process of root's is one of uid 0's.
+    # usermod refuses to change a user with running processes, and every process of uid 0 counts for root.
     sed --in-place "s/^dev:x:[0-9]*:[0-9]*:/dev:x:$uid:$gid:/" /etc/passwd
   fi
 fi
 
-# A volume keeps the owner it was made with, and the workspace may belong to somebody else now.
+# A volume keeps its first owner, but the workspace may belong to somebody else now.
 if [[ $(stat --format %u:%g /home/dev) != "$(id -u dev):$(id -g dev)" ]]; then
   chown --recursive --no-dereference dev:"$(id -g dev)" /home/dev
 fi
-# Not in the workspace: in a worktree, whose repository is not mounted, every git command fails.
+# Not in the workspace: in a worktree, every git command fails, because its repository is not mounted.
 (cd / && git config --system --replace-all safe.directory "$workspace")
 
 socket=/var/run/docker.sock

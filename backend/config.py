@@ -1,9 +1,9 @@
-"""The settings, from the environment and from `.env` at the root, then `backend/.env`.
+"""The settings, read from the environment, `.env` at the root, and `backend/.env`.
 
 The environment wins over `.env`, which wins over `backend/.env`. An empty value counts as absent, and an empty value
 in the environment hides the one in a file. The files are found next to this package, not in the current directory.
 
-`from backend.config import settings` gives the settings of this process, read at that moment and once.
+`from backend.config import settings` reads the settings of this process on first use, and then keeps them.
 """
 
 import os
@@ -51,8 +51,8 @@ class AppEnv(StrEnum):
 def parse_url(text: str) -> URL:
     """Read a database URL by libpq's rules, for psycopg. Raises ValueError, which never quotes the text.
 
-    The rules: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS. Several hosts, and
-    user, password and database among the parameters, are libpq's to allow.
+    The rules: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS. libpq allows
+    several hosts, and accepts user, password and database as query parameters.
     """
     scheme, _, rest = text.strip().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
@@ -77,7 +77,7 @@ def parse_url(text: str) -> URL:
 
 
 def url_of(parameters: dict[str, str]) -> URL:
-    """Make the URL of libpq's parameters. Raises ValueError if its ports are invalid."""
+    """Build a URL from libpq's parameters. Raises ValueError if a port is invalid."""
     query = dict(parameters)
     user, password, name = (query.pop(key, None) for key in ("user", "password", "dbname"))
     hosts, ports = (query.pop(key, "").split(",") for key in ("host", "port"))
@@ -91,13 +91,13 @@ def url_of(parameters: dict[str, str]) -> URL:
         query |= {"host": ",".join(hosts), "port": ",".join(each or "5432" for each in ports)}
         host = port = None
     elif host is not None and host.startswith(("/", "@")):
-        # The directory of a socket would not survive being written as a URL's host and read again.
+        # A socket directory does not survive a round trip through the host part of a URL.
         query["host"], host = host, None
     return URL.create("postgresql+psycopg", user, password, host, port, name, query)
 
 
 def libpq_parameters(url: URL) -> dict[str, str]:
-    """Return what libpq gets to connect to this URL; psycopg's `make_conninfo` makes a connection string of it."""
+    """Return libpq's parameters for this URL; psycopg's `make_conninfo` turns them into a connection string."""
     _, parameters = url.get_dialect()().create_connect_args(url)
     return {name: str(value) for name, value in parameters.items()}
 
@@ -125,7 +125,7 @@ def _url_of_parts(values: dict[str, Any]) -> URL:
 def read_env_file(path: Path) -> dict[str, str | None]:
     """Read a `.env` file as Compose does: a value in single quotes is taken literally, `${X}` included.
 
-    A line that cannot be read is a UserError and not, as for python-dotenv, a warning. No file is an empty one.
+    An invalid line raises UserError; python-dotenv would only warn. A missing file counts as empty.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -147,11 +147,11 @@ def read_env_file(path: Path) -> dict[str, str | None]:
 
 
 class Settings(BaseSettings):
-    """Every setting of the API. Its name in the environment is the field's name in capitals."""
+    """Every setting of the API. The environment variable is the field's name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=(),  # pydantic's own reader has nothing to read: see settings_customise_sources
-        extra="ignore",  # `.env` also holds what only Compose and the tests read
+        env_file=(),  # disables pydantic's own reader: see settings_customise_sources
+        extra="ignore",  # `.env` also has settings that only Compose and the tests read
         hide_input_in_errors=True,
         frozen=True,
     )
@@ -163,23 +163,23 @@ class Settings(BaseSettings):
     postgres_password: SecretStr = SecretStr("postgres")
     postgres_db: str = "procore_integrator"
     db_port: Port = 15432
-    """Where Compose publishes its database on 127.0.0.1."""
+    """The port on 127.0.0.1 where Compose publishes its database."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
     """How many connections each worker process keeps for requests."""
     database_url: Annotated[URL, NoDecode, PlainValidator(_read_url)] = Field(
         default_factory=_url_of_parts, repr=False
     )
-    """The database to use. Without one it is made of its parts, whose defaults are Compose's database on DB_PORT."""
+    """The database to use. If it is not set, the URL is built from its parts; they default to Compose's database."""
     api_port: Annotated[int, Field(ge=0, le=LARGEST_PORT)] = 8000
-    """Where `serve` listens; with 0 the system chooses."""
+    """The port where `serve` listens; with 0 the system chooses one."""
     api_token: SecretStr | None = None
-    """The bearer token that guards /api/v1; without one, which production refuses, the API is open."""
+    """The bearer token that protects /api/v1. Without one the API is open; production requires one."""
     database_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 60
-    """How long a start waits for the database to answer."""
+    """How long the application waits for the database at startup."""
     web_concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many worker processes serve; with --reload it is always one."""
+    """The number of worker processes; with --reload it is always one."""
     root_path: str = ""
-    """The prefix under which a proxy serves the API, and which it removes: `/procore`."""
+    """The path prefix that a proxy in front of the API removes: `/procore`."""
 
     @classmethod
     def settings_customise_sources(
@@ -211,7 +211,7 @@ class Settings(BaseSettings):
             return bracketed[1]
         is_address = value.count(":") > 1  # IPv6
         if re.search(r"[@\s/\[\]]", value) or (":" in value and not is_address):
-            raise ValueError("must be a host's name or address, or a socket's directory, and nothing more")
+            raise ValueError("must be only a host name, an address or a socket directory")
         return value
 
     @field_validator("api_token")
@@ -227,7 +227,7 @@ class Settings(BaseSettings):
     @classmethod
     def _prefix(cls, value: str) -> str:
         if value and not re.fullmatch(r"(/[^/\s?#]+)+", value):
-            raise ValueError("must be a path such as /procore, with a slash before it and none after it")
+            raise ValueError("must be a path such as /procore, with a leading slash and no trailing slash")
         return value
 
     @model_validator(mode="after")
@@ -245,7 +245,7 @@ class Settings(BaseSettings):
 
     @property
     def is_database_configured(self) -> bool:
-        """Whether a database is named; POSTGRES_USER, _PASSWORD and _DB alone only describe Compose's."""
+        """Whether a database is configured; POSTGRES_USER, _PASSWORD and _DB alone only describe Compose's."""
         return not self.model_fields_set.isdisjoint({"database_url", "postgres_host", "postgres_port"})
 
     @property
@@ -254,7 +254,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field takes
-    """Read the settings. Raises UserError, a line for each mistake, with no value that could be secret."""
+    """Read the settings. Raises UserError with one line per mistake; no line shows a value that could be secret."""
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -262,14 +262,14 @@ def load_settings(**values: Any) -> Settings:  # noqa: ANN401  whatever a field 
             _sentence(problem["loc"], problem["msg"])
             for problem in error.errors(include_input=False)
             if problem["type"]
-            != "default_factory_not_called"  # another field's mistake, which has its own line
+            != "default_factory_not_called"  # caused by another field's mistake, which has its own line
         ]
         raise UserError("\n".join(lines)) from None
 
 
 @cache
 def get_settings() -> Settings:
-    """Return the settings of this process, read when they are first asked for. Raises UserError."""
+    """Return the settings of this process, which are read on the first call. Raises UserError."""
     return load_settings()
 
 
@@ -278,7 +278,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Settings:
-    """Give `settings` without reading anything when this module is imported (PEP 562)."""
+    """Provide `settings` without reading anything when this module is imported (PEP 562)."""
     if name == "settings":
         return get_settings()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

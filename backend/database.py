@@ -1,7 +1,7 @@
 """The engine, the session and the schema: everything between a URL and a database ready for use.
 
-`engine`, `SessionLocal()`, `get_db()` and `init_db()` work on the configured database. Its engine is made when it is
-first used; importing this module reads no settings. All of them take another engine, so that two applications in one
+`engine`, `SessionLocal()`, `get_db()` and `init_db()` work on the configured database. Its engine is created on first
+use; importing this module reads no settings. Each of them also accepts another engine, so two applications in one
 process share nothing.
 """
 
@@ -22,8 +22,8 @@ from backend.migrations.drop_all import Holder
 from backend.models.models import Base
 from backend.utc import lint_catalog, pin_utc, stray_settings
 
-# Held for the length of a migration's or a reset's transaction, so that of many processes that start together one does
-# the work. A transaction's lock, and not a session's, also holds behind a transaction-mode PgBouncer.
+# A migration or a reset holds this lock until its transaction ends: if many processes start together, one does the
+# work. A transaction-level lock also works behind PgBouncer in transaction mode; a session-level lock would not.
 SCHEMA_LOCK = text("SELECT pg_advisory_xact_lock(hashtext(:name))").bindparams(name=migrations.LOCK_NAME)
 
 
@@ -32,7 +32,7 @@ class SchemaState:
     """The revision of a database's schema, compared with the code's."""
 
     current: str | None
-    """The revision that the database is at, None if no migration has run."""
+    """The revision of the database, None if no migration has run."""
     head: str
     """The newest revision that the code knows."""
 
@@ -42,26 +42,26 @@ class SchemaState:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the database is at a revision that the code does not know, and so is newer than the code."""
+        """Whether the code does not know the revision of the database, which means that the schema is newer."""
         return self.current is not None and not migrations.is_known(self.current)
 
     @property
     def is_usable(self) -> bool:
-        """Whether the code can serve it. A newer schema counts, or a rollback would take the service down."""
+        """Whether the code can serve it. A newer schema counts, because the service must survive a rollback."""
         return self.is_at_head or self.is_ahead
 
 
 def connect(url: str | URL, **engine_options: object) -> Engine:
-    """Make an engine, every connection of which is pinned to UTC. Nothing is connected to yet.
+    """Create an engine whose connections are all pinned to UTC. It does not connect yet.
 
     The options are those of SQLAlchemy's `create_engine`.
     """
     url = url if isinstance(url, URL) else parse_url(url)
-    # "fallback": a name in the URL, in a service file or in PGAPPNAME wins.
+    # A name in the URL, in a service file or in PGAPPNAME takes precedence over this fallback.
     defaults = {"connect_timeout": "5", "fallback_application_name": "procore-integrator"}
     options: dict[str, object] = {
-        "hide_parameters": True,  # statements end up in logs; what users wrote does not
-        "pool_pre_ping": True,  # a restarted database costs one round trip and not an error
+        "hide_parameters": True,  # statements are logged; the values that users sent are not
+        "pool_pre_ping": True,  # after a restart of the database, a stale connection is replaced instead of failing
         **engine_options,
     }
     return pin_utc(create_engine(url.set(query=defaults | url.query), **options))
@@ -69,7 +69,7 @@ def connect(url: str | URL, **engine_options: object) -> Engine:
 
 @cache
 def default_engine() -> Engine:
-    """Return the engine on the configured database, made when it is first asked for. Raises UserError."""
+    """Return the engine on the configured database, which is created on the first call. Raises UserError."""
     return connect(get_settings().database_url)
 
 
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Engine:
-    """Give `engine` without making it when this module is imported (PEP 562)."""
+    """Provide `engine` without creating it when this module is imported (PEP 562)."""
     if name == "engine":
         return default_engine()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -97,10 +97,10 @@ SessionLocal = sessionmaker(class_=DefaultSession, autoflush=False)
 
 # FastAPI passes the request to a parameter of exactly this type, whatever its default is.
 def get_db(request: Request = None) -> Iterator[Session]:  # type: ignore[assignment]
-    """Give a request its session and its one transaction, committed before the response is sent.
+    """Give a request its session and its one transaction, which is committed before the response is sent.
 
-    For that a route declares `Depends(get_db, scope="function")`; an exception rolls everything back. The database is
-    that of the request's application; without a request it is the configured one.
+    A route declares `Depends(get_db, scope="function")` for that; an exception rolls everything back. The session uses
+    the database of the request's application; without a request, it uses the configured database.
     """
     bind = request.app.state.engine if request else None
     with SessionLocal(bind=bind) as session, session.begin():
@@ -112,9 +112,9 @@ def schema_state(connection: Connection) -> SchemaState:
 
 
 def utc_faults(connection: Connection) -> list[str]:
-    """List what could make this database store or show a wrong time; cheap, and empty if all is well.
+    """List what could make this database store or show a wrong time. The check is cheap; the list is usually empty.
 
-    It looks at the session and at the columns of the models' own tables, and at nothing else in the database.
+    It checks the session's settings and the columns of the models' own tables, and nothing else in the database.
     """
     settings = [f"The session's {name} is {value}." for name, value in stray_settings(connection).items()]
     schema = connection.dialect.default_schema_name
@@ -123,15 +123,15 @@ def utc_faults(connection: Connection) -> list[str]:
 
 
 def init_db(engine: Engine | None = None, *, environment: str | None = None) -> SchemaState:
-    """Bring the schema to head, and return where it stood before. There is no other way to create it.
+    """Bring the schema to head, and return its state before. This is the only way to create the schema.
 
-    Without an engine that is done on the configured database, for the environment that the settings name.
+    Without an engine, it works on the configured database and uses the environment from the settings.
 
-    All of it is one transaction: a migration that fails leaves the database as it was. Of processes that start
-    together one does the work, and the others wait. A schema newer than the code is left alone; see
+    Everything runs in one transaction: a migration that fails leaves the database as it was. If several processes
+    start together, one does the work and the others wait. A schema newer than the code is left alone; see
     `SchemaState.is_ahead`.
 
-    A database whose schema was built from nothing is marked with the environment; production marks any.
+    If it creates the schema in an empty database, it marks the database with the environment; production always does.
     """
     if engine is None:
         engine, environment = default_engine(), environment or get_settings().app_env
@@ -151,16 +151,16 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
 
 @contextmanager
 def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Connection]:
-    """Give a connection in a transaction that changes the schema, while no other process is in such a transaction.
+    """Yield a connection in the only transaction that may change the schema; other processes wait for it.
 
-    If a lock, this one or a table's, is not free within `lock_timeout` seconds, that is an OperationalError with
-    SQLSTATE 55P03. The transaction is READ COMMITTED whatever the database's default is: after the wait, it must see
-    what the others did.
+    If this lock, or a lock on a table, is not granted within `lock_timeout` seconds, PostgreSQL raises an
+    OperationalError with SQLSTATE 55P03. The transaction is READ COMMITTED regardless of the database's default,
+    because it must see what other processes committed while it waited.
     """
     with engine.begin() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         if lock_timeout is not None:
-            milliseconds = max(1, round(lock_timeout * 1000))  # to PostgreSQL, 0 is no limit
+            milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 as "no limit"
             connection.execute(
                 text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{milliseconds}ms"}
             )
@@ -174,16 +174,16 @@ class Cleared:
 
     dropped: list[str]
     ended: list[Holder]
-    """The idle connections of our role that were ended because they held locks on what was dropped."""
+    """The idle connections of our role that were ended because they held locks on dropped objects."""
 
 
 def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None = None) -> Cleared:
-    """Drop whatever is in the database, known to the models or not, and create the schema; see `drop_all.contents`.
+    """Drop everything in the database, known to the models or not, and create the schema; see `drop_all.contents`.
 
-    All of it is one transaction: killed at any point, the database is as it was. Connections of our role that hold
-    locks while they are idle in a transaction are ended; a lock that another connection holds for longer than the
-    timeout, in seconds, is an OperationalError with SQLSTATE 55P03. The database is marked with the environment, or
-    as it was marked before.
+    Everything runs in one transaction: if it is killed at any point, the database is unchanged. Connections of our role
+    that hold locks while they are idle in a transaction are ended; if another connection holds a lock for longer than
+    the timeout, in seconds, PostgreSQL raises an OperationalError with SQLSTATE 55P03. The database is marked with the
+    environment; without one, it keeps its mark.
     """
     with alone(engine, lock_timeout=lock_timeout) as connection:
         mark = environment or environment_marker.read(connection)

@@ -1,4 +1,4 @@
-"""What routes depend on: their parameters, a session, a free connection, and a caller with the token."""
+"""The dependencies of routes: parameters, the session, a reserved connection, and the check of the token."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -27,9 +27,9 @@ bearer = HTTPBearer(auto_error=False, description="The value of the setting API_
 async def require_token(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> None:
-    """Refuse a request without the application's token; if the application has no token, accept all.
+    """Refuse a request without the application's token; if the application has no token, accept all requests.
 
-    This is the one place that decides who may call: replace it to add sign-in.
+    This is the only place that decides who may call the API: replace it to add sign-in.
     """
     expected: str | None = request.app.state.api_token
     if expected is None:
@@ -46,8 +46,8 @@ async def require_token(
 async def wait_for_connection(request: Request) -> AsyncIterator[None]:
     """Wait until the pool has a connection for this request, and reserve it until the transaction has ended.
 
-    The wait is in the event loop, where it is cheap. A route that waited for the pool itself would occupy a thread;
-    with enough of them no thread is left for the requests that hold the connections, and nothing moves any more:
+    The request waits in the event loop, which is cheap. A route that waited for the pool itself would occupy a thread;
+    with enough of them, no thread is left for the requests that hold the connections, and the application deadlocks:
     https://github.com/fastapi/fastapi/issues/3205
     """
     connections: CapacityLimiter = request.app.state.connections

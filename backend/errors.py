@@ -1,13 +1,13 @@
-"""The errors of the domain, and the error that a user of a command has to fix.
+"""Domain errors, and the error that the user of a command has to fix.
 
-What each of them means to an HTTP client is in one table: `backend.routers.problems`.
+`backend.routers.problems` maps each domain error to an HTTP response.
 """
 
 
 class UserError(Exception):
-    """A mistake in the configuration or in a command's use; its text is one or two lines that say what to do.
+    """A mistake in the configuration or in the use of a command; its text says in one or two lines what to do.
 
-    Commands catch it once, print the text and exit with code 1.
+    Commands catch it in one place, print the text and exit with code 1.
     """
 
 
@@ -16,7 +16,7 @@ class DomainError(Exception):
 
 
 class NotFoundError(DomainError):
-    """The company has no row with this key. The error is the same if another company has one."""
+    """The company has no row with this key. The error is the same if the row belongs to another company."""
 
     def __init__(self, kind: str, key: int | None = None) -> None:
         name = kind.capitalize()
@@ -47,7 +47,7 @@ class StaleVersionError(DomainError):
 
 
 class RefusedValueError(DomainError):
-    """A CHECK constraint of the database is violated by a value that the schemas accept."""
+    """A value that the schemas accept violates a CHECK constraint of the database."""
 
     def __init__(self, constraint: str | None) -> None:
         super().__init__(f"The value violates the constraint {constraint}.")

@@ -1,4 +1,4 @@
-"""The application: routers, error mapping, and the database made ready at startup."""
+"""The application: its routers, its error handlers, and the preparation of the database at startup."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -26,29 +26,29 @@ from backend.routers.middleware import answer_head, limit_body, report_plainly
 from backend.routers.problems import install_problems
 from backend.startup import start_database, tell_drift
 
-SPARE_THREADS = 8  # for what needs no connection, such as the files of /docs
+SPARE_THREADS = 8  # for requests that need no connection, such as the files of /docs
 
 
 def settings_or_exit() -> Settings:
-    """Read the settings for a server's factory, where a mistake is printed and ends the process."""
+    """Read the settings; if one is wrong, print the mistake and end the process, as a server's factory should."""
     try:
         return load_settings()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
-        # uvicorn replaces a worker that exits, again and again, unless it exits with this code.
+        # uvicorn keeps restarting a worker that exits, unless it exits with this code.
         sys.exit(1 if parent_process() is None else STARTUP_FAILURE)
 
 
 def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
     """Build the application, for `uvicorn --factory backend.main:create_app`.
 
-    A server calls it without settings; then they are read, and a mistake in them ends the process. An engine that is
-    given is used and not disposed of, which is how tests choose their database.
+    A server calls it without settings; then they are read, and a mistake in them ends the process. If an engine is
+    passed, the application uses it and does not dispose of it: tests choose their database like this.
     """
     settings = settings or settings_or_exit()
     pool_size = settings.database_pool_size
-    # Health checks have connections of their own, so that they do not wait for requests. Requests wait before they ask
-    # the pool; one that had to wait for it nevertheless would occupy a thread.
+    # Health checks have their own connections, so they do not wait for requests. Requests wait before they use the
+    # pool; a request that waited for the pool itself would occupy a thread.
     options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0, "pool_timeout": 1}
     owned = None if engine else connect(settings.url, **options)
 
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        # An operation is named after its route's function, so that the functions of generated clients read well.
+        # An operation has the name of its route's function, so that generated clients have readable function names.
         generate_unique_id_function=attrgetter("name"),
         responses=problem_responses(503, "default"),
     )
@@ -90,7 +90,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
 
 
 def install_docs(app: FastAPI, *, is_home: bool) -> None:
-    """Serve /docs with its assets, so that it works without Internet access, and `/`: /docs itself, or links to it."""
+    """Serve /docs with its assets, so it needs no Internet access, and `/`, which redirects or links to /docs."""
     assets = files("fastapi_offline") / "static"
     app.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
 

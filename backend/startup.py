@@ -1,4 +1,4 @@
-"""From settings to a database that answers and is at head, or to a line that says what is wrong and how to fix it."""
+"""Startup: wait for the database and bring its schema to head, or say what is wrong and how to fix it."""
 
 import logging
 import os
@@ -21,24 +21,24 @@ from backend.database import SchemaState, connect, init_db
 from backend.errors import UserError
 from backend.migrations.drift import differences
 
-# Its lines appear without any configuration, being warnings; `serve` formats them as uvicorn's are.
+# Warnings appear without any logging configuration; `serve` formats them like uvicorn's lines.
 logger = logging.getLogger("backend")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
 LOCK_NOT_AVAILABLE = "55P03"
-# What a server says that has no connection left now. libpq gives no code with it, only the server's words.
+# The message of a server that has no free connection. libpq passes on only this text, without an error code.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
 SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
 PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
-NAMED = 3  # differences that a start names before it counts the rest
+NAMED = 3  # the number of differences that a start names; it counts the others
 
 
 def start_database(
     engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
 ) -> SchemaState:
-    """Wait for the database, bring its schema to head and return where it stood. Raises UserError.
+    """Wait for the database, bring its schema to head and return its state before. Raises UserError.
 
-    A schema newer than the code stops a start in development, where somebody has switched branches. Elsewhere it is
+    In development, a schema newer than the code stops the start: somebody has switched branches. Elsewhere it is
     reported and served, because the service must survive a rollback.
     """
     with plain_refusals(engine.url):
@@ -59,7 +59,7 @@ def start_database(
 
 @contextmanager
 def plain_refusals(url: URL) -> Iterator[None]:
-    """Turn what the database or its driver refuses into a UserError of one or two lines."""
+    """Turn errors of the database or its driver into a UserError of one or two lines."""
     try:
         yield
     except DBAPIError as error:
@@ -67,8 +67,8 @@ def plain_refusals(url: URL) -> Iterator[None]:
         message = f"The database at {describe(url)} reported an error: {words}."
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             message += (
-                "\nAnother connection holds a lock on what was to be changed; nothing was changed. Try again later. "
-                "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows which connection it is."
+                "\nAnother connection holds a lock that this needs; nothing was changed. Try again later. "
+                "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows the connections."
             )
         raise UserError(message) from error
 
@@ -81,9 +81,9 @@ def sqlstate(error: DBAPIError) -> str | None:
 def tell_drift(
     engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
 ) -> threading.Thread | None:
-    """Report in two lines, from a thread, where a development database differs from the models.
+    """Report in two lines how a development database differs from the models.
 
-    Neither the start (the comparison takes some 40 ms) nor the end of the process waits for it.
+    It runs in a thread, so neither the start (the comparison takes about 40 ms) nor the end of the process waits.
     """
     if settings.app_env is not AppEnv.DEVELOPMENT:
         return None
@@ -97,8 +97,8 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
         with engine.connect() as connection:
             found = differences(connection)
     except SQLAlchemyError:
-        # `nox -s db_check` reports a role that may not compare, or a model that does not compile; the health check
-        # reports a server that has gone away.
+        # `nox -s db_check` reports a role without the necessary privilege, or a model that does not compile; the
+        # health check reports a server that does not answer.
         return
     if not found:
         return
@@ -114,7 +114,7 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
 def wait_for_database(
     engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.warning
 ) -> None:
-    """Return once the database accepts a connection. Raises UserError if it never will, or the time is up."""
+    """Wait until the database accepts a connection. Raises UserError after the time, or if waiting cannot help."""
     deadline = time.monotonic() + seconds
     pause, is_announced = FIRST_PAUSE, False
     while True:
@@ -139,10 +139,10 @@ def wait_for_database(
 
 
 def explain_refusal(error: OperationalError, url: URL) -> str | None:
-    """Say why a connection will fail however long we wait, or return None if waiting may help.
+    """Return the reason if waiting cannot help, or None if it may help.
 
-    libpq gives no SQLSTATE for a connection that failed, and the server's words are in its own language. What it does
-    tell is whether a password was asked for, and its ping tells whether a server accepts connections.
+    libpq reports no SQLSTATE for a failed connection, and the server's message may be in any language. But libpq says
+    whether the server asked for a password, and its ping says whether the server accepts connections.
     """
     if TOO_MANY.search(str(error.orig)):
         return None
@@ -164,7 +164,7 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 
 
 def missing_database(url: URL) -> str | None:
-    """Say how to create the database if the server lacks it, which its database `postgres` knows."""
+    """Say how to create the database if it does not exist; a connection to the database `postgres` shows that."""
     exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)").bindparams(
         name=url.database
     )
@@ -177,7 +177,7 @@ def missing_database(url: URL) -> str | None:
     given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
     options = [word for option, value in given.items() if value for word in (option, value)]
     command = ["createdb", *options, url.database]
-    if url.host == "db":  # a name that is known only to Compose's containers
+    if url.host == "db":  # only Compose's containers know this name
         command = ["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), url.database]
     return (
         f"Database {url.database!r} does not exist at {describe(url)}.\n"
@@ -187,7 +187,7 @@ def missing_database(url: URL) -> str | None:
 
 
 def lacks_ssl(url: URL) -> bool:
-    """Whether SSL is required, and a server answers only without it; it ends such a connection without an error."""
+    """Whether SSL is required but the server answers only without it; such a server ends connections silently."""
     mode = libpq_parameters(url).get("sslmode") or os.environ.get("PGSSLMODE")
     return mode in SSL_REQUIRED and ping(url, sslmode="disable") == Ping.OK
 
@@ -198,14 +198,14 @@ def ping(url: URL, **parameters: str) -> Ping:
 
 
 def libpq_variables_note() -> str:
-    """Name the variables in the environment that libpq reads for what a URL leaves open; empty if none is set."""
+    """Name the environment variables from which libpq fills the gaps of a URL; empty if none is set."""
     known = {option.envvar.decode() for option in Conninfo.parse(b"") if option.envvar}
     found = sorted(known.intersection(os.environ))
     return f" libpq also reads {', '.join(found)} from the environment." if found else ""
 
 
 def describe(url: URL) -> str:
-    """Name a database for a person, without user or password: `127.0.0.1:5432/name`, `[::1]:5432/name`."""
+    """Return a name of the database for messages, without user and password: `127.0.0.1:5432/name`."""
     parameters = libpq_parameters(url)
     name = f"/{url.database}" if url.database else ""
     service = parameters.get("service") or os.environ.get("PGSERVICE")
@@ -221,7 +221,7 @@ def describe(url: URL) -> str:
 
 
 def reason(error: OperationalError) -> str:
-    """Return what libpq said of the last address that it tried, without the address and without its advice."""
+    """Return libpq's message for the last address that it tried, without the address and without its advice."""
     lines = [
         line for line in str(error.orig).splitlines() if line.strip() and not line.startswith(("\t", " "))
     ]
@@ -230,7 +230,7 @@ def reason(error: OperationalError) -> str:
 
 
 def asked_for_password(error: OperationalError) -> bool:
-    """Whether the server at which this connection failed had asked for a password, and so is running."""
+    """Whether the server asked for a password before this connection failed, which shows that it is running."""
     pgconn = error.orig.pgconn if isinstance(error.orig, DriverError) else None
     return pgconn is not None and pgconn.used_password
 

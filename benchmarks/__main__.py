@@ -1,9 +1,9 @@
-"""Measure speed: `nox -s bench -- NAME`. Machines differ, so what counts is a ratio within one run."""
+"""Measure speed: `nox -s bench -- NAME`. Machines differ, so compare only the ratios within one run."""
 
 import argparse
 from importlib import import_module
 
-from devtools.terminal import enter
+from devtools.command_line import enter
 
 BENCHMARKS = {
     "isolation": "what it costs to keep tests apart, compared with other libraries (best with Docker)",

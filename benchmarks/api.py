@@ -1,4 +1,4 @@
-"""What the API serves: with 16, 100 and 500 clients at once, and compared with ten lines of FastAPI and SQLAlchemy."""
+"""The requests per second of the API, with 16, 100 and 500 clients, and compared with ten lines of FastAPI."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ class Load:
     began: float = 0
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
-    check: float = 0  # seconds that the slowest health check took meanwhile
+    check: float = 0  # seconds of the slowest health check meanwhile
 
     async def run(self, clients: int, *, check_health: bool = False) -> float:
         streams = [await asyncio.open_connection("127.0.0.1", self.port) for _ in range(clients)]
@@ -70,7 +70,7 @@ class Load:
 
 @contextlib.contextmanager
 def served(application: str, url: str) -> Iterator[int]:
-    """Serve an application with uvicorn, and give its port."""
+    """Serve an application with uvicorn, and yield its port."""
     port = free_port()
     options = f"--log-level warning --no-access-log --port {port} --workers {WORKERS} {application}"
     process = subprocess.Popen(
@@ -90,7 +90,7 @@ def served(application: str, url: str) -> Iterator[int]:
 
 
 def compare(url: str, runs: int) -> None:
-    """Measure both in turns, because a machine is faster at one time than at another."""
+    """Measure both applications in turns, because a machine's speed varies over time."""
     rates = defaultdict(list)
     with served(OURS, url) as ours, served(TEN_LINES, url) as ten_lines:
         for request in (READ, LIST, CREATE) * runs:

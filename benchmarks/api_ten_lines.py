@@ -1,4 +1,4 @@
-"""The same routes in ten lines each, as one would first write them: what `nox -s bench -- api` compares with."""
+"""The same routes in ten lines each, as in a first draft. `nox -s bench -- api` compares the API with them."""
 
 import os
 from collections.abc import Iterator

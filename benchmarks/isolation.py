@@ -1,7 +1,7 @@
-"""What it costs to keep tests apart: freshpg and its peers, the same tests that insert and commit, in one run.
+"""The cost of test isolation: freshpg and similar libraries run the same tests, which insert and commit.
 
-A peer is installed by uv into an environment of its own, which uv caches. The cost of a test is what happens around it:
-the time of its setup and its teardown, as pytest reports them. All ways take turns, because machines are noisy.
+uv installs each library into a separate environment, which it caches. The cost of a test is the time of its setup and
+teardown, as reported by pytest. The libraries take turns, because the speed of a machine varies.
 """
 
 import json
@@ -28,7 +28,7 @@ COMMON = ("pytest", "psycopg[binary]", "sqlalchemy")
 
 @dataclass(frozen=True)
 class Way:
-    """One way of keeping tests apart: its conftest in `peers/`, what it installs, and its arguments to pytest."""
+    """One way to isolate tests: its conftest in `peers/`, the packages to install, and its arguments to pytest."""
 
     name: str
     conftest: str
@@ -88,7 +88,7 @@ WAYS = (
 
 @dataclass
 class Figures:
-    """Of each run: the median seconds around a test, the seconds around the first one, and of the whole process."""
+    """The seconds of each run: the median around a test, around the first test, and of the complete process."""
 
     per_test: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
@@ -129,7 +129,7 @@ def has_docker() -> bool:
 
 @contextmanager
 def given_server() -> Iterator[dict[str, str]]:
-    """Start the server that pytest-postgresql is given, because its own refuses to run as root."""
+    """Start a server for pytest-postgresql, because its own server refuses to run as root."""
     unwanted = ("PYTEST", "POSTGRES", "PG", "TEST_DATABASE", "DATABASE", "VIRTUAL_ENV")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     with choose("embedded").start() as server:

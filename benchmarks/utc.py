@@ -1,4 +1,4 @@
-"""What UTC timestamps cost, compared with plain `DateTime(timezone=True)` in a session that is in UTC by itself."""
+"""The cost of UTC timestamps, compared with plain `DateTime(timezone=True)` in a session that is already in UTC."""
 
 import gc
 import statistics
@@ -65,11 +65,11 @@ class OurItem(BaseModel):
 
 @dataclass
 class Measure:
-    """The same work done in two ways, in turns."""
+    """The same work, done in two ways, in turns."""
 
     name: str
     most: float
-    """The largest ratio promised."""
+    """The largest ratio that we promise."""
     plain: Callable[[], object]
     ours: Callable[[], object]
     seconds: list[tuple[float, float]] = field(default_factory=list)

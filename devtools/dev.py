@@ -4,12 +4,12 @@ import os
 import sys
 
 from backend.scripts import serve
-from devtools.database import find
-from devtools.terminal import enter
+from devtools.command_line import enter
+from devtools.db_commands import find
 
 
 def main() -> None:
-    """Serve until Ctrl-C, then stop what was started for it. The arguments are those of `serve`."""
+    """Serve until Ctrl-C, then stop the database server if it was started for this. Takes the arguments of `serve`."""
     arguments = ["--reload", *sys.argv[1:]]
     options = serve.parse(arguments)
     settings = serve.settings_for(options)

@@ -13,12 +13,12 @@ from sqlalchemy import URL
 
 from backend.config import libpq_parameters, load_settings
 from backend.errors import UserError
-from devtools.terminal import enter
+from devtools.command_line import enter
 from freshpg import PostgresUnavailable, find_binaries
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Become psql."""
+    """Replace this process with psql."""
     settings = load_settings()
     conninfo, environment = connection_words(settings.url)
     psql = find_psql(server_version(settings.url))
@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def connection_words(url: URL) -> tuple[str, dict[str, str]]:
-    """Return how libpq's programs connect as the application does: a connection string, and variables.
+    """Return a connection string and environment variables with which libpq's programs connect like the application.
 
-    The password is passed in the environment, where no list of processes shows it.
+    The password is in the environment, because a list of processes would show it in the connection string.
     """
     parameters = libpq_parameters(url)
     password = parameters.pop("password", None)
@@ -37,7 +37,7 @@ def connection_words(url: URL) -> tuple[str, dict[str, str]]:
 
 
 def server_version(url: URL) -> int:
-    """Return the server's major version, or 0 if it cannot be reached, which psql then reports."""
+    """Return the server's major version, or 0 if the connection fails; psql then reports why."""
     try:
         with psycopg.connect(make_conninfo(**libpq_parameters(url))) as connection:
             return connection.info.server_version // 10000
@@ -46,9 +46,9 @@ def server_version(url: URL) -> int:
 
 
 def find_psql(major: int) -> str:
-    """Find a psql for a server of this version: the system's unless it is older, then the embedded server's.
+    """Find a psql for a server of this version: the system's, or the embedded server's if the system's is too old.
 
-    An older psql fails at describing what a newer server has. The embedded one does not edit lines.
+    An older psql cannot describe the objects of a newer server. The embedded psql has no line editing.
     """
     system = shutil.which("psql")
     if system is not None and version_of(system) >= major:

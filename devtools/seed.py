@@ -1,7 +1,7 @@
 """Fill the database with realistic rows: `nox -s db_seed`, which also finds the database.
 
-The same seed and scale give the same rows, ids and times included. Nobody can use them: addresses are at example.com,
-users have no password, and what stands for a token is not one. All of it is one transaction.
+The same seed and scale give the same rows, including ids and times. The rows are useless outside: addresses are at
+example.com, users have no password, and the tokens are not real. Everything is written in one transaction.
 """
 
 import argparse
@@ -23,23 +23,23 @@ from backend.errors import UserError
 from backend.models.models import Base, ConnectionStatus, Environment, GrantType, JobStatus, Role
 from backend.scripts.safety import (
     DestructiveAction,
+    lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
-    telling_who_holds,
 )
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter
+from devtools.command_line import enter
 
 UNTIL = datetime(2026, 10, 30, 21, tzinfo=UTC)
-"""When all of it has happened."""
+"""All seeded events happened before this time."""
 SINCE = UNTIL - timedelta(days=730)
 LARGEST_SCALE, LOCK_SECONDS = 100_000, 5
-# One unit of scale: six companies of these sizes, the fourth of which has left.
+# One unit of scale has six companies of these sizes. The fourth company is not a customer any more.
 SIZES = (11, 4, 8, 3, 9, 5)
 COMPANIES, USERS, JOBS, LIVE_JOBS, ENTRIES = len(SIZES), sum(SIZES), 50, 8, 1000
 LEFT = 3
-# An active connection must have a token, and a token is ciphertext. This is not, so decrypting it fails.
+# An active connection must have a token, which is ciphertext. This text is not, so decrypting it fails.
 NO_TOKEN = "seeded: no token"  # noqa: S105
 TOKEN_LIFETIME = timedelta(seconds=5400)  # Procore's
 
@@ -61,7 +61,7 @@ ACTIONS = ("project.read", "rfi.read", "drawing.download", "daily_log.create", "
 # fmt: on
 
 _ACTIVE, _REAUTH, _REVOKED = tuple(ConnectionStatus)
-# The company's number in its unit, and its connections, oldest first.
+# The number of a company in its unit, with its connections, oldest first.
 CONNECTIONS = (
     (0, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _REVOKED),
     (0, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _ACTIVE),
@@ -79,7 +79,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Dice:
-    """Random choices that are the same on every Python: the manual promises that of `random()` alone."""
+    """Random choices that are the same on every Python version: the manual promises that only for `random()`."""
 
     random: Random
 
@@ -118,7 +118,7 @@ def users(scale: int, dice: Dice) -> Iterator[Row]:
 
 
 def user_settings(scale: int, dice: Dice) -> Iterator[Row]:
-    """Yield the settings of three users in four; the others have never changed any."""
+    """Yield settings for three users in four; the others have never changed their settings."""
     for user in range(1, scale * USERS + 1):
         if user % 4:
             preferences = {"theme": dice.pick(("light", "dark")), "rows_per_page": dice.pick((25, 50, 100))}
@@ -149,7 +149,7 @@ def procore_connections(scale: int, dice: Dice) -> Iterator[Row]:
 
 
 def job_queue(scale: int, dice: Dice) -> Iterator[Row]:
-    """Yield jobs, most of which are over; the last few are queued or running."""
+    """Yield jobs. Most of them have ended; the last few are queued or running."""
     total = scale * JOBS
     for number, at in enumerate(instants(total, 30, dice)):
         company, user = actor(scale, dice)
@@ -175,7 +175,7 @@ def job_state(turn: int, number: int, at: datetime, dice: Dice) -> Row:
     else:
         states = (
             (JobStatus.QUEUED, 0, at, None, None, None, None, None),
-            (JobStatus.QUEUED, 2, lease, None, None, ERRORS[0], started, None),  # it will be tried again
+            (JobStatus.QUEUED, 2, lease, None, None, ERRORS[0], started, None),  # it will be retried
             *[(JobStatus.RUNNING, 1, at, f"worker-{dice.below(4)}", lease, None, started, None)] * 2,
         )
     return states[number % len(states)]
@@ -191,13 +191,13 @@ def usage_logs(scale: int, dice: Dice) -> Iterator[Row]:
 
 
 def instants(count: int, days: int, dice: Dice) -> Iterator[datetime]:
-    """Yield instants of the last days in order, as an application writes them."""
+    """Yield instants of the last days in order, like those that an application writes."""
     start, step = UNTIL - timedelta(days=days), timedelta(days=days) / count
     for number in range(count):
         yield start + (number + dice.random.random()) * step
 
 
-# Who acts, within a unit; a user of None is the integration itself. Nobody of a company that has left acts.
+# The actors of a unit; a user of None is the integration itself. The company that has left has no actors.
 ACTORS = [
     (company, user)
     for company in range(COMPANIES)
@@ -212,7 +212,7 @@ def actor(scale: int, dice: Dice) -> tuple[int, int | None]:
     return unit * COMPANIES + company + 1, None if user is None else unit * USERS + user
 
 
-# Each table after those that it refers to. A row has a value for each of the model's columns, in their order.
+# Each table comes after the tables that it references. A row has the values of the model's columns, in their order.
 MAKERS = (companies, users, user_settings, procore_connections, job_queue, usage_logs)
 TABLES: dict[str, Callable[[int, Dice], Iterator[Row]]] = {make.__name__: make for make in MAKERS}
 ALL = ", ".join(TABLES)
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
-        with telling_who_holds(engine, action.undone):
+        with lock_holders_reported(engine, action.undone):
             written = write(engine, options, again)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))
@@ -244,11 +244,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_seed",
-        description="Fill the six tables with realistic rows; the same seed and scale give the same rows. Without "
-        "asking it writes only to a local or Compose database that is marked as development or test, and never to "
+        description="Fill the six tables with realistic rows; the same seed and scale give the same rows. Runs without "
+        "confirmation only on a local or Compose database that is marked as development or test, and never on "
         "production.",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="other rows (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)"
+    )
     size = "N times 6 companies, 40 users, 50 jobs and 1,000 usage entries (%(default)s)"
     parser.add_argument("--scale", type=int, default=1, metavar="N", help=size)
     parser.add_argument("--replace", action="store_true", help="delete all rows of the six tables first")
@@ -266,14 +268,14 @@ def write(engine: Engine, options: argparse.Namespace, again: str) -> dict[str, 
         if not (state := schema_state(connection)).is_at_head:
             raise UserError(
                 f"Nothing was written: {place} is at revision {state.current}, the code at {state.head}.\n"
-                "Run `nox -s db_init`, or check out the code that made it."
+                "Run `nox -s db_init`, or check out the code that matches the database."
             )
         connection.execute(text(f"LOCK TABLE {ALL} IN SHARE ROW EXCLUSIVE MODE"))
         if options.replace:
             connection.execute(text(f"TRUNCATE {ALL}"))
         elif used := [name for name in TABLES if connection.scalar(text(f"SELECT EXISTS (TABLE {name})"))]:
             raise UserError(
-                f"Nothing was written: {place} has rows already, in {', '.join(used)}.\n"
+                f"Nothing was written: {place} already has rows, in {', '.join(used)}.\n"
                 f"`{again} --replace` deletes them first."
             )
         with Console(stderr=True).status("Writing ...") as status:
@@ -282,7 +284,7 @@ def write(engine: Engine, options: argparse.Namespace, again: str) -> dict[str, 
 
 def copy(connection: Connection, name: str, options: argparse.Namespace, show: Callable[[str], None]) -> int:
     columns = Base.metadata.tables[name].columns.keys()
-    # Each table has random numbers of its own, so that a change to one leaves the others as they were.
+    # Each table has its own random numbers, so that a change to one table does not change the others.
     dice = Dice(Random(f"{options.seed}/{name}"))  # noqa: S311  no secrets
     number = 0
     cursor = cast("psycopg.Connection", connection.connection.driver_connection).cursor()
@@ -292,11 +294,11 @@ def copy(connection: Connection, name: str, options: argparse.Namespace, show: C
                 target.write_row(row)
                 if number % 5000 == 0:
                     show(f"Writing {name}: {number:,} rows ...")
-    except psycopg.Error as error:  # COPY is psycopg's, and so are its errors
+    except psycopg.Error as error:  # COPY uses psycopg directly, so SQLAlchemy does not wrap its errors
         connection.invalidate(error)
         raise UserError(f"Nothing was written: {str(error).partition(chr(10))[0]}.") from error
     if columns[0] == "id":
-        # Unlike setval() it is rolled back with the rows.
+        # Unlike setval(), this is rolled back with the rows.
         connection.execute(text(f"ALTER TABLE {name} ALTER COLUMN id RESTART WITH {number + 1}"))
     return number
 

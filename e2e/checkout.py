@@ -1,4 +1,4 @@
-"""Fresh copies of the checkout, with Compose projects and ports of their own, and what one asks of them."""
+"""Fresh copies of the checkout with their own Compose projects and ports, and functions to work with them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from backend.tests.loopback import WITHOUT_PROXY, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a developer's shell could bring in, and a fresh clone must do without.
+# Variables of a developer's shell that must not affect a fresh clone.
 OURS = (
     "APP_ENV",
     "API_TOKEN",
@@ -29,7 +29,7 @@ OURS = (
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Return once the condition holds; fail the test when it does not within the time."""
+    """Wait until the condition holds; fail the test if it does not within the time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -44,7 +44,7 @@ class Answer:
 
 
 def request(url: str, *, data: object = None, timeout: float = 30) -> Answer:
-    """Make an HTTP request; an error's answer is an answer."""
+    """Make an HTTP request. An error status is returned, not raised."""
     body = None if data is None else json.dumps(data).encode()
     asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  always http
     try:
@@ -66,7 +66,7 @@ def answers(url: str) -> bool:
 
 @dataclass
 class Checkout:
-    """A copy of the checkout as Git would hand it out, with the ports and the project name that keep it apart."""
+    """A copy of the checkout as Git would check it out, with its own ports and Compose project name."""
 
     path: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Checkout:
         return f"http://127.0.0.1:{self.api_port}"
 
     def run(self, *command: str, check: bool = True, seconds: float = 900, **environment: str) -> str:
-        """Run a command in the checkout and return what it said; fail the test if it fails, unless told not to."""
+        """Run a command in the checkout and return its output; with `check`, fail the test if the command fails."""
         done = subprocess.run(
             command,
             cwd=self.path,
@@ -105,13 +105,13 @@ class Checkout:
         return self.run("docker", "compose", *arguments, check=check)
 
     def psql(self, statement: str) -> str:
-        """Run SQL in Compose's database, beside the API."""
+        """Run SQL in Compose's database."""
         command = ("psql", "-U", "postgres", "-d", "procore_integrator", "-qAtc", statement)
         return self.compose("exec", "-T", "db", *command).strip()
 
 
 def copy_checkout(path: Path) -> Path:
-    """Copy what Git knows of the checkout, and what it would add, as it stands now."""
+    """Copy the checkout's tracked and untracked files, but no ignored ones, in their current state."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):

@@ -1,4 +1,4 @@
-"""Fresh checkouts that leave nothing behind."""
+"""Fixtures for fresh checkouts that leave nothing behind."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +10,11 @@ from .checkout import Checkout, copy_checkout
 
 @pytest.fixture
 def make_checkout(tmp_path: Path) -> Iterator[Callable[[], Checkout]]:
-    """Make fresh checkouts; what they start with Compose is removed afterwards, volumes and images included."""
+    """Make fresh checkouts; their Compose containers, volumes and images are removed afterwards."""
     made: list[Checkout] = []
 
     def make() -> Checkout:
-        # With a space in its name, as people have it.
+        # The name has a space, as directories of users may have.
         made.append(Checkout(copy_checkout(tmp_path / f"checkout {len(made)}")))
         return made[-1]
 

@@ -1,4 +1,4 @@
-"""`docker compose up` in a fresh clone: what a new user gets, and what must survive."""
+"""`docker compose up` in a fresh clone: it works for a new user, and survives mistakes and restarts."""
 
 import sys
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
 
 
 def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> None:
-    """A lock holds the request until the API has been told to stop."""
+    """A lock delays the request until the API has received the signal to stop."""
     database = f"postgresql://postgres:postgres@127.0.0.1:{up.db_port}/procore_integrator"
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with (
@@ -83,7 +83,7 @@ def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> 
         wait_until(
             lambda: "Shutting down" in up.compose("logs", "api"),
             seconds=20,
-            what="the API being told to stop",
+            what="the API shutting down",
         )
 
         assert not in_flight.done()
@@ -109,8 +109,8 @@ def test_hostile_password_in_env_file_works_for_both_services_and_the_host(check
 
     assert create_company(checkout, "Hostile") > 0
     assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
-    verb = (sys.executable, "-m", "devtools.database")
-    assert f"Compose's, which answers on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
+    verb = (sys.executable, "-m", "devtools.db_commands")
+    assert f"Compose's, on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
     assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Hostile\n")
 
 
@@ -122,7 +122,7 @@ def test_token_from_the_environment_guards_the_api(checkout: Checkout) -> None:
     assert request(f"{checkout.url}/api/v1/companies").status == 401
 
 
-def test_url_for_the_host_in_env_file_does_not_win_inside(checkout: Checkout) -> None:
+def test_url_for_the_host_in_env_file_is_not_used_in_the_container(checkout: Checkout) -> None:
     (checkout.path / ".env").write_text("DATABASE_URL='postgresql://nobody@127.0.0.1:1/nothing'\n")
 
     checkout.compose("up", "--detach", "--wait")
@@ -159,7 +159,7 @@ def test_two_checkouts_run_side_by_side(make_checkout: Callable[[], Checkout]) -
     assert request(f"{second.url}/api/v1/companies").body["items"] == []
 
 
-def test_ports_are_open_on_loopback_alone(up: Checkout) -> None:
+def test_ports_are_open_only_on_loopback(up: Checkout) -> None:
     published = up.compose("ps", "--format", "{{.Ports}}")
 
     assert f"127.0.0.1:{up.api_port}->8000/tcp" in published

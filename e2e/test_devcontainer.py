@@ -1,4 +1,4 @@
-"""The dev container, opened by the dev containers' own command as an editor opens it."""
+"""The dev container, opened by the devcontainer command like an editor opens it."""
 
 import os
 import re
@@ -103,7 +103,7 @@ def test_worktree_opens_and_its_sessions_work(another: Workspace, tmp_path: Path
 
 
 def test_clone_in_a_volume_belongs_to_its_user(another: Workspace) -> None:
-    """As editors and Codespaces keep it: nothing of the workspace is outside, and root made what is in it."""
+    """Editors and Codespaces can keep the clone in a volume, where root has created the files."""
     volume = f"{another.project}-clone"
     copied = "cp --archive /outside/. /workspace && chown --recursive root:root /workspace"
     mounts = ("-v", f"{volume}:/workspace", "-v", f"{another.path}:/outside:ro")

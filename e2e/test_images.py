@@ -1,4 +1,4 @@
-"""The image for production: what is in it and what is not, its size, and how it runs."""
+"""The production image: its contents, its size, and how it runs."""
 
 import sys
 from collections.abc import Iterator

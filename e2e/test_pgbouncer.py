@@ -1,4 +1,4 @@
-"""A real PgBouncer that pools by transaction, in front of a real PostgreSQL: migrations and instants hold."""
+"""Migrations and timestamps work through a real PgBouncer in transaction mode."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ RUN apt-get -o Acquire::Retries=5 update \\
  && rm -rf /var/lib/apt/lists/*
 COPY pgbouncer.ini userlist.txt /etc/bouncer/
 """
-# One connection to the server, so that every client of the pool is handed the same session in turn.
+# There is one connection to the server, so that all clients of the pool share the same session.
 SETTINGS = """\
 [databases]
 pooled = host=127.0.0.1 port=5432 dbname=postgres user=postgres password=postgres pool_mode=transaction pool_size=1
@@ -105,7 +105,7 @@ def test_database_behind_it_migrates_is_compared_and_is_reset(pooled: Engine) ->
 
 
 def test_processes_that_start_together_behind_it_all_succeed_and_one_does_the_work(url: str) -> None:
-    """The lock is the transaction's: a session's would be left on a connection that is everybody's."""
+    """The lock belongs to the transaction: a session-level lock would stay on a connection that all clients share."""
     command = [sys.executable, "-m", "backend.scripts.init_db"]
     environment = os.environ | {"DATABASE_URL": url}
     started = [
@@ -129,18 +129,18 @@ def test_pool_without_transactions_is_reported_at_once(url: str) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 1
-    assert time.monotonic() - began < 20, "it is not waited for: it would say the same again"
+    assert time.monotonic() - began < 20, "waiting cannot help, so the start must not wait"
     assert "transaction blocks not allowed in statement pooling mode" in done.stderr
     assert done.stderr.count("\n") <= 2
 
 
 def rendered(connection: Connection) -> object:
-    """Have the server render an instant, which goes by its session."""
+    """Let the server render an instant, which depends on the session's zone."""
     return connection.scalar(text("SELECT CAST(CAST('2024-11-03 05:30+00' AS timestamptz) AS text)"))
 
 
 def test_session_that_another_client_moved_shows_utc_to_ours(pooled: Engine, url: str) -> None:
-    """Both are handed the one session. PgBouncer gives each client its own zone back, and ours is looked at besides."""
+    """Both clients use the same session. PgBouncer restores each client's zone, and our checkout checks it again."""
     instant = datetime(2024, 11, 3, 5, 30, tzinfo=UTC)
     epoch = text("SELECT (extract(epoch FROM CAST(:at AS timestamptz)) * 1000000)::int8")
     with pooled.connect() as connection:
@@ -156,14 +156,14 @@ def test_session_that_another_client_moved_shows_utc_to_ours(pooled: Engine, url
             loaded = connection.scalar(text("SELECT CAST('2024-11-03 05:30+00' AS timestamptz)"))
             assert connection.scalar(epoch, {"at": instant}) == 1_730_611_800_000_000
         assert other.execute("SHOW timezone").fetchone() == ("America/New_York",), (
-            "and the other keeps its own"
+            "the other client keeps its zone"
         )
     assert loaded == instant
     assert loaded.tzinfo is UTC
 
 
 def test_zone_that_a_client_of_ours_left_behind_is_repaired_at_checkout(pooled: Engine) -> None:
-    """PgBouncer would give that back too, for it is ours."""
+    """PgBouncer restores this zone, because our own client has set it."""
     with pooled.connect() as connection:
         connection.execute(text("SET timezone = 'America/New_York'"))
         connection.commit()

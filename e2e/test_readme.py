@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/, each as written there, in a fresh clone with an empty home and no cache."""
+"""The commands of the README and docs/ work as written, in a fresh clone with an empty home and no cache."""
 
 import contextlib
 import os
@@ -112,7 +112,7 @@ class NewUser:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that other users can reach, as pytest's own is not."""
+    """Make a directory that other users can access, unlike pytest's own."""
     place = Path(tempfile.mkdtemp(prefix="e2e-"))
     place.chmod(0o755)
     yield place
@@ -138,13 +138,13 @@ def test_every_command_does_what_it_says(place: Path) -> None:
             elif command.startswith("pipx "):
                 user.run(f".venv/bin/pip install -q pipx && {command}")
             else:
-                # The commands are tried here; the whole suite runs elsewhere, by the same commands.
+                # This tests the commands; the complete suite runs elsewhere, with the same commands.
                 user.run(command, PYTEST_ADDOPTS="-k test_api_companies")
     finally:
         user.checkout.compose("down", "--volumes", "--rmi", "local", check=False)
 
 
-# PostgreSQL refuses to run as root; another user may not do what root may.
+# Both kinds of user are tested: PostgreSQL refuses to run as root, and other users have fewer rights than root.
 USERS = [None, NOBODY] if os.geteuid() == 0 else [None]
 
 
@@ -152,7 +152,7 @@ USERS = [None, NOBODY] if os.geteuid() == 0 else [None]
 def test_both_commands_work_without_docker(place: Path, uid: int | None) -> None:
     user = new_user(place, uid)
 
-    # This user's whole suite runs without Docker elsewhere; another user's runs here.
+    # The complete suite already runs without Docker as this user elsewhere; here it runs as another user.
     part = "-k test_api_companies" if uid is None else "-n 2"
     output = user.run(TESTS, DOCKER_HOST="unix:///nonexistent", PYTEST_ADDOPTS=part)
     announced = r"^PostgreSQL 18\.\d+, embedded .*unix:///nonexistent"

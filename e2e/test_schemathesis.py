@@ -1,4 +1,4 @@
-"""What the OpenAPI schema promises: to Schemathesis, and to a generated client."""
+"""The API does what its OpenAPI schema says: checked by Schemathesis and by a generated client."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: str, directory: Path) -> str:
-    """Run a program of the environment that must succeed, and return its output."""
+    """Run a program of the environment, which must succeed, and return its output."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],

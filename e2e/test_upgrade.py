@@ -1,4 +1,4 @@
-"""`nox -s db_upgrade`, `db_backup` and `db_restore` on Compose's database: from an older PostgreSQL's volume on."""
+"""`nox -s db_upgrade`, `db_backup` and `db_restore` on Compose's database, from an older PostgreSQL's volume."""
 
 import random
 import subprocess
@@ -14,7 +14,7 @@ from freshpg import database_url
 
 from .checkout import Checkout, request, wait_until
 
-DATABASE = (sys.executable, "-m", "devtools.database")
+DATABASE = (sys.executable, "-m", "devtools.db_commands")
 UPGRADE = (sys.executable, "-m", "devtools.backup.upgrade")
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 OLD_DATA = """
@@ -75,7 +75,7 @@ def old_server(major: int, volume: str) -> Iterator[str]:
 
 
 def make_volume(checkout: Checkout, major: int) -> tuple[str, object]:
-    """Make Compose's volume as an older PostgreSQL leaves it; return its name, and what was seen in it."""
+    """Make Compose's volume like an older PostgreSQL; return its name and contents."""
     project = checkout.environment["COMPOSE_PROJECT_NAME"]
     volume = f"{project}_db"
     labels = (f"com.docker.compose.project={project}", "com.docker.compose.volume=db")
@@ -99,7 +99,7 @@ def test_volume_is_upgraded_served_backed_up_and_restored(checkout: Checkout) ->
     said = checkout.run(*UPGRADE)
 
     assert f"Compose's volume {volume}: from PostgreSQL 15 to 18.\n" in said
-    assert "is upgraded already." in checkout.run(*UPGRADE)
+    assert "is already upgraded." in checkout.run(*UPGRADE)
     with old_server(15, volume) as url:
         assert seen(url) == before, "the old data are as they were"
     checkout.compose("up", "--detach", "--wait")
@@ -124,7 +124,7 @@ def test_volume_is_upgraded_served_backed_up_and_restored(checkout: Checkout) ->
     assert seen(url_of(checkout)) == before
 
 
-def test_upgrade_that_is_killed_anywhere_loses_nothing_and_the_next_one_finishes(checkout: Checkout) -> None:
+def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_finishes(checkout: Checkout) -> None:
     volume, before = make_volume(checkout, 17)
     written = HOSTILE.replace("'", "\\'")
     (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\n")

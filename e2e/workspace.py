@@ -1,4 +1,4 @@
-"""A checkout opened in its dev container as an editor opens it: by the dev containers' own command."""
+"""A checkout that the devcontainer command opens in its dev container, like an editor."""
 
 import json
 import os
@@ -14,7 +14,7 @@ COMPOSE = ("docker", "compose", "-f", "compose.yaml", "-f", ".devcontainer/compo
 
 
 def devcontainer_cli() -> str:
-    """Return the path of the dev containers' command, installed from the npm registry if it is missing."""
+    """Return the path of the devcontainer command; it is installed from the npm registry if it is missing."""
     place = ROOT / ".nox" / f"devcontainers-cli-{CLI_VERSION}"
     program = place / "node_modules" / ".bin" / "devcontainer"
     if not program.exists():
@@ -33,7 +33,7 @@ class Workspace:
         self.checkout = Checkout(copy_checkout(path))
         self.path = path
         self.project = self.checkout.environment["COMPOSE_PROJECT_NAME"]
-        # The engine is not handed in, unless a test asks for it.
+        # The container has no access to the engine, unless a test sets this.
         self.checkout.environment.pop("WORKSPACE_DOCKER_SOCKET", None)
         git = ("git", "-c", "user.name=e2e", "-c", "user.email=e2e@example.com")
         for command in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "All")):
@@ -50,7 +50,7 @@ class Workspace:
         return result
 
     def run(self, *command: str, check: bool = True, seconds: float = 900) -> str:
-        """Run a command inside, as a terminal of the editor would."""
+        """Run a command inside the container, like a terminal of the editor."""
         begin = (devcontainer_cli(), "exec", "--workspace-folder", ".")
         return self.checkout.run(*begin, *command, check=check, seconds=seconds)
 
@@ -58,7 +58,7 @@ class Workspace:
         return self.checkout.run(*COMPOSE, *arguments, check=check)
 
     def close(self) -> None:
-        """Remove containers, volumes, networks and images, also those that a rebuild left without a name."""
+        """Remove containers, volumes, networks and images, including untagged images from a rebuild."""
         self.compose("down", "--volumes", "--rmi", "local", "--timeout", "5", check=False)
         label = f"label=com.docker.compose.project={self.project}"
         if images := self.checkout.run("docker", "images", "--quiet", "--filter", label).split():

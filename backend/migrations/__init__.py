@@ -1,8 +1,8 @@
-"""The only way a schema comes to exist.
+"""Alembic's migrations, the only way to create the schema.
 
-Every function works on the connection that it is given, so migrations are pinned to UTC like every other
-session and run in the caller's transaction. Alembic is imported inside the functions that need it: it takes
-0.2 s, which each reload of the application would pay though its schema is nearly always at head.
+Every function works on the caller's connection, so migrations are pinned to UTC like every other session and
+run in the caller's transaction. Alembic is imported inside the functions that need it: the import takes 0.2 s,
+and each reload of the application would pay it although the schema is nearly always at head.
 """
 
 import ast
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 LOCK_SECONDS = 5
 LOCK_NAME = "procore_integrator schema"
-"""What the key of an advisory lock is made of, by hashtext(), that is held while the schema is changed."""
+"""The name of the advisory lock that is held while the schema is changed; hashtext() makes its key."""
 _PLACE = Path(__file__).parent
 MERGE = 'join them with `nox -s db_revision -- --merge -m "merge"`'
 
 
 @cache
 def _revisions() -> dict[str, tuple[str, ...]]:
-    """Return each revision that the code knows with those that it follows, read from the files without running them."""
+    """Return each revision with its down revisions, read from the files without running them."""
     revisions: dict[str, tuple[str, ...]] = {}
     for path in sorted((_PLACE / "versions").glob("[!_]*.py")):
         revision, below = _identifiers(path)
@@ -41,7 +41,7 @@ def _revisions() -> dict[str, tuple[str, ...]]:
     for revision, below in revisions.items():
         if missing := [each for each in below if each not in revisions]:
             raise UserError(
-                f"Revision {revision} follows {missing[0]}, which no file in {_PLACE / 'versions'} is: "
+                f"Revision {revision} follows {missing[0]}, but {_PLACE / 'versions'} has no file for that: "
                 "restore the file, or correct down_revision."
             )
     return revisions
@@ -58,7 +58,7 @@ def _identifiers(path: Path) -> tuple[str, tuple[str, ...]]:
     except (SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}.") from error
     except KeyError as error:
-        raise UserError(f"{path} does not say its {error.args[0]}: restore the file.") from error
+        raise UserError(f"{path} does not define {error.args[0]}: restore the file.") from error
     if isinstance(below, tuple | list):
         return str(revision), tuple(map(str, below))
     return str(revision), () if below is None else (str(below),)
@@ -70,7 +70,7 @@ def known() -> frozenset[str]:
 
 
 def heads() -> list[str]:
-    """Return the revisions that no other follows: one, unless two branches were made side by side."""
+    """Return the revisions that no other follows: one, unless there are two branches."""
     return sorted(known().difference(*_revisions().values()))
 
 
@@ -81,15 +81,15 @@ def head() -> str:
         raise UserError(
             f"The migrations end in {len(found)} revisions, {' and '.join(found)}: {MERGE}."
             if found
-            else f"There is no migration in {_PLACE / 'versions'}, or they follow each other in a circle."
+            else f"{_PLACE / 'versions'} has no migrations, or they follow each other in a circle."
         )
     return found[0]
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision that the database is at, None if no migration has run; "a, b" if it is at two."""
-    # Not to_regclass(): it looks into a cache that is not refreshed between two statements of a transaction, and would
-    # not see the table that another process made while this one waited for its turn.
+    """Return the revision of the database, None if no migration has run; "a, b" if it is at two."""
+    # Not to_regclass(): it uses a cache that is not refreshed between two statements of a transaction, so it would
+    # not see the table that another process created while this one waited for the lock.
     is_there = text(
         "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'alembic_version' AND pg_table_is_visible(oid))"
     )
@@ -105,12 +105,12 @@ def is_known(revision: str) -> bool:
 
 
 def forget() -> None:
-    """Read the files again when next asked, because one was written."""
+    """Forget the cached revisions, because a file was written; the next call reads the files again."""
     _revisions.cache_clear()
 
 
 def behind(revision: str | None) -> int | None:
-    """Return how many migrations lie between a revision (None: an empty database) and the head; None if not known."""
+    """Return how many migrations a revision (None: an empty database) is behind the head; None if it is not known."""
     if revision is not None and not is_known(revision):
         return None
     done = {each for at in revision.split(", ") for each in _with_ancestors(at)} if revision else set()
@@ -118,7 +118,7 @@ def behind(revision: str | None) -> int | None:
 
 
 def in_order() -> dict[str, tuple[str, ...]]:
-    """Return every revision with those that it follows, each after them."""
+    """Return every revision with its down revisions, in an order in which they can run."""
     ordered: dict[str, tuple[str, ...]] = {}
     waiting = dict(_revisions())
     while waiting:
@@ -139,16 +139,16 @@ def _with_ancestors(revision: str) -> Iterator[str]:
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:
-    """Bring the schema up to a revision, in the caller's transaction. Raises UserError if Alembic finds no way there.
+    """Upgrade the schema to a revision, in the caller's transaction. Raises UserError if the migrations cannot run.
 
-    A lock on a table that is not granted within `LOCK_SECONDS`, or the transaction's own lock_timeout, is an
-    OperationalError with SQLSTATE 55P03: a migration that waits for a lock keeps everybody else waiting behind it.
+    If a lock on a table is not granted within `LOCK_SECONDS`, or the transaction's own lock_timeout, PostgreSQL raises
+    an OperationalError with SQLSTATE 55P03: everybody else queues behind a migration that waits for a lock.
     """
     _run("upgrade", connection, target)
 
 
 def downgrade(connection: Connection, target: str) -> None:
-    """Take the schema down to a revision (`base` is before the first), in the caller's transaction."""
+    """Downgrade the schema to a revision (`base` is before the first), in the caller's transaction."""
     _run("downgrade", connection, target)
 
 
@@ -159,7 +159,7 @@ def _run(verb: str, connection: Connection, target: str) -> None:
         getattr(command, verb)(alembic_config(connection), target)
     except (UserError, DBAPIError):
         raise
-    except Exception as error:  # whatever an edited file raises
+    except Exception as error:  # an edited file may raise anything
         first_line = str(error).partition("\n")[0]
         raise UserError(f"The migrations cannot run: {type(error).__name__}: {first_line}.") from error
 

@@ -1,8 +1,8 @@
-"""What a database holds, as PostgreSQL's own catalog says: each object, and its facts as SQL.
+"""The contents of a database according to PostgreSQL's catalog: each object, and its facts as SQL.
 
-Comparing two catalogs sees what a comparison with SQLAlchemy's metadata cannot: CHECKs, triggers, functions, views,
-predicates, defaults, storage, a constraint that was never validated. Names are quoted as SQL wants them, and carry
-their schema unless it is the default one, so that a copy of the default schema reads the same.
+Comparing two catalogs finds what a comparison with SQLAlchemy's metadata cannot: CHECKs, triggers, functions, views,
+predicates, defaults, storage, a constraint that was never validated. Names are quoted as SQL needs them, and include
+their schema unless it is the default one, so that a copy of the default schema gives the same catalog.
 """
 
 import re
@@ -30,15 +30,15 @@ class Thing(NamedTuple):
 
 
 Facts = dict[str, str]
-"""What is known of a thing, by what it is about: `type`, `default`, `definition`."""
+"""The facts about a thing by their names, such as `type`, `default` or `definition`."""
 
 Catalog = dict[Thing, Facts]
 
 
 def read(connection: Connection, home: str | None = None) -> Catalog:
-    """Read the default schema (or `home`, which must come first in the search path) and the other schemas of ours.
+    """Read the default schema (or `home`, which must come first in the search path) and our other schemas.
 
-    Left out are Alembic's own table, grants, and what belongs to an extension.
+    It leaves out Alembic's own table, grants, and the objects of extensions.
     """
     names = {"home": home or default_schema(connection), "others": other_schemas(connection)}
     return {
@@ -50,12 +50,12 @@ def read(connection: Connection, home: str | None = None) -> Catalog:
 
 
 def _cast_each(array: re.Match[str]) -> str:
-    """Write a list of varchars, which PostgreSQL casts as a whole, as it is when PostgreSQL reads that again."""
+    """Cast each varchar of a list on its own, as PostgreSQL does when it reads its own definition back."""
     return "ARRAY[" + ", ".join(f"({value})::text" for value in _VARCHAR.findall(array[1])) + "]"
 
 
 def default_schema(connection: Connection) -> str:
-    """Return the schema in which tables are made: the first of the search path that exists."""
+    """Return the schema in which tables are created: the first existing schema in the search path."""
     schema: str = connection.execute(text("SELECT coalesce(current_schema(), 'public')")).scalar_one()
     return schema
 
@@ -66,11 +66,11 @@ def other_schemas(connection: Connection) -> list[str]:
 
 
 def expected(connection: Connection, metadata: MetaData) -> Catalog:
-    """Return the catalog that these models would have on this very server; nothing of it stays.
+    """Return the catalog that these models would have on this server, and leave nothing behind.
 
-    The models are created in a savepoint that is rolled back, in a schema that stands for the default one; our
-    other schemas are renamed out of the way meanwhile. DBAPIError if the role may not create a schema, or if PostgreSQL
-    refuses the models.
+    The models are created in a savepoint that is rolled back, in a temporary schema that replaces the default one; our
+    other schemas are renamed out of the way meanwhile. Raises DBAPIError if the role may not create a schema, or if
+    PostgreSQL refuses the models.
     """
     home = default_schema(connection)
     savepoint = connection.begin_nested()
@@ -78,13 +78,13 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     indexes = [
         index.dialect_options["postgresql"] for table in metadata.tables.values() for index in table.indexes
     ]
-    concurrent = [each for each in indexes if each["concurrently"]]  # which no transaction can have
+    concurrent = [each for each in indexes if each["concurrently"]]  # not possible in a transaction
     try:
         for each in concurrent:
             each["concurrently"] = False
         with _stand_in(connection) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
-            # A look at what exists would find tables of the same names further down the path, and create none.
+            # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
     finally:
@@ -96,13 +96,13 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
 
 @contextmanager
 def _stand_in(connection: Connection) -> Iterator[str]:
-    # Of a random name, or two comparisons at a time would wait for each other. The prefix makes it no schema of ours.
+    # The name is random, or two comparisons at a time would wait for each other. `other_schemas` ignores the prefix.
     quote = connection.dialect.identifier_preparer.quote_identifier
     name = f"models_{secrets.token_hex(6)}"
     for number, other in enumerate(other_schemas(connection)):
         connection.exec_driver_sql(f"ALTER SCHEMA {quote(other)} RENAME TO {name}_{number}")
     connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    # What was on the path stays there, for a column's type may be an extension's.
+    # The search path keeps its other schemas, because a column's type may come from an extension.
     path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
     event.listen(connection, "before_cursor_execute", _create_schema)
@@ -113,7 +113,7 @@ def _stand_in(connection: Connection) -> Iterator[str]:
 
 
 def _create_schema(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-    """Create the schema of what is about to be created: types and sequences name schemas that no table is in."""
+    """Create the schema that a statement needs: types and sequences may be in schemas that have no tables."""
     if (found := _IN_SCHEMA.match(statement)) and found[1] != "pg_temp":
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {found[1].replace('%', '%%')}")
 
@@ -129,9 +129,9 @@ WHERE nspname NOT LIKE 'pg\_%' AND nspname NOT IN ('information_schema', 'public
 ORDER BY 1
 """)
 
-# Definitions are not pretty-printed: that leaves out parentheses that decide what is cast, and would not read the same
-# when it is taken back. NOT NULL has a constraint of its own from PostgreSQL 18 on, with a name that nobody chose: it
-# is a fact of the column.
+# Definitions are not pretty-printed: pretty-printing leaves out parentheses that decide what is cast, so the text would
+# differ after a round trip. From PostgreSQL 18 on, NOT NULL is a constraint with a generated name; here it is a fact of
+# the column.
 _CATALOG = text("""
 WITH spaces AS (
     SELECT oid AS space, CASE WHEN nspname = :home THEN '' ELSE quote_ident(nspname) || '.' END AS prefix,

@@ -1,4 +1,4 @@
-"""What differs between two catalogs, in words that a person acts on."""
+"""The differences between two catalogs, as sentences for people."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from backend.migrations import catalog
 from backend.migrations.catalog import Catalog, Facts, Thing
 from backend.models.models import Base
 
-# The parts of one that is missing or extra are not reported one by one.
+# If one of these is missing or extra, its parts are not reported one by one.
 _WHOLES = ("table", "foreign table", "view", "materialized view")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A thing that one side lacks, or that is not the same on both."""
+    """A thing that only one side has, or that differs between them."""
 
     thing: Thing
     what: Literal["missing", "extra", "changed"]
     expected: Facts
-    """What its facts should be; empty if it should not exist."""
+    """The facts that it should have; empty if it should not exist."""
     actual: Facts
-    """What its facts are; empty if it does not exist."""
+    """The facts that it has; empty if it does not exist."""
 
     @property
     def title(self) -> str:
@@ -34,11 +34,11 @@ class Difference:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is a table, or belongs to none."""
+        """Whether it is a table, or belongs to no table."""
         return self.thing.table in ("", self.thing.name)
 
     def tell(self, side: str, should: str = "the models") -> str:
-        """Say it in a sentence without its full stop; `side` is what is compared with what `should` say."""
+        """Return it as a sentence without a full stop; `side` names the actual schema, `should` the expected one."""
         if self.what == "missing":
             return f"{self.title} is in {should} and not in {side}"
         if self.what == "extra":
@@ -57,10 +57,10 @@ class Difference:
 
 
 def differences(connection: Connection, metadata: MetaData | None = None) -> list[Difference]:
-    """Compare the schema of this connection with the models; the connection's transaction is left as it was.
+    """Compare the schema of this connection with the models, without changing the connection's transaction.
 
-    Not compared are partitions that no model states, and what `metadata.info["ignored_tables"]` lists. Raises what
-    `catalog.expected` raises.
+    It ignores partitions that no model defines, and the tables in `metadata.info["ignored_tables"]`. It raises the
+    errors of `catalog.expected`.
     """
     metadata = Base.metadata if metadata is None else metadata
     return without_ignored(
@@ -69,7 +69,7 @@ def differences(connection: Connection, metadata: MetaData | None = None) -> lis
 
 
 def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Difference]:
-    """Leave out what is in the database alone and is a partition, or matches what the models list as ignored."""
+    """Leave out extra partitions, and extra tables that match a pattern in the models' `ignored_tables`."""
     patterns: Sequence[str] = metadata.info.get("ignored_tables", ())
 
     def is_ignored(each: Difference) -> bool:
@@ -80,7 +80,7 @@ def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Dif
 
 
 def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
-    """List what has to change in `actual` for it to be as `expected`, table by table."""
+    """List what has to change in `actual` to match `expected`, table by table."""
     found = []
     for thing in sorted(expected.keys() | actual.keys(), key=_order):
         wanted, there = expected.get(thing), actual.get(thing)
@@ -95,7 +95,7 @@ def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
 
 
 def by_table(found: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]]]:
-    """Group differences by their table; what belongs to none comes last, under the empty string."""
+    """Group differences by table; those that belong to no table come last, under the empty string."""
     ordered = sorted(found, key=lambda difference: _order(difference.thing))
     for table, group in groupby(ordered, key=attrgetter("thing.table")):
         yield table, list(group)

@@ -1,4 +1,4 @@
-"""Everything in a database, known to the models or not: how to drop it, and which connections hold locks on it."""
+"""Drop everything in a database, known to the models or not, and find the connections that hold locks on it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from backend.migrations import LOCK_NAME
 
 @dataclass(frozen=True)
 class Holder:
-    """A connection that is in a transaction and holds a lock that a reset wants."""
+    """A connection that is in a transaction and holds a lock that a reset needs."""
 
     pid: int
     role: str
@@ -18,7 +18,7 @@ class Holder:
     is_idle: bool
     """Whether it waits for its client, in an open transaction."""
     is_ours: bool
-    """Whether its role is one that this connection may act for."""
+    """Whether our role is a member of its role, and so may end it."""
     seconds: float
     statement: str
 
@@ -30,31 +30,31 @@ class Holder:
 
 
 def contents(connection: Connection) -> list[tuple[str, str]]:
-    """List what a reset drops, tables first: what each thing is called, and the statement that drops it.
+    """List what a reset drops, tables first: the name of each object, and the statement that drops it.
 
-    That is what stands in `public`, in the schema where tables are made, and in every other one that this role may
-    drop, with those themselves; and event triggers, publications, foreign servers and large objects. What belongs to
-    an extension stays, with the schema around it. What belongs to another thing is dropped with it and not listed.
+    The list has the objects in `public`, in the default schema, and in every other schema that this role may drop, and
+    those other schemas; also event triggers, publications, foreign servers and large objects. An extension stays, with
+    its objects and its schema. Objects that belong to another one are dropped with it and not listed.
     """
     return [(row.name, row.statement) for row in connection.execute(_CONTENTS)]
 
 
 def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
-    """Drop what `contents` has found, in the caller's transaction."""
-    # What goes with a schema or a function is gone by then, hence IF EXISTS. Without parameters psycopg sends many
-    # statements at once, and takes a % in a name as it is. Event triggers come first, for they could object.
+    """Drop the objects that `contents` found, in the caller's transaction."""
+    # IF EXISTS, because a schema or a function takes other objects with it. Without parameters, psycopg sends many
+    # statements at once and takes a % in a name literally. Event triggers go first, because they could forbid drops.
     ordered = sorted(found, key=lambda thing: not thing[1].startswith("DROP EVENT TRIGGER"))
     if statements := ";".join(statement for _, statement in ordered):
         connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
 
 def holders(connection: Connection) -> list[Holder]:
-    """List the other connections that hold a lock on what a reset would drop, or the lock of who changes the schema."""
+    """List the other connections that hold a lock on an object that a reset drops, or the lock for schema changes."""
     return [Holder(*row) for row in connection.execute(_HOLDERS, {"lock": LOCK_NAME})]
 
 
 def end_idle(connection: Connection) -> list[Holder]:
-    """End those holders that are ours and idle, which roll back; return them."""
+    """End the holders that are ours and idle, and return them; their transactions are rolled back."""
     found = [holder for holder in holders(connection) if holder.is_ours and holder.is_idle]
     for holder in found:
         connection.execute(

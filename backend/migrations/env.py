@@ -1,4 +1,4 @@
-"""What Alembic runs for every command, on the connection that it is given."""
+"""The script that Alembic runs for every command, on the connection that the caller passes."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -9,8 +9,8 @@ from backend.migrations import LOCK_SECONDS
 
 def _run(connection: Connection | None) -> None:
     if connection is None:
-        raise UserError("Migrations run on a connection that is passed to them: use `nox -s db_init`.")
-    # A limit that the caller has set stays.
+        raise UserError("Migrations need a connection from their caller: use `nox -s db_init`.")
+    # Keep a limit that the caller has set.
     limit = "SELECT set_config('lock_timeout', :limit, true) WHERE current_setting('lock_timeout') = '0'"
     connection.execute(text(limit), {"limit": f"{LOCK_SECONDS}s"})
     context.configure(connection=connection)
@@ -20,10 +20,10 @@ def _run(connection: Connection | None) -> None:
 
 
 def _refuse_to_commit() -> None:
-    # Alembic's own stops at an assertion, because the transaction is not Alembic's to commit.
+    # Alembic's own autocommit_block would fail with an assertion, because the transaction belongs to the caller.
     raise UserError(
-        "All migrations of a start are one transaction, so none of them may leave it (autocommit_block).\n"
-        "Run what cannot be in one, such as CREATE INDEX CONCURRENTLY, by hand before the release: docs/migrations.md."
+        "All migrations of a start run in one transaction, so autocommit_block() is not supported.\n"
+        "Run CREATE INDEX CONCURRENTLY and the like by hand before the release: docs/migrations.md."
     )
 
 

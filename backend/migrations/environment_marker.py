@@ -1,7 +1,7 @@
-"""A mark in the database that says which environment it belongs to, so that a wrong setting cannot decide that.
+"""A mark in the database that says which environment it belongs to, so that a wrong setting cannot cause damage.
 
-It is the comment on Alembic's table: the role that runs the migrations may write it, a dump includes it, and no query
-reads it as a row. It is written when the schema is created in an empty database, and by each start in production.
+The mark is the comment on Alembic's table: the role that runs the migrations may write it, and a dump includes it. It
+is written when the schema is created in an empty database, and at each start in production.
 """
 
 import re
@@ -17,12 +17,12 @@ _COMMENTS = {
     "test": "procore-integrator, test: db_reset may drop what is in this database",
     "production": "procore-integrator, production: db_reset never drops what is in this database",
 }
-# The table belongs to another role, or the server is a standby: then the mark is not ours to write.
+# We may not write the mark if the table belongs to another role, or if the server is a standby.
 _NOT_OURS = ("42501", "25006")
 
 
 def read(connection: Connection) -> str | None:
-    """Return the environment in the mark, None if there is no mark."""
+    """Return the environment from the mark, None if the database has no mark."""
     comment = connection.scalar(
         text(
             "SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE relname = :table AND pg_table_is_visible(oid)"
@@ -34,9 +34,9 @@ def read(connection: Connection) -> str | None:
 
 
 def write(connection: Connection, environment: str) -> bool:
-    """Mark the database, which has a schema, as of `development`, `test` or `production`; return whether the role may.
+    """Mark a database that has a schema as `development`, `test` or `production`; return whether the role may do so.
 
-    It is done in the caller's transaction, which goes on if the role may not.
+    It runs in the caller's transaction, which continues if the role may not.
     """
     statement = f"COMMENT ON TABLE {VERSION_TABLE} IS '{_COMMENTS[environment]}'"
     try:

@@ -1,9 +1,9 @@
-"""All six tables in one module, because a schema is read as a whole.
+"""All six tables. They are in one module because people read a schema as one piece.
 
-Migrations create them; a test compares the two.
+Migrations create the tables; a test compares them with the models.
 
-Every constraint is named by the convention below, and errors are recognised by that name. Defaults live in the
-database, so that they also apply to rows that other clients write. Timestamps are guarded at the end of the file.
+Every constraint is named by the convention below, and errors are recognised by that name. Defaults are in the
+database, so that they also apply to rows that other clients write. `guard_models` at the end guards the timestamps.
 """
 
 from datetime import datetime
@@ -49,7 +49,7 @@ class Base(DeclarativeBase):
             "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
             "pk": "pk_%(table_name)s",
         },
-        # Names and patterns of tables in the database that are not ours: see docs/migrations.md.
+        # Names and patterns of tables that belong to other software: see docs/migrations.md.
         info={"ignored_tables": ()},
     )
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy declares its type
@@ -101,7 +101,7 @@ _TERMINAL = literals(JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class Company(Base):
-    """A tenant: every other row belongs to one."""
+    """A tenant: every row of the other tables belongs to one company."""
 
     __tablename__ = "companies"
     __table_args__ = (
@@ -119,7 +119,7 @@ class Company(Base):
 class User(Base):
     __tablename__ = "users"
     __table_args__ = (
-        # The composite foreign keys of other tables reference this, so that a row cannot name another company's user.
+        # Composite foreign keys of other tables reference this, so that a row cannot name another company's user.
         UniqueConstraint("company_id", "id"),
         one_of("role", Role),
         length_between("email", 3, 320),
@@ -161,7 +161,7 @@ class ProcoreConnection(Base):
         ),
         CheckConstraint("procore_company_id > 0 AND procore_user_id > 0", name="procore_ids_positive"),
         CheckConstraint("rate_limit_remaining >= 0", name="rate_limit_remaining_not_negative"),
-        # Any number of revoked connections may be kept as history, but only one that is not revoked.
+        # There may be any number of revoked connections, as history, but only one that is not revoked.
         Index(
             "uq_procore_connections_company_id_environment_live",
             "company_id",
@@ -185,7 +185,7 @@ class ProcoreConnection(Base):
     grant_type: Mapped[GrantType] = mapped_column(TextEnum(GrantType))
     procore_company_id: Mapped[int]
     procore_user_id: Mapped[int | None]
-    # Ciphertext: nothing writes these columns until there is a service that encrypts.
+    # Ciphertext: nothing writes these columns yet, because there is no service that encrypts.
     access_token: Mapped[str | None]
     refresh_token: Mapped[str | None]
     token_issued_at: Mapped[datetime | None]
@@ -201,9 +201,9 @@ class ProcoreConnection(Base):
 
 
 class JobQueue(Base):
-    """Work to be done: claimed under a lease, and retried up to `max_attempts` times.
+    """Jobs: a worker claims one under a lease, and a job is retried up to `max_attempts` times.
 
-    It has no `updated_at`: its trigger would run at every heartbeat, and the lease says when a job was last alive.
+    There is no `updated_at`: the trigger would run at every heartbeat, and the lease shows when a job was last alive.
     """
 
     __tablename__ = "job_queue"
@@ -230,7 +230,7 @@ class JobQueue(Base):
         ),
         Index("ix_job_queue_ready", "priority", "run_at", "id", postgresql_where=text("status = 'queued'")),
         Index("ix_job_queue_leases", "lease_expires_at", postgresql_where=text("status = 'running'")),
-        # Within a company, so that one tenant's key cannot block another's job.
+        # Unique within a company, so that one tenant's key cannot block another tenant's job.
         Index(
             "uq_job_queue_company_id_dedupe_key_live",
             "company_id",
@@ -238,7 +238,7 @@ class JobQueue(Base):
             unique=True,
             postgresql_where=text(f"status IN ({_LIVE})"),
         ),
-        # Rows are updated several times; free space on the page lets these updates skip the indexes (HOT).
+        # Each row is updated several times; free space on its page lets PostgreSQL skip the indexes (HOT updates).
         {"postgresql_with": {"fillfactor": 70}},
     )
 
@@ -264,7 +264,7 @@ class JobQueue(Base):
 
 
 class UsageLog(Base):
-    """Who did how much of what, and when: rows are inserted and never changed."""
+    """Usage per company and user. Rows are inserted and never changed."""
 
     __tablename__ = "usage_logs"
     __table_args__ = (
@@ -276,7 +276,7 @@ class UsageLog(Base):
         length_between("idempotency_key", 1, 200),
         is_object("details"),
         CheckConstraint("quantity >= 0", name="quantity_not_negative"),
-        # Rows arrive in the order of their time, so that a BRIN index, which is tiny, finds them.
+        # Rows arrive in order of time, so a BRIN index, which is tiny, finds them.
         Index("ix_usage_logs_created_at", "created_at", postgresql_using="brin"),
     )
 
@@ -314,7 +314,7 @@ class UserSettings(Base):
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[UpdatedAt]
 
-    # Each UPDATE has the version that was read in its WHERE and increments it; if no row matches, SQLAlchemy raises
+    # Each UPDATE compares the version that was read and increments it; if no row matches, SQLAlchemy raises
     # StaleDataError.
     __mapper_args__ = {"eager_defaults": True, "version_id_col": version}  # noqa: RUF012 - likewise
 

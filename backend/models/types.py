@@ -12,12 +12,12 @@ Enumeration = TypeVar("Enumeration", bound=StrEnum)
 
 JsonObject = dict[str, Any]
 
-# ALWAYS refuses explicit keys: the sequence would not know them, and a later insert would fail.
+# ALWAYS refuses explicit keys: the sequence would not skip them, and a later insert would fail.
 PrimaryKey = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
 
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now())]
 
-# The trigger of backend.utc sets it; with FetchedValue, the ORM reads it back by RETURNING.
+# The trigger of backend.utc sets it; because of FetchedValue, the ORM reads it back with RETURNING.
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), server_onupdate=FetchedValue())]
 
 
@@ -25,7 +25,7 @@ class TextEnum(TypeDecorator[Enumeration]):
     """An enumeration in a TEXT column, loaded as its member.
 
     SQLAlchemy's own `Enum` creates either a PostgreSQL type, whose values can never be removed, or a VARCHAR as
-    long as today's longest value. The CHECK of `one_of` restricts the values.
+    long as the longest value of today. The CHECK of `one_of` restricts the values.
     """
 
     impl = Text

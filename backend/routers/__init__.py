@@ -9,7 +9,7 @@ from backend.routers.documentation import problem_responses
 api = APIRouter(
     prefix="/api/v1",
     responses=problem_responses(422),
-    # In this order: a caller without the token takes no connection. `get_db` begins after these and ends before them.
+    # The order matters: a caller without the token must not take a connection. `get_db` starts last and ends first.
     dependencies=[Depends(require_token), Depends(wait_for_connection, scope="function")],
 )
 api.include_router(companies.router)

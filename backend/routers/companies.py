@@ -15,7 +15,7 @@ router = APIRouter(prefix="/companies", tags=["companies"])
 def create_company(
     body: CompanyCreate, session: SessionDep, request: Request, response: Response
 ) -> CompanyRead:
-    """The response is sent after the row is committed; its header Location is the path of the row."""
+    """The response is sent after the row is committed; its Location header is the path of the row."""
     company = companies.create_company(session, body.model_dump())
     response.headers["Location"] = f"{request.url.path}/{company.id}"
     return CompanyRead.model_validate(company)
@@ -33,6 +33,6 @@ def read_company(company_id: RowId, session: SessionDep) -> CompanyRead:
 
 @router.patch("/{company_id}", summary="Change a company", responses=problem_responses(404))
 def change_company(company_id: RowId, body: CompanyChange, session: SessionDep) -> CompanyRead:
-    """Fields that are left out stay unchanged."""
+    """Omitted fields stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
     return CompanyRead.model_validate(companies.change_company(session, company_id, changes))

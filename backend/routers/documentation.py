@@ -1,4 +1,4 @@
-"""What the OpenAPI schema says about errors, the token and the header Location, so that /docs is correct."""
+"""The parts of the OpenAPI schema that FastAPI cannot generate: errors, the token and the Location header."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ _MEANINGS = {
 
 
 def problem_responses(*statuses: int | str) -> Responses:
-    """Describe these errors of a route, for its `responses`."""
+    """Return the OpenAPI descriptions of these errors, for the `responses` of a route."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 

@@ -1,4 +1,4 @@
-"""Whether the process is alive, and whether it can serve requests."""
+"""Health checks: whether the process is alive, and whether it can serve requests."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from backend.database import SchemaState, schema_state, utc_faults
 
 PATIENCE = 3.0  # seconds
-CONNECTIONS = 2  # at most, so that checks of a database that hangs do not pile up
+CONNECTIONS = 2  # the maximum, so that checks do not pile up if the database hangs
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -42,8 +42,8 @@ async def ready(request: Request) -> Ready:
     checks: CapacityLimiter = request.app.state.health_checks
     try:
         with fail_after(PATIENCE):
-            # A frozen server neither answers nor closes the connection: the thread is abandoned to it, and the limiter
-            # bounds how many are.
+            # A frozen server neither answers nor closes the connection, so the check abandons its thread. The limiter
+            # bounds the number of abandoned threads.
             state, faults = await to_thread.run_sync(
                 inspect_database, request.app.state.engine, limiter=checks, abandon_on_cancel=True
             )

@@ -1,4 +1,4 @@
-"""The ASGI middleware: HEAD requests, the limit on bodies, and plain reports of a failed start."""
+"""ASGI middleware: HEAD requests, the limit on bodies, and plain messages if the startup fails."""
 
 import sys
 
@@ -11,7 +11,7 @@ LARGEST_BODY = 1024 * 1024  # bytes; what the API takes is JSON of a few kilobyt
 
 
 def answer_head(app: ASGIApp) -> ASGIApp:
-    """Answer HEAD as GET is answered, without the body (RFC 9110, section 9.3.2)."""
+    """Answer HEAD like GET, without the body (RFC 9110, section 9.3.2)."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_body(message: Message) -> None:
@@ -45,7 +45,7 @@ def limit_body(app: ASGIApp) -> ASGIApp:
 
 
 def report_plainly(app: ASGIApp) -> ASGIApp:
-    """Report a UserError during the start by its message; Starlette would send the server a traceback."""
+    """Report a UserError at startup by its message; Starlette would send the server a traceback."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def report(message: Message) -> None:

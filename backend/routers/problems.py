@@ -1,4 +1,4 @@
-"""Every error as `application/problem+json` (RFC 9457), from the tables below."""
+"""Turn every error into `application/problem+json` (RFC 9457), by the tables below."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ KINDS: dict[type[DomainError], Kind] = {
 INVALID = Kind(422, "invalid-request", "Invalid request")
 UNAVAILABLE = Kind(503, "database-unavailable", "Database unavailable")
 
-# What a violated constraint means, whichever statement violated it, the commit included.
+# The meaning of a violated constraint, for every statement and for the commit.
 CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
     "uq_users_email_lower": EmailTakenError,
     "fk_users_company_id_companies": lambda: NotFoundError("company"),
@@ -69,7 +69,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(PoolTimeoutError, _on_unavailable)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises it again after the response, and the server logs it with its traceback.
+    # Starlette raises the exception again after the response, and the server logs it with its traceback.
     app.add_exception_handler(Exception, _on_unexpected)
     document_problems(app)
 
@@ -91,7 +91,7 @@ def _on_integrity_error(request: Request, error: Exception) -> Response:
             return _on_domain_error(request, CONSTRAINTS[name]())
         if isinstance(driver_error, psycopg.errors.CheckViolation):
             return _on_domain_error(request, RefusedValueError(name))
-    # A constraint that is not in the table is our mistake: a 500, which is logged.
+    # A constraint that is not in the table is our bug: the response is a 500, and the error is logged.
     raise error
 
 
@@ -138,14 +138,14 @@ def _field_problem(item: Mapping[str, object]) -> FieldProblem:
     location, *path = item["loc"] if isinstance(item["loc"], tuple | list) else [item["loc"]]
     message = str(item["msg"])
     if item["type"] == "json_invalid":
-        # The path is then a position in the text.
+        # For invalid JSON, the path is a position in the text.
         message, path = f"Invalid JSON at character {path[0] if path else 0}", []
     pointer = "".join(f"/{_escape(part)}" for part in path)
     return FieldProblem.model_validate({"location": location, "pointer": pointer, "message": message})
 
 
 def _escape(part: object) -> str:
-    # The name of an unknown field may be of any length.
+    # The name of an unknown field can be very long.
     return str(part)[:100].replace("~", "~0").replace("/", "~1")
 
 

@@ -10,7 +10,7 @@ from backend.services import user_settings
 
 router = APIRouter(prefix="/companies/{company_id}", tags=["user settings"])
 
-# Not `user_id`: tools that follow the links from a new user would expect its settings to exist, too.
+# Not `user_id`: tools that follow links from a new user would expect that its settings exist.
 _ONE = "/users/{owner_id}/settings"
 
 
@@ -41,7 +41,7 @@ def read_settings(company_id: RowId, owner_id: RowId, session: SessionDep) -> Us
 def change_settings(
     company_id: RowId, owner_id: RowId, body: UserSettingsChange, session: SessionDep
 ) -> UserSettingsRead:
-    """Fields that are left out stay unchanged; preferences are replaced as a whole.
+    """Omitted fields stay unchanged; preferences are replaced completely.
 
     Send the `version` that you read. If somebody else has changed the settings since, the response is a 409 and
     nothing changes.

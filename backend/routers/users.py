@@ -15,7 +15,7 @@ router = APIRouter(prefix="/companies/{company_id}/users", tags=["users"])
 def create_user(
     company_id: RowId, body: UserCreate, session: SessionDep, request: Request, response: Response
 ) -> UserRead:
-    """No two users have the same email, regardless of company and case."""
+    """Emails are unique across all companies, regardless of case."""
     user = users.create_user(session, company_id, body.model_dump())
     response.headers["Location"] = f"{request.url.path}/{user.id}"
     return UserRead.model_validate(user)
@@ -34,6 +34,6 @@ def read_user(company_id: RowId, user_id: RowId, session: SessionDep) -> UserRea
 
 @router.patch("/{user_id}", summary="Change a user", responses=problem_responses(404, 409))
 def change_user(company_id: RowId, user_id: RowId, body: UserChange, session: SessionDep) -> UserRead:
-    """Fields that are left out stay unchanged."""
+    """Omitted fields stay unchanged."""
     changes = body.model_dump(exclude_unset=True)
     return UserRead.model_validate(users.change_user(session, company_id, user_id, changes))

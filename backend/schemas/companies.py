@@ -12,7 +12,7 @@ class CompanyCreate(RequestBody):
 
 
 class CompanyChange(RequestBody):
-    """Fields that are left out stay unchanged."""
+    """Omitted fields stay unchanged."""
 
     name: Line = optional()
     is_active: bool = optional()

@@ -1,4 +1,4 @@
-"""The types of fields in requests: each accepts only what PostgreSQL can store unchanged, and its schema says what."""
+"""The types of request fields. Each accepts only values that PostgreSQL can store unchanged, and its schema says so."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from pydantic_core import PydanticCustomError
 
 LARGEST_PREFERENCES = 16_384  # bytes of compact JSON
 DEEPEST_PREFERENCES = 32  # levels of nesting
-LARGEST_NUMBER = 2**53 - 1  # of ids too: JavaScript rounds larger ones (RFC 7493, section 2.2)
+LARGEST_NUMBER = 2**53 - 1  # also for ids: JavaScript rounds larger numbers (RFC 7493, section 2.2)
 
-# White space and control characters, written out because dialects of regular expressions differ in what \s means.
+# White space and control characters, written out because \s differs between dialects of regular expressions.
 _BLANK = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u3000\ufeff"
 LINE = rf"^[^\x00-\x1f\x7f]*[^{_BLANK}][^\x00-\x1f\x7f]*$"
 EMAIL = rf"^ *[^@{_BLANK}]+@[^@{_BLANK}]+ *$"
@@ -28,15 +28,15 @@ class RequestBody(BaseModel):
 
 
 class ResponseBody(BaseModel):
-    """Base of response bodies, which are read from the attributes of a row."""
+    """Base of response bodies; they are read from the attributes of a row."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
-def optional() -> Any:  # noqa: ANN401 - it stands in for a field of any type
-    """Return the default of a field that a change may leave out, and that cannot be null.
+def optional() -> Any:  # noqa: ANN401 - the default of a field of any type
+    """Return the default of a field that a change may omit but that cannot be null.
 
-    The None is never read, and no schema shows it: `model_fields_set` says what was left out.
+    The None is never read, and no schema shows it: `model_fields_set` says which fields were sent.
     """
     return Field(default=None)
 
@@ -62,19 +62,19 @@ def _timezone(value: str) -> str:
 
 @cache
 def _timezones() -> frozenset[str]:
-    # The first call reads the time zone database. These three are not places: the first means this machine's zone.
+    # The first call reads the time zone database. These three are not places; the first is the zone of this machine.
     return frozenset(zoneinfo.available_timezones() - {"localtime", "posixrules", "Factory"})
 
 
 def _list_timezones(schema: JsonDict) -> None:
     zones = sorted(_timezones())
     schema["enum"] = [*zones]
-    # For generators of clients: without these, Etc/GMT+1 and Etc/GMT-1 would get the same name.
+    # Generated clients need these names: otherwise Etc/GMT+1 and Etc/GMT-1 would get the same one.
     schema["x-enum-varnames"] = [re.sub(r"\W", "_", zone.replace("+", "_plus_")) for zone in zones]
 
 
 def _preferences(value: object) -> object:
-    """Refuse what jsonb cannot store unchanged, before anything recurses into it."""
+    """Refuse values that jsonb cannot store unchanged, before anything recurses into them."""
     level: list[object] = [value]
     depth = 0
     while level:
@@ -99,7 +99,7 @@ def _parts(item: object) -> list[object]:
 def _check_scalar(item: object) -> None:
     if isinstance(item, str) and _NOT_IN_JSON.search(item):
         raise _refused("NUL characters and lone surrogates are not accepted")
-    # Comparisons with NaN are false, so it is refused too.
+    # Comparisons with NaN are false, so this refuses NaN too.
     if isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
         raise _refused(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
 
@@ -108,7 +108,7 @@ def _refused(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("preferences", "{sentence}", {"sentence": sentence})
 
 
-# JSON does not tell 7.0 from 7.
+# JSON does not distinguish 7.0 from 7.
 Id = Annotated[int, Field(ge=1, le=LARGEST_NUMBER), BeforeValidator(_whole)]
 
 Line = Annotated[
@@ -123,16 +123,16 @@ Email = Annotated[
     Field(min_length=3, max_length=320, json_schema_extra={"pattern": EMAIL}, examples=["name@example.com"]),
     _strip(EMAIL, "Send an email address, such as name@example.com"),
 ]
-"""Text, an @ and text, without spaces: only sending mail shows whether the address exists."""
+"""Text, an @ and text, without spaces; only a sent mail can show whether the address exists."""
 
 Timezone = Annotated[
     str, Field(json_schema_extra=_list_timezones, examples=["Europe/Berlin"]), AfterValidator(_timezone)
 ]
-"""A key of the IANA time zone database, in the version of this machine."""
+"""A key of the IANA time zone database, in this machine's version."""
 
 _TEXT = {"type": "string", "pattern": r"^[^\x00]*$"}
-# What the API's schema says of any JSON inside: each keyword applies to the type of value that it fits. Generators of
-# clients understand this, but not a union that contains lists of itself.
+# The API's schema of arbitrary nested JSON: each keyword applies to values of its own type. Client generators
+# understand this, but not a recursive union.
 JSON_VALUE = {
     "minimum": -LARGEST_NUMBER,
     "maximum": LARGEST_NUMBER,

@@ -15,14 +15,14 @@ CURSOR = r"^[0-7][0-9a-f]{15}$"
 
 
 def encode_cursor(key: int) -> str:
-    """Make the text that asks for what comes after this key. Clients treat it as opaque, so it may change."""
+    """Return the cursor for the rows after this key. Clients treat it as opaque, so its format may change."""
     return f"{key:016x}"
 
 
 def _decode_cursor(value: object) -> int:
     text = str(value)
     if not re.fullmatch(CURSOR, text):
-        raise PydanticCustomError("cursor", "Send the next_cursor of another page, or leave it out")
+        raise PydanticCustomError("cursor", "Send the next_cursor of another page, or omit it")
     return int(text, 16)
 
 
@@ -47,6 +47,6 @@ class Page(ResponseBody, Generic[Item]):
 
     @classmethod
     def of(cls, rows: Iterable[object], last_key: int | None) -> Self:
-        """Make a page of rows; `last_key` is the last one's key if more rows follow."""
+        """Make a page of rows; `last_key` is the key of the last row if more rows follow."""
         cursor = None if last_key is None else encode_cursor(last_key)
         return cls.model_validate({"items": list(rows), "next_cursor": cursor}, from_attributes=True)

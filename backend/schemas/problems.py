@@ -6,10 +6,10 @@ from pydantic import BaseModel, Field
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one part of a request. The value that was sent is not repeated: it may be a secret."""
+    """The error in one part of a request. It does not repeat the value that was sent, which may be a secret."""
 
     location: Literal["body", "query", "path", "header", "cookie"]
-    pointer: str = Field(description="A JSON pointer (RFC 6901) to the part; empty for the whole.")
+    pointer: str = Field(description="A JSON pointer (RFC 6901) to the part; empty for the request itself.")
     message: str
 
 

@@ -15,10 +15,10 @@ class UserSettingsCreate(RequestBody):
 
 
 class UserSettingsChange(RequestBody):
-    """Fields that are left out stay unchanged; preferences are replaced as a whole."""
+    """Omitted fields stay unchanged; preferences are replaced completely."""
 
     version: Id = Field(
-        description="The version that was read; if it is not the current one, nothing changes."
+        description="The version that you read; if it is not the current one, nothing changes."
     )
     timezone: Timezone = optional()
     email_notifications: bool = optional()

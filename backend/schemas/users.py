@@ -1,4 +1,4 @@
-"""Users in requests and responses. The password's hash is in neither."""
+"""Users in requests and responses. Neither has the password hash."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ class UserCreate(RequestBody):
 
 
 class UserChange(RequestBody):
-    """Fields that are left out stay unchanged."""
+    """Omitted fields stay unchanged."""
 
     email: Email = optional()
     role: Role = optional()

@@ -1,6 +1,6 @@
-"""Exit with 0 if the API on this machine says that it is ready: a container's health check.
+"""The health check of a container: exit with 0 if the API on this machine is ready.
 
-Imports little, and only from the standard library: while a container starts this runs several times a second.
+It imports little, and only the standard library, because it runs several times a second while a container starts.
 """
 
 import argparse

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # run by its path
+if not __package__:  # the script was run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from backend.scripts.bootstrap import use_environment, use_ladder
+    from backend.scripts.bootstrap import use_devtools, use_environment
 
     use_environment()
-    use_ladder("init")
+    use_devtools("init")
 
 from backend.config import load_settings
 from backend.scripts.terminal import engine_for, enter, say

@@ -5,20 +5,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if not __package__:  # run by its path
+if not __package__:  # the script was run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from backend.scripts.bootstrap import use_environment, use_ladder
+    from backend.scripts.bootstrap import use_devtools, use_environment
 
     use_environment()
-    use_ladder("reset")
+    use_devtools("reset")
 
 from backend.config import load_settings
 from backend.database import reset_db
 from backend.scripts.safety import (
     DestructiveAction,
+    lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
-    telling_who_holds,
 )
 from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
@@ -29,9 +29,9 @@ RESET = DestructiveAction("Nothing was dropped", "drop", "nox -s db_reset -- --y
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="reset_db",
-        description="Drop whatever is in the configured database, known to the models or not, other schemas included, "
+        description="Drop everything in the configured database, known to the models or not, other schemas included, "
         "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
-        "development or test; for any other the name must be typed. Production is never reset.",
+        "development or test; for any other, you must type its name. Production is never reset.",
     )
     parser.add_argument("--yes-drop", metavar="NAME", help="name of the database, to confirm")
     options = parser.parse_args(arguments)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, RESET, typed_name=options.yes_drop)
-        with telling_who_holds(engine, RESET.undone):
+        with lock_holders_reported(engine, RESET.undone):
             cleared = reset_db(engine, environment=settings.app_env)
     for holder in cleared.ended:
         say(f"  ended {holder}")

@@ -1,6 +1,6 @@
-"""Whether a database may be changed for good: by the settings, its host, its environment marker, or a typed name.
+"""Decide whether a command may destroy data: by the settings, the host, the environment marker, or a typed name.
 
-And what is said if another connection holds a lock on what was to be changed.
+It also reports which connections hold the locks that such a command needs.
 """
 
 import sys
@@ -28,21 +28,21 @@ DEADLOCK = "40P01"
 
 @dataclass(frozen=True)
 class DestructiveAction:
-    """What is to be done to a database, in the words of the message that refuses it."""
+    """A destructive action on a database, in the words of the message that refuses it."""
 
     undone: str
     """`Nothing was dropped`."""
     verb: str
     """`drop`."""
     command: str
-    """The command that does it after all; the database's name follows."""
+    """The command that confirms the action; the database's name follows."""
     what: str | None = None
-    """What it is done to; None if that is everything in the database, which is then listed."""
+    """The objects that it changes; None means everything in the database, which is then listed."""
 
 
 @contextmanager
-def telling_who_holds(engine: Engine, undone: str) -> Iterator[None]:
-    """Turn a lock that was not granted in time into a UserError that lists who may hold it."""
+def lock_holders_reported(engine: Engine, undone: str) -> Iterator[None]:
+    """Turn a lock timeout into a UserError that lists the connections that may hold the lock."""
     try:
         yield
     except DBAPIError as error:
@@ -57,7 +57,7 @@ def telling_who_holds(engine: Engine, undone: str) -> Iterator[None]:
 
 
 def refuse_production(settings: Settings, sentence: str) -> None:
-    """Raise UserError if the settings say that this is production."""
+    """Raise UserError if APP_ENV is production."""
     if settings.app_env is AppEnv.PRODUCTION:
         raise UserError(f"APP_ENV is production: {sentence}")
 
@@ -67,10 +67,10 @@ def refuse_unless_ours(
 ) -> None:
     """Raise UserError unless the database is local and marked as development or test, or its name was typed.
 
-    A database that is marked as production is refused in any case. At a terminal the name is asked for.
+    A database that is marked as production is always refused. At a terminal, the user is asked for the name.
     """
     with engine.connect() as connection:
-        # What the connection itself reports: PGHOSTADDR or a service file may lead elsewhere than the URL says.
+        # Ask the connection, because PGHOSTADDR or a service file may lead to another host than the URL.
         info = cast("psycopg.Connection", connection.connection.driver_connection).info
         name = info.dbname
         mark = environment_marker.read(connection)
@@ -86,7 +86,9 @@ def refuse_unless_ours(
     if not local:
         doubts.append("It is a remote database, so its name must be typed.")
     if found and mark is None:
-        doubts.append("It is not marked as a development or test database, so it may be somebody else's.")
+        doubts.append(
+            "It is not marked as a development or test database, so it may belong to somebody else."
+        )
     what = action.what or ", ".join(found) or "nothing, because it is empty"
     if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
         say(f"{' '.join(doubts)}\nThis would {action.verb} in {place}: {what}.")
@@ -106,7 +108,7 @@ def refuse_unless_ours(
 
 
 def is_local(host: str, address: str) -> bool:
-    """Whether a connection to this host, at this address, is to a socket, to loopback, or to Compose's `db`."""
+    """Whether this host and address are a socket, loopback, or Compose's `db`."""
     if host == "db" or host.startswith(("/", "@")):
         return True
     try:

@@ -1,6 +1,6 @@
-"""Serve the API: check the settings and the port, wait for the database, bring it to head, and start uvicorn.
+"""Serve the API: check the settings and the port, wait for the database, bring its schema to head, start uvicorn.
 
-Every mistake that a person has to correct is reported before uvicorn starts its processes, in a line or two.
+Mistakes that a person has to correct are reported in one or two lines, before uvicorn starts its processes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from backend.errors import UserError
 from backend.scripts.terminal import engine_for, enter
 from backend.startup import start_database
 
-# How long a request in flight may take to finish. Compose's stop_grace_period is longer.
+# The time that a request in flight has to finish. Compose's stop_grace_period is longer.
 GRACE_SECONDS = 20
 LOGGERS = LOGGING_CONFIG["loggers"] | {
     "backend": {"handlers": ["default"], "level": "INFO", "propagate": False}
@@ -31,14 +31,14 @@ LOGGING: dict[str, Any] = LOGGING_CONFIG | {"loggers": LOGGERS}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    # The first process of a container ignores signals that it does not handle, and uvicorn's handlers come later.
+    # The first process of a container ignores signals without a handler, and uvicorn installs its handlers later.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = settings_for(options)
     refuse_taken_port(options.host, settings.api_port)
     logging.config.dictConfig(LOGGING)
     with engine_for(settings) as engine:
         start_database(engine, settings)
-    # uvicorn raises the signal that stopped it again when everything is finished; that is no failure.
+    # When everything is finished, uvicorn raises the signal that stopped it again; that is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         "backend.main:create_app",
@@ -56,27 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="serve", description="Serve the API on the configured database, brought to head first."
+        prog="serve", description="Bring the configured database's schema to head, and serve the API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
         "--root-path",
         metavar="PREFIX",
-        help="path under which a proxy serves the API, and which it removes (ROOT_PATH)",
+        help="path prefix that a proxy in front of the API removes (ROOT_PATH)",
     )
     processes = parser.add_mutually_exclusive_group()
     processes.add_argument(
         "--workers", metavar="N", help="number of worker processes (WEB_CONCURRENCY, by default 1)"
     )
     processes.add_argument(
-        "--reload", action="store_true", help="start again when a Python file below backend/ is saved"
+        "--reload", action="store_true", help="restart when a Python file in backend/ is saved"
     )
     return parser.parse_args(arguments)
 
 
 def settings_for(options: argparse.Namespace) -> Settings:
-    """Read the settings, over which the options win."""
+    """Read the settings; the options take precedence."""
     given = {
         "api_port": options.port,
         "root_path": options.root_path,
@@ -86,16 +86,16 @@ def settings_for(options: argparse.Namespace) -> Settings:
 
 
 def refuse_taken_port(host: str, port: int) -> None:
-    """Raise UserError if nobody could listen there, before anything else is started."""
+    """Raise UserError if it is not possible to listen on this port."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        reason = "is taken" if error.errno == errno.EADDRINUSE else f"is unavailable ({error.strerror})"
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"is unavailable ({error.strerror})"
         raise UserError(
-            f"Port {port} on {host} {reason}: stop what listens there, or set API_PORT to a free one."
+            f"Port {port} on {host} {reason}: stop the process that uses it, or set API_PORT to a free port."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the scripts share: printing, exit codes, and an engine whose errors become a line."""
+"""Shared by the scripts: printing, exit codes, and an engine whose errors become short messages."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from backend.startup import plain_refusals
 
 
 def say(message: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line and flush it, so that it also appears in a pipe at once."""
     print(message, flush=True)
 
 
@@ -30,7 +30,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 
 @contextmanager
 def engine_for(settings: Settings) -> Iterator[Engine]:
-    """Give an engine on the configured database. What the database refuses is a UserError of a line or two."""
+    """Yield an engine on the configured database. Errors of the database become a UserError of one or two lines."""
     engine = connect(settings.url)
     try:
         with plain_refusals(engine.url):

@@ -1,1 +1,1 @@
-"""Rules and queries. The session is an argument; the caller commits."""
+"""Business rules and queries. The session is an argument; the caller commits."""

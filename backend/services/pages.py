@@ -10,13 +10,13 @@ Row = TypeVar("Row")
 
 
 Page = tuple[Sequence[Row], int | None]
-"""The rows of a page, ordered by key, and the last one's key if more rows follow."""
+"""The rows of a page, ordered by key, and the key of the last row if more rows follow."""
 
 
 def read_page(
     session: Session, rows: Select[Row], key: InstrumentedAttribute[int], *, limit: int, after: int | None
 ) -> Page[Row]:
-    """Read the rows with a key greater than `after`: with an index, the last page is as fast as the first."""
+    """Read the rows whose key is greater than `after`: with an index, the last page is as fast as the first."""
     if after is not None:
         rows = rows.where(key > after)
     found = session.scalars(rows.order_by(key).limit(limit + 1)).all()

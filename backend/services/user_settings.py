@@ -1,4 +1,4 @@
-"""The settings of users. A row has no company of its own, so every query joins the user's."""
+"""The settings of users. A row has no company column, so every query joins the user."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ def create_settings(
 
 
 def read_settings(session: Session, company_id: int, user_id: int) -> UserSettings:
-    """Raise NotFoundError if the company has no such user, or the user no settings."""
+    """Raise NotFoundError if the company has no such user, or the user has no settings."""
     settings = session.scalar(_of_company(company_id).where(UserSettings.user_id == user_id))
     if settings is None:
         read_user(session, company_id, user_id)
@@ -46,8 +46,8 @@ def change_settings(
 ) -> UserSettings:
     """Set the fields in `changes` if the row is at `version`, and raise StaleVersionError otherwise.
 
-    That includes a change by somebody else that commits while this one waits for its lock. The version rises only if
-    a value really changes.
+    It also raises it if somebody else's change commits while this one waits for the row lock. The version increases
+    only if a value really changes.
     """
     settings = read_settings(session, company_id, user_id)
     if settings.version != version:

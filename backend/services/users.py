@@ -1,4 +1,4 @@
-"""The users of a company. Every query is restricted to it: another company's user is not found."""
+"""The users of a company. Every query is restricted to the company: another company's user is not found."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from backend.services.pages import Page, read_page
 def create_user(session: Session, company_id: int, values: Mapping[str, object]) -> User:
     """Raise NotFoundError if the company does not exist, IntegrityError if the email is taken.
 
-    Only the unique index can tell whether an email is free, so there is no query for it.
+    It does not query for the email first, because only the unique index can decide whether an email is free.
     """
     read_company(session, company_id)
     user = User(company_id=company_id, **values)

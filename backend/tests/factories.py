@@ -1,4 +1,4 @@
-"""One function a model: a valid row, flushed, every column of which may be given."""
+"""One function per model: each makes and flushes a valid row, and accepts every column as an argument."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count

@@ -1,4 +1,4 @@
-"""Free ports of this machine, and requests that use no proxy."""
+"""Free ports of this machine, and requests without a proxy."""
 
 import random
 import socket

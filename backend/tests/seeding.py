@@ -1,4 +1,4 @@
-"""Rows for any schema: made from what its catalog says, by trying what might pass until it does."""
+"""Make rows for any schema: read the catalog for candidate values, and try them until PostgreSQL accepts one."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 ATTEMPTS = 200
 
-# What PostgreSQL is asked to read, by the column's type. An enumeration's CHECK is looked into besides.
+# Candidate values by the column's type. The values in a column's CHECKs are tried too.
 _VALUES = {
     "boolean": ["true"],
     "jsonb": ["{}", "[]"],
@@ -67,7 +67,7 @@ def count_rows(connection: Connection) -> Counter[str]:
 
 
 def seed(connection: Connection) -> None:
-    """Make a row in each table that has none, with as many of its columns filled as may be."""
+    """Make a row in each empty table, with as many columns filled as possible."""
     for table in tables(connection):
         if connection.scalar(text(f"SELECT EXISTS (SELECT FROM {table})")):  # noqa: S608  a name from the catalog
             continue
@@ -89,7 +89,7 @@ def seed(connection: Connection) -> None:
 
 
 def possible(type_: str, checks: str) -> Iterator[str]:
-    """Suggest values: those that the column's CHECKs name, and then what is usual for its type."""
+    """Yield candidate values: those in the column's CHECKs, then the usual ones for its type."""
     yield from re.findall(r"'([^']+)'::text", checks)
     if type_ in ("bigint", "integer", "smallint", "numeric", "double precision", "real"):
         yield from ("1", "0", "42")
@@ -119,8 +119,8 @@ def fill(connection: Connection, table: str, names: list[str], candidates: dict[
 
 
 def passes(connection: Connection, statement: str, values: tuple[str, ...]) -> bool:
-    """Whether PostgreSQL takes the statement; what it refuses leaves no trace."""
-    # As literals of no type yet, so that each is read as its column wants it.
+    """Whether PostgreSQL accepts the statement; if it does not, the savepoint is rolled back."""
+    # Parameters without a type, so that PostgreSQL reads each one as its column's type.
     for number in range(len(values), 0, -1):
         literal = values[number - 1].replace("'", "''")
         statement = statement.replace(f"${number}", f"'{literal}'")

@@ -1,4 +1,4 @@
-"""Companies over HTTP, and what holds for every resource: bodies, ids, Location, the commit before the 201."""
+"""Companies over HTTP, and the rules for every resource: bodies, ids, Location, the commit before the 201."""
 
 import psycopg
 import pytest
@@ -20,7 +20,7 @@ def create(client: TestClient, name: str = "Acme") -> str:
 
 
 def pointers(client: TestClient, method: str, path: str, body: str | bytes) -> set[str]:
-    """Send a body that must be refused; return where the problem says the mistakes are."""
+    """Send a body that must be refused; return the pointers to its mistakes."""
     response = client.request(method, path, content=body, headers=JSON)
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -48,7 +48,7 @@ def test_created_company_is_returned_and_read_at_its_location(client: TestClient
 
 
 def test_row_is_committed_before_the_response_starts(engine: Engine) -> None:
-    """A 201 is a promise. Another connection looks at the moment when the response starts."""
+    """A 201 is a promise. Another connection reads the row at the moment when the response starts."""
     application = make_app(engine)
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     seen: list[object] = []

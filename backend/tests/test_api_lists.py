@@ -1,4 +1,4 @@
-"""Lists over HTTP: page by page, every row is listed once, whatever happens meanwhile."""
+"""Lists over HTTP: reading page by page returns every row once, even if rows change meanwhile."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Many clients at once: they wait for a connection, and neither a lock nor a lost database stops the API.
 
-Should requests ever block each other again, these tests fail within half a minute and do not hang: a thread waits at
-most 1 s for the pool (see `create_app`) and 5 s for a lock.
+If requests block each other, these tests fail within half a minute instead of hanging: a thread waits at most 1 s for
+the pool (see `create_app`) and 5 s for a lock.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from backend.main import create_app
 from backend.tests import factories
 
 COMPANIES = "/api/v1/companies"
-THREADS = 40  # AnyIO's default, which a crowd must exceed to prove anything
+THREADS = 40  # AnyIO's default; the tests need more clients than threads
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def company(engine: Engine) -> str:
 
 @asynccontextmanager
 async def serving(engine: Engine, *, pool_size: int) -> AsyncIterator[AsyncClient]:
-    """Start an application with a pool of its own on the engine's database."""
+    """Start an application with its own pool on the engine's database."""
     url = engine.url.update_query_dict({"options": "-c lock_timeout=5s"})
     settings = load_settings(
         _env_file=None,
@@ -56,7 +56,7 @@ async def statuses(*requests: Awaitable[Response]) -> Counter[int]:
 
 @pytest.mark.parametrize("pool_size", [2, THREADS + 10])
 def test_crowd_that_changes_one_row_is_served(engine: Engine, company: str, pool_size: int) -> None:
-    """Also with more connections than threads: the request that holds the row's lock needs a thread to finish."""
+    """It works with more connections than threads, too: the request with the row lock needs a thread to finish."""
     crowd = 2 * THREADS + 20
 
     async def change() -> Counter[int]:
@@ -92,7 +92,7 @@ def test_health_is_answered_and_waiting_ends_while_every_connection_is_taken(
 
 
 def test_database_that_goes_away_and_returns_under_load_loses_nothing(engine: Engine) -> None:
-    """It ends its connections and refuses new ones; once it is back, the very next request is served."""
+    """The database ends its connections and refuses new ones; when it is back, the next request is served."""
     acknowledged: list[str] = []
     seen: Counter[int] = Counter()
     is_served, is_refused = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Every error is a problem document without details that the client must not know."""
+"""Every error is a problem document, and reveals no details that the client must not see."""
 
 import json
 import logging

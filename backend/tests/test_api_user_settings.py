@@ -1,4 +1,4 @@
-"""Settings over HTTP: no change overwrites another, and preferences are returned unchanged."""
+"""Settings over HTTP: changes do not overwrite each other, and preferences are returned unchanged."""
 
 import json
 import time
@@ -68,7 +68,7 @@ def test_second_settings_are_a_conflict(client: TestClient, location: str) -> No
 def test_settings_created_while_another_creates_them_are_a_conflict(
     client: TestClient, user: str, engine: Engine
 ) -> None:
-    """Both have read that there are none; the second's INSERT waits for the first's, then violates the key."""
+    """Both saw no settings; the second INSERT waits for the first, then violates the primary key."""
     insert = text("INSERT INTO user_settings (user_id) VALUES (:user)")
     with ThreadPoolExecutor(1) as pool, engine.connect() as first:
         first.execute(insert, {"user": int(user.rpartition("/")[2])})
@@ -125,7 +125,7 @@ def test_change_from_another_version_is_a_conflict(client: TestClient, location:
 def test_change_that_waited_for_another_is_a_conflict(
     client: TestClient, location: str, engine: Engine
 ) -> None:
-    """Both have read version 1; the second's UPDATE waits for the first's row lock, and finds version 2."""
+    """Both have read version 1; the second UPDATE waits for the row lock of the first, and finds version 2."""
     with ThreadPoolExecutor(1) as pool, engine.connect() as first:
         first.execute(text("UPDATE user_settings SET timezone = 'Europe/Berlin', version = 2"))
         second = pool.submit(client.patch, location, json={"version": 1, "timezone": "Europe/Paris"})

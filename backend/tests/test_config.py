@@ -1,4 +1,4 @@
-"""The settings: where they come from, which wins, and what a mistake in them says."""
+"""The settings: their sources, which source wins, and the message for a mistake."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SECRET = "do-not-print-this"
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the files are what is tested, so the environment must not hide them."""
+    """Remove the settings from the environment: these tests are about the files."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -65,7 +65,7 @@ def test_environment_beats_a_later_file_which_beats_an_earlier_one(
 def test_empty_value_in_the_environment_hides_a_file_and_is_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compose sets DATABASE_URL so for the API, or a URL meant for the host would win inside the container."""
+    """Compose uses this for DATABASE_URL, so that a URL meant for the host does not win inside the container."""
     (tmp_path / ".env").write_text("DATABASE_URL=postgresql://u:p@127.0.0.1/host_database\nAPI_TOKEN=\n")
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setenv("POSTGRES_HOST", "db")
@@ -154,7 +154,7 @@ def test_url_means_what_it_means_to_libpq(url: str, announced: str) -> None:
     assert libpq_parameters(read) == conninfo_to_dict(plain) | {
         name: value
         for name, value in libpq_parameters(read).items()
-        if name == "port"  # libpq's parser leaves the default, and the port of every host, to the connection
+        if name == "port"  # libpq's parser does not fill in default ports
     }
     assert describe(read) == announced
     assert parse_url(read.render_as_string(hide_password=False)) == read
@@ -186,7 +186,7 @@ def test_postgres_host_is_a_name_an_address_or_a_directory(host: str, announced:
         f"postgresql://u:{SECRET}\udce4@h:5432/d",
     ],
 )
-def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
+def test_malformed_url_is_reported_with_a_cure_and_never_shown(url: str) -> None:
     with pytest.raises(UserError) as caught:
         load_settings(_env_file=None, database_url=url)
 
@@ -207,9 +207,9 @@ def test_malformed_url_is_named_with_its_cure_and_never_shown(url: str) -> None:
             {"database_url": "postgresql://u:p@h/d?nonsense=1"},
             "DATABASE_URL has a parameter that libpq does not know (nonsense)",
         ),
-        ({"postgres_host": "postgresql://u:p@h/d"}, "POSTGRES_HOST must be a host's name or address"),
-        ({"postgres_host": "[::1"}, "POSTGRES_HOST must be a host's name or address"),
-        ({"postgres_host": "h:5432"}, "POSTGRES_HOST must be a host's name or address"),
+        ({"postgres_host": "postgresql://u:p@h/d"}, "POSTGRES_HOST must be only a host name"),
+        ({"postgres_host": "[::1"}, "POSTGRES_HOST must be only a host name"),
+        ({"postgres_host": "h:5432"}, "POSTGRES_HOST must be only a host name"),
         ({"app_env": "prod"}, "APP_ENV is invalid: input should be 'development', 'test' or 'production'"),
         ({"api_token": "x" * 31}, "API_TOKEN must be 32 or more ASCII characters without spaces"),
         ({"api_token": "x" * 32 + " "}, "API_TOKEN must be 32 or more ASCII characters without spaces"),

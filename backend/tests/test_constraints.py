@@ -1,4 +1,4 @@
-"""Every constraint of the six tables, by its name and SQLSTATE, in plain SQL."""
+"""Every constraint of the six tables refuses invalid rows, with its name and SQLSTATE, in plain SQL."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +16,7 @@ from backend.utc import UtcDateTime
 from devtools.utc_check.cases import OUT_OF_RANGE
 
 CHECK, UNIQUE, FOREIGN_KEY, NOT_NULL = "23514", "23505", "23503", "23502"
-# PostgreSQL 18 has a SQLSTATE of its own for RESTRICT.
+# PostgreSQL 18 has a separate SQLSTATE for RESTRICT.
 RESTRICT = {"23001", FOREIGN_KEY}
 
 NOBODY = 999_999
@@ -54,7 +54,7 @@ class World:
 
 @pytest.fixture
 def world(engine: Engine) -> Iterator[World]:
-    # Nothing is committed. The connection is psycopg's, and so are the errors.
+    # Nothing is committed. The connection is psycopg's, so the errors are psycopg's too.
     with closing(engine.raw_connection()) as pooled:
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
@@ -184,7 +184,7 @@ TIMESTAMPS = [
     if isinstance(column.type, UtcDateTime)
 ]
 
-# (company_id, id) is unique because id is: it is there for the foreign keys, and no row can violate it alone.
+# (company_id, id) is unique because id is. The constraint exists for foreign keys, and no row can violate only it.
 IMPLIED = {"uq_users_company_id_id"} | {
     f"pk_{table}" for table in ("companies", "users", "procore_connections", "job_queue", "usage_logs")
 }
@@ -195,7 +195,7 @@ def assert_refused(error: psycopg.Error, sqlstate: str, constraint: str) -> None
 
 
 def test_every_table_accepts_its_valid_row(world: World) -> None:
-    """Otherwise the refusals below might have another reason."""
+    """Otherwise the refusals below could have another reason."""
     for table in world.rows:
         world.insert(table)
 

@@ -1,4 +1,4 @@
-"""Whatever differs between a database and the models is named, and can be corrected by hand."""
+"""Every difference between a database and the models is reported, and can be corrected by hand."""
 
 import time
 
@@ -10,7 +10,7 @@ from backend.migrations import catalog
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference, compare, differences
 from backend.models.models import Base
-from devtools.migrations.statements import alternatives
+from devtools.migrations.difference_sql import alternatives
 
 
 def change(engine: Engine, *changes: str) -> None:
@@ -24,7 +24,7 @@ def found(engine: Engine) -> list[Difference]:
         return differences(connection)
 
 
-# Each is one change by hand, and the sentence that names it. Alembic's own comparison misses most of them.
+# Changes by hand, each with the sentence that reports it. Alembic's own comparison misses most of them.
 CHANGES = {
     "CREATE TABLE old_jobs (id int)": "table `old_jobs` is in the database and not in the models",
     "DROP TABLE user_settings": "table `user_settings` is in the models and not in the database",
@@ -137,22 +137,22 @@ def test_changed_function_is_reported(engine: Engine) -> None:
     assert found(engine) == []
 
 
-# As one test, for every change can be corrected in the same database.
+# This is one test, because every change can be corrected in the same database.
 def test_advice_for_a_change_by_hand_corrects_it(engine: Engine) -> None:
     with engine.connect() as connection:
         expected = catalog.expected(connection, Base.metadata)
     for statement in CHANGES:
         if "DROP NOT NULL" in statement:
-            continue  # what the rows get is for a person to say
+            continue  # only a person can say which value the rows get
         change(engine, statement)
         [difference] = found(engine)
         change(engine, *alternatives(difference, expected)[0])
-        while rest := found(engine):  # the parts of a table that was missing
+        while rest := found(engine):  # after a missing table, its parts are reported
             change(engine, *(sql for each in rest for sql in alternatives(each, expected)[0]))
 
 
 def test_invalid_index_is_reported(engine: Engine) -> None:
-    """What a CREATE INDEX CONCURRENTLY that failed leaves behind looks like an index but is invalid."""
+    """A failed CREATE INDEX CONCURRENTLY leaves an invalid index behind."""
     change(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
     outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
@@ -163,7 +163,7 @@ def test_invalid_index_is_reported(engine: Engine) -> None:
 
 
 def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(engine: Engine) -> None:
-    """With a search path of the database's own, too."""
+    """It also holds if the database has its own search path."""
     change(engine, f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog')
     engine.dispose()
     with engine.connect() as connection:
@@ -190,7 +190,7 @@ def test_missing_table_is_reported_once_and_not_part_by_part() -> None:
 
 
 def test_comparison_is_quick(engine: Engine) -> None:
-    """A start in development makes it in a thread: 60 ms where it was measured; the limit is for a busy machine."""
+    """A start in development compares in a thread. It took 60 ms when measured; the limit allows for a busy machine."""
     took = []
     with engine.connect() as connection:
         for _ in range(5):
@@ -217,7 +217,7 @@ def test_partitions_made_at_run_time_and_ignored_tables_are_no_difference(engine
 
 
 def test_schemas_of_the_models_are_compared_too(engine: Engine) -> None:
-    """And stay where they are meanwhile, even if the models create their own."""
+    """The schemas stay in place meanwhile, even if the models create their own."""
     models = MetaData()
     for table in Base.metadata.tables.values():
         table.to_metadata(models)

@@ -1,4 +1,4 @@
-"""The migrations and the models describe one schema, and the way there and back is whole."""
+"""The migrations and the models describe the same schema, and every upgrade can be undone completely."""
 
 import re
 import subprocess
@@ -19,12 +19,12 @@ from backend.migrations.drift import differences
 
 
 def test_models_and_migrations_make_the_same_schema(engine: Engine) -> None:
-    """By the catalog's word, CHECKs, triggers and functions included: drift fails here, and so in every run."""
+    """The comparison uses the catalog, so it includes CHECKs, triggers and functions. Drift fails here."""
     with engine.connect() as connection:
         assert [difference.tell("the migrations") for difference in differences(connection)] == []
 
 
-def test_way_down_leaves_nothing_and_the_way_up_is_the_same_again(engine: Engine) -> None:
+def test_downgrade_leaves_nothing_and_the_next_upgrade_makes_the_same_schema(engine: Engine) -> None:
     with engine.begin() as connection:
         before = catalog.read(connection)
         migrations.downgrade(connection, "base")
@@ -71,7 +71,7 @@ def test_revisions_read_from_the_files_are_alembics_own() -> None:
 
 
 def test_migrations_run_under_utc(empty_engine: Engine) -> None:
-    """Alembic's change from timestamp to timestamptz has no USING: in another zone it would move every instant."""
+    """Alembic's change from timestamp to timestamptz has no USING: in another zone it would change every instant."""
     name = empty_engine.url.database
     with empty_engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
@@ -83,7 +83,7 @@ def test_migrations_run_under_utc(empty_engine: Engine) -> None:
 
 
 def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty_engine: Engine) -> None:
-    """What Alembic drafts has no USING: PostgreSQL reads what was there in the session's zone, which is UTC."""
+    """Alembic's draft has no USING, so PostgreSQL reads the old values in the session's zone, which is UTC."""
     name = empty_engine.url.database
     with empty_engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
@@ -101,7 +101,7 @@ def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty_engin
 
 
 def test_instants_beyond_the_range_stop_the_migration_that_bounds_them(engine: Engine) -> None:
-    """They stay as they were, and the error names the column's constraint."""
+    """The rows stay unchanged, and the error names the column's constraint."""
     with engine.begin() as connection:
         migrations.downgrade(connection, "87abf947398d")
         connection.execute(text("INSERT INTO companies (name, created_at) VALUES ('x', 'infinity')"))
@@ -121,7 +121,7 @@ def test_migration_files_begin_with_their_date() -> None:
 
 
 def test_reading_the_head_does_not_import_alembic() -> None:
-    """It costs 0.2 s, which every reload of the application would pay."""
+    """The import takes 0.2 s, and every reload of the application would pay it."""
     code = "import sys; from backend import migrations; migrations.head(); print('alembic' in sys.modules)"
     root = Path(migrations.__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -138,6 +138,4 @@ def test_alembic_without_a_connection_says_which_command_to_use() -> None:
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
 
     assert ran.returncode == 1
-    assert ran.stderr.endswith(
-        "Migrations run on a connection that is passed to them: use `nox -s db_init`.\n"
-    )
+    assert ran.stderr.endswith("Migrations need a connection from their caller: use `nox -s db_init`.\n")

@@ -1,4 +1,4 @@
-"""What the ORM reads back, and what the trigger does for every client."""
+"""The ORM reads back what the database sets, and the trigger works for every client."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ Make = Callable[[Session], Company]
 
 
 @pytest.mark.parametrize("make", [*KEPT, factories.make_job, factories.make_usage_log])
-def test_fresh_row_has_one_instant_of_the_databases_clock(session: Session, make: Make) -> None:
+def test_new_row_has_one_instant_of_the_databases_clock(session: Session, make: Make) -> None:
     row = make(session)
 
     now = session.scalar(text("SELECT now()"))
@@ -49,7 +49,7 @@ def test_each_change_in_one_transaction_moves_updated_at(session: Session, make:
     for change in (value, before, value):
         setattr(row, column, change)
         session.flush()
-        # Read by RETURNING: the attribute is there without another statement.
+        # RETURNING has read it, so the attribute needs no further statement.
         seen.append(row.__dict__["updated_at"])
 
     assert seen == sorted(set(seen))
@@ -82,7 +82,7 @@ def test_created_at_cannot_be_changed(session: Session, make: Make) -> None:
 
 
 def test_updated_at_moves_forward_when_the_clock_was_set_back(session: Session) -> None:
-    """A row stamped in the future stands for a clock that has gone back since."""
+    """A row with a time in the future has the same effect as a clock that was set back."""
     future = datetime(9000, 1, 1, tzinfo=UTC)
     company = factories.make_company(session, updated_at=future)
     company.name = "Renamed"
@@ -154,7 +154,7 @@ def test_defaults_are_the_databases(session: Session) -> None:
     assert (settings.timezone, settings.email_notifications, settings.preferences) == ("UTC", True, {})
 
 
-# Of a new database, for what the planner chooses depends on what was in the tables before.
+# On a new database, because the planner's choice depends on what was in the tables before.
 @pytest.mark.parametrize(
     ("query", "index"),
     [

@@ -1,4 +1,4 @@
-"""The OpenAPI schema says what the API does; `/` leads to it; HEAD and OPTIONS work on every path."""
+"""The OpenAPI schema describes the API correctly; `/` leads to it; HEAD and OPTIONS work on every path."""
 
 import re
 from typing import Any
@@ -52,7 +52,7 @@ def test_every_operation_has_a_summary_and_a_shape(schema: dict[str, Any]) -> No
         assert "$ref" in shape, name
 
 
-def test_schema_wants_the_token_where_the_api_does(schema: dict[str, Any], guarded: TestClient) -> None:
+def test_schema_requires_the_token_where_the_api_does(schema: dict[str, Any], guarded: TestClient) -> None:
     assert "security" not in str(schema)
     for name, operation in operations(guarded.get("/openapi.json").json()):
         is_guarded = "/api/v1" in name
@@ -71,7 +71,7 @@ def test_head_is_get_without_a_body_and_options_allows_every_method(
     client: TestClient, schema: dict[str, Any]
 ) -> None:
     for path, methods in schema["paths"].items():
-        # No row has this id.
+        # There is no row with this id.
         url = re.sub(r"\{\w+\}", "7", path)
         get, head = client.get(url), client.head(url)
         assert (head.status_code, head.content) == (get.status_code, b""), path

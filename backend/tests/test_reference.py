@@ -1,4 +1,4 @@
-"""The lines of the reference that people know work as it shows them, on the configured database."""
+"""`settings`, `engine`, `SessionLocal`, `get_db` and `init_db` work without arguments, on the configured database."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from backend.tests.application import make_app
 
 @pytest.fixture
 def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An empty database, which the settings name."""
+    """Configure an empty database."""
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     forget()
     yield empty_engine
@@ -59,7 +59,7 @@ def test_init_db_and_a_session_need_no_argument(configured: Engine) -> None:
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings that name a database which does not exist."""
+    """Configure a database that does not exist."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:p@127.0.0.1:1/absent")
     forget()
     yield

@@ -1,4 +1,4 @@
-"""A reset drops everything, all or nothing, in a database that is known to be for development or test."""
+"""A reset drops everything or nothing, and only in a database for development or test."""
 
 import os
 import pty
@@ -23,7 +23,7 @@ from backend.models.models import Base
 from backend.scripts import init_db as init_script
 from backend.scripts import reset_db as reset_script
 from backend.scripts import safety
-from backend.scripts.safety import telling_who_holds
+from backend.scripts.safety import lock_holders_reported
 from backend.startup import sqlstate
 from freshpg import Server, ensure_database, sqlalchemy_url, start_ephemeral
 
@@ -34,7 +34,7 @@ TABLES = {*Base.metadata.tables, "alembic_version"}
 
 @pytest.fixture
 def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A database at head, which the settings name and which is marked as development."""
+    """Configure a database at head that is marked as development."""
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     init_script.main([])
     return empty_engine
@@ -42,14 +42,14 @@ def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A server on this machine, as a container's is not always, where we are the superuser."""
+    """Start a server on this machine, where we are the superuser; a container's host may be remote."""
     with start_ephemeral() as server:
         yield server
 
 
 @pytest.fixture
 def near(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    """An empty database of that server, which the settings name."""
+    """Configure an empty database of that server."""
     url = ensure_database(server.url, f"near_{next(numbers)}")
     monkeypatch.setenv("DATABASE_URL", url)
     engine = connect(sqlalchemy_url(url))
@@ -70,7 +70,7 @@ def ask(engine: Engine, query: str) -> object:
 
 
 def reset_by_script(engine: Engine) -> None:
-    """Run it with the name typed, because a container's host is not always this machine's."""
+    """Run the script with the typed name, because a container's host may be remote."""
     reset_script.main(["--yes-drop", str(engine.url.database)])
 
 
@@ -190,7 +190,7 @@ def test_busy_connection_is_listed_and_nothing_is_dropped(configured: Engine) ->
         connection.execute("LOCK TABLE precious IN ACCESS SHARE MODE")
         query = pool.submit(connection.execute, "SELECT pg_sleep(60)")
         wait_for(configured, "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'", 1)
-        with pytest.raises(UserError) as caught, telling_who_holds(configured, "Nothing was dropped"):
+        with pytest.raises(UserError) as caught, lock_holders_reported(configured, "Nothing was dropped"):
             reset_db(configured, lock_timeout=0.2)
         connection.cancel()
         assert isinstance(query.exception(), psycopg.errors.QueryCanceled)
@@ -211,13 +211,13 @@ def wait_for(engine: Engine, query: str, expected: object) -> None:
 
 
 def test_lock_that_is_not_free_in_time_is_an_error_with_its_sqlstate(configured: Engine) -> None:
-    """A migration may hold the lock for changes of the schema, so its holder is not ended."""
+    """A migration may hold the lock for schema changes, so the reset does not end its holder."""
     with configured.begin() as holder:
         holder.execute(text("SELECT pg_advisory_xact_lock(hashtext('procore_integrator schema'))"))
 
         with (
             pytest.raises(UserError, match=r"\n  pid \d+ of .* idle in a transaction for ") as caught,
-            telling_who_holds(configured, "Nothing was dropped"),
+            lock_holders_reported(configured, "Nothing was dropped"),
         ):
             reset_db(configured, lock_timeout=0.05)
 
@@ -256,7 +256,7 @@ def test_production_is_refused_even_when_the_name_is_typed(
 def test_database_marked_as_production_is_refused_regardless_of_the_settings(
     configured: Engine,
 ) -> None:
-    """The DATABASE_URL of a laptop may lead to the real one, even by a tunnel on loopback."""
+    """The DATABASE_URL of a laptop may lead to the production database, even through a tunnel on loopback."""
     init_db(configured, environment="production")
 
     for arguments in ([], ["--yes-drop", str(configured.url.database)]):
@@ -316,7 +316,7 @@ def test_database_without_a_mark_needs_its_name_typed_once(near: Engine) -> None
 
     said = refused()
 
-    assert "It is not marked as a development or test database, so it may be somebody else's." in said
+    assert "It is not marked as a development or test database, so it may belong to somebody else." in said
     assert f"To drop table public.somebodys: `nox -s db_reset -- --yes-drop {near.url.database}`." in said
     assert ask(near, "SELECT count(*) FROM somebodys") == 0
     reset_by_script(near)
@@ -359,7 +359,7 @@ def test_name_is_asked_at_a_terminal(
 
 def test_nobody_is_asked_if_standard_input_is_closed(near: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run(near, "CREATE TABLE somebodys (id int)")
-    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    monkeypatch.setattr(sys, "stdin", None)  # Python's value for a closed standard input
 
     assert refused().startswith("Nothing was dropped in ")
 

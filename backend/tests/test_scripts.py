@@ -1,4 +1,4 @@
-"""What the scripts do, print and refuse, as commands."""
+"""The scripts as commands: what they do, print and refuse."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ SECRET = "do-not-print-this"
 
 @pytest.fixture
 def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An empty database, which the settings name."""
+    """Configure an empty database."""
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     return empty_engine
 
@@ -50,7 +50,7 @@ def test_init_says_where_it_came_from_and_that_it_is_done(
 
 @pytest.fixture
 def bare_copy(tmp_path: Path) -> Path:
-    """The scripts in a tree that has no environment."""
+    """Copy the scripts into a directory without an environment."""
     shutil.copytree(ROOT / "backend" / "scripts", tmp_path / "backend" / "scripts")
     return tmp_path
 
@@ -59,10 +59,10 @@ def test_script_run_by_a_python_without_our_packages_says_what_to_do(bare_copy: 
     done = run(sys.executable, "-I", "-S", str(bare_copy / "backend" / "scripts" / "init_db.py"))
 
     assert done.returncode == 1
-    assert "has none of this project's packages.\nRun `nox -s db_init`" in done.stderr
+    assert "does not have this project's packages.\nRun `nox -s db_init`" in done.stderr
 
 
-def test_script_run_by_a_python_without_our_packages_goes_on_in_the_environment(bare_copy: Path) -> None:
+def test_script_run_by_a_python_without_our_packages_continues_in_the_environment(bare_copy: Path) -> None:
     python = bare_copy / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "in .venv: $*"\n')
@@ -74,7 +74,7 @@ def test_script_run_by_a_python_without_our_packages_goes_on_in_the_environment(
     assert done.stdout == f"in .venv: {script} --help\n"
 
 
-def test_serve_names_a_port_that_is_taken(configured: Engine) -> None:
+def test_serve_reports_a_port_that_is_in_use(configured: Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -82,7 +82,7 @@ def test_serve_names_a_port_that_is_taken(configured: Engine) -> None:
             serve.main(["--port", str(port)])
 
     assert str(caught.value) == (
-        f"Port {port} on 127.0.0.1 is taken: stop what listens there, or set API_PORT to a free one."
+        f"Port {port} on 127.0.0.1 is in use: stop the process that uses it, or set API_PORT to a free port."
     )
 
 
@@ -120,7 +120,9 @@ def test_database_that_does_not_answer_is_plain_lines(
     door: tuple[str, ...], code: int, bare_workers: None
 ) -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # bound and not listening: nothing answers, and nobody else takes it
+        listener.bind(
+            ("127.0.0.1", 0)
+        )  # bound but not listening: nothing answers, and nobody else can use the port
         port = listener.getsockname()[1]
         url = f"postgresql://u:{SECRET}@127.0.0.1:{port}/d"
         done = run(sys.executable, *door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")

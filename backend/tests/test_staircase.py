@@ -1,4 +1,4 @@
-"""Every migration, up, down and up again, with rows in every table; and what one that fails leaves behind."""
+"""Every migration runs up, down and up again with rows in every table, and a failed one leaves nothing behind."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def test_every_revision_goes_up_down_and_up_again_on_rows(empty_engine: Engine) 
 
 
 def climb(connection: Connection) -> None:
-    """Take each revision up, down and up: below is as it was, and tables on both sides keep their rows.
+    """Upgrade to each revision, downgrade and upgrade again. The downgrade restores the schema; no table loses rows.
 
-    With branches, a step down from a revision takes back what else follows the one below it, too.
+    With branches, a downgrade also undoes the other revisions that follow the same one.
     """
     seen = {migrations.current(connection): catalog.read(connection)}
     for revision, below in migrations.in_order().items():
@@ -52,7 +52,7 @@ def climb(connection: Connection) -> None:
 
 
 def kept(now: Counter[str], before: Counter[str]) -> bool:
-    """Whether tables that are there on both sides have their rows still."""
+    """Whether every table that existed before still has its rows."""
     return all(now[table] == before[table] for table in now.keys() & before.keys())
 
 
@@ -66,7 +66,7 @@ def test_all_the_way_down_and_up_on_rows(engine: Engine) -> None:
         assert differences(connection) == []
 
 
-def test_way_up_is_counted() -> None:
+def test_migrations_to_the_head_are_counted() -> None:
     order = list(migrations.in_order())
     assert [migrations.behind(revision) for revision in order] == list(range(len(order)))[::-1]
     assert migrations.behind(None) == len(order)
@@ -75,7 +75,7 @@ def test_way_up_is_counted() -> None:
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The migrations with one more, that a test writes: `write` it at the path that this gives."""
+    """Copy the migrations, and give the path of one more file, which the test writes."""
     place = tmp_path / "migrations"
     source = Path(migrations.__file__).parent
     for path in (*source.glob("versions/[!_]*.py"), source / "env.py", source / "script.py.mako"):
@@ -90,7 +90,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _forget_the_files() -> Iterator[None]:
-    """What a test has the migrations be is not what the next test, of whichever module, is to find."""
+    """Forget the cached migrations after the test, so that the next test reads the real ones."""
     yield
     migrations.forget()
 
@@ -114,7 +114,7 @@ def branch(path: Path) -> None:
         file.write_text(file.read_text().replace("    pass", f'    op.execute("DROP TABLE of_{name}")'))
 
 
-def test_merged_branches_climb_like_any_other(empty_engine: Engine, broken: Path) -> None:
+def test_merged_branches_go_up_and_down_like_other_revisions(empty_engine: Engine, broken: Path) -> None:
     branch(broken)
     one_more(broken, revision="merged", below=("left", "right"))
 
@@ -130,7 +130,7 @@ def test_merged_branches_climb_like_any_other(empty_engine: Engine, broken: Path
         assert migrations.current(connection) == "merged"
 
 
-def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
+def test_two_heads_are_reported_in_one_line(engine: Engine, broken: Path) -> None:
     branch(broken)
 
     with pytest.raises(UserError) as caught:
@@ -143,9 +143,9 @@ def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "contents", "words"),
     [
-        ("a.py", 'revision = "a"\ndown_revision = "gone"\n', "Revision a follows gone, which no file in"),
+        ("a.py", 'revision = "a"\ndown_revision = "gone"\n', "Revision a follows gone, but "),
         ("a.py", 'revision = "a"\ndown_revision = \n', "a.py cannot be read: invalid syntax"),
-        ("a.py", "from alembic import op\n", "a.py does not say its revision"),
+        ("a.py", "from alembic import op\n", "a.py does not define revision"),
         ("a.py", 'revision = "4c1d0e5b7a92"\ndown_revision = None\n', "are revision 4c1d0e5b7a92"),
         (
             "a.py",
@@ -159,7 +159,7 @@ def test_two_heads_are_a_line(engine: Engine, broken: Path) -> None:
         ),
     ],
 )
-def test_file_that_is_missing_or_was_edited_is_a_line(
+def test_missing_or_invalid_file_is_reported_in_one_line(
     name: str, contents: str, words: str, engine: Engine, broken: Path
 ) -> None:
     (broken.parent / name).write_text(contents)
@@ -191,7 +191,7 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Eng
         assert migrations.current(connection) == revision
 
 
-def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
+def test_failure_of_a_later_migration_rolls_the_earlier_ones_back_too(
     empty_engine: Engine, broken: Path
 ) -> None:
     one_more(broken, 'op.execute("SELECT 1 / 0")')
@@ -207,7 +207,7 @@ def test_failure_of_a_later_migration_takes_the_earlier_ones_back_too(
 def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
     engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for a lock on a table keeps everybody else waiting behind."""
+    """Everybody else queues behind a migration that waits for a lock on a table."""
     one_more(broken, 'op.execute("ALTER TABLE users ADD COLUMN nickname text")')
     monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
     settings = load_settings(_env_file=None, database_url=engine.url.render_as_string(hide_password=False))
@@ -219,9 +219,7 @@ def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "holds a lock on what was to be changed; nothing was changed. Try again later." in str(
-        refused.value
-    )
+    assert "holds a lock that this needs; nothing was changed. Try again later." in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 
@@ -236,17 +234,19 @@ def test_migration_waits_for_a_lock_no_longer_than_it_says(empty_engine: Engine)
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == f"{migrations.LOCK_SECONDS}s"
     with empty_engine.begin() as connection:
-        assert connection.scalar(text("SHOW lock_timeout")) == "0", "and it is the transaction's alone"
+        assert connection.scalar(text("SHOW lock_timeout")) == "0", (
+            "the limit is set for the transaction only"
+        )
 
 
-def test_limit_that_the_caller_has_set_stays(empty_engine: Engine) -> None:
+def test_lock_timeout_of_the_caller_is_kept(empty_engine: Engine) -> None:
     with empty_engine.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '123ms'"))
         migrations.upgrade(connection)
         assert connection.scalar(text("SHOW lock_timeout")) == "123ms"
 
 
-def test_migration_that_wants_to_leave_the_transaction_is_shown_the_safe_way(
+def test_migration_that_tries_to_leave_the_transaction_is_refused_with_an_alternative(
     engine: Engine, broken: Path
 ) -> None:
     one_more(broken, "with op.get_context().autocommit_block():", "    pass")

@@ -1,4 +1,4 @@
-"""What a start says about a database that is missing, refuses us, or is newer than the code."""
+"""The messages of a start if the database is missing, refuses the connection, or is newer than the code."""
 
 import socket
 import threading
@@ -27,7 +27,7 @@ def settings_for(url: str, **values: object) -> Settings:
 
 
 def refusal(url: str, seconds: float = 60) -> str:
-    """Wait for a database that never comes, and return what is said."""
+    """Wait for a database that never answers, and return the message."""
     engine = connect(url)
     with pytest.raises(UserError) as caught:
         wait_for_database(engine, seconds)
@@ -102,7 +102,7 @@ def test_wrong_password_is_reported_at_once_and_never_shown(postgres_url: str) -
         ("?gssencmode=nonsense", {}, "invalid gssencmode value"),
     ],
 )
-def test_what_no_waiting_would_change_is_reported_at_once(
+def test_error_that_waiting_cannot_fix_is_reported_at_once(
     parameters: str,
     variables: dict[str, str],
     reason: str,
@@ -177,7 +177,7 @@ def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
 
 
 @pytest.mark.parametrize("given", ["URL", "PGAPPNAME"])
-def test_application_name_that_somebody_gives_wins_over_our_own(
+def test_configured_application_name_wins_over_the_default(
     given: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if given == "PGAPPNAME":
@@ -196,8 +196,8 @@ def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
         pass
 
 
-def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen server takes connections and says nothing; the probe says 503 while the attempt still hangs."""
+def test_health_check_does_not_wait_for_a_frozen_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen server accepts connections but sends nothing; the check answers 503 while the attempt still hangs."""
     monkeypatch.setattr(health, "PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=60"
@@ -212,7 +212,7 @@ def test_database_that_is_silent_is_not_waited_for_by_ready(monkeypatch: pytest.
         attempt, _ = silent.accept()
         with attempt:
             attempt.settimeout(10)
-            assert attempt.recv(1024), "what libpq begins with"
+            assert attempt.recv(1024), "libpq's first message"
             attempt.settimeout(0)
-            with pytest.raises(BlockingIOError):  # closed, it would have given nothing
+            with pytest.raises(BlockingIOError):  # if it were closed, recv() would return nothing
                 attempt.recv(1024)

@@ -1,4 +1,4 @@
-"""Pinned sessions, the driver and the column type, where the proof's paths do not reach."""
+"""Pinned sessions, the driver and the column type, as far as `nox -s utc_check` does not cover them."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -50,7 +50,7 @@ def test_pin_returns_the_engine_and_other_listeners_see_pinned_connections(engin
 
 
 def test_transactions_still_roll_back(connect_pinned: Connect) -> None:
-    """The pin is set in autocommit, which must not stay."""
+    """The pin is set in autocommit mode, which must not stay on."""
     with connect_pinned().connect() as connection:
         connection.execute(text("CREATE TABLE gone ()"))
         connection.rollback()
@@ -58,18 +58,18 @@ def test_transactions_still_roll_back(connect_pinned: Connect) -> None:
         assert connection.scalar(text("SELECT to_regclass('gone')")) is None
 
 
-def test_zone_of_the_connection_options_loses(connect_pinned: Connect) -> None:
+def test_zone_of_the_connection_options_is_overridden(connect_pinned: Connect) -> None:
     assert_pinned(connect_pinned(connect_args=IN_NEW_YORK))
 
 
-def test_zone_of_pgtz_loses(connect_pinned: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zone_of_pgtz_is_overridden(connect_pinned: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGTZ", "Asia/Kathmandu")
 
     assert_pinned(connect_pinned())
 
 
 @pytest.mark.parametrize("whose", ["DATABASE {}", "ROLE CURRENT_USER IN DATABASE {}"])
-def test_zone_of_the_database_and_of_the_role_in_it_lose(engine: Engine, whose: str) -> None:
+def test_zone_of_the_database_and_of_the_role_are_overridden(engine: Engine, whose: str) -> None:
     altered = f"ALTER {whose}".format(f'"{engine.url.database}"')
     with engine.begin() as connection:
         connection.exec_driver_sql(f"{altered} SET timezone = 'Pacific/Apia'")
@@ -98,7 +98,7 @@ def test_connection_opened_before_the_engine_was_pinned_is_pinned_at_checkout(en
 def test_session_that_another_client_shares_is_repaired_at_checkout(
     connect_pinned: Connect, engine: Engine
 ) -> None:
-    """As behind a pooler in transaction mode, where a server connection passes from client to client."""
+    """This happens behind a pooler in transaction mode, where clients share a server connection."""
     with plain_connection(engine.url) as shared:
         pinned = connect_pinned(creator=lambda: shared, poolclass=StaticPool)
         for statement in ("SET TIME ZONE 'America/New_York'", "SET datestyle = 'German'"):
@@ -108,7 +108,7 @@ def test_session_that_another_client_shares_is_repaired_at_checkout(
         assert_pinned(pinned)
 
 
-def test_pin_outlives_the_pools_rollback(connect_pinned: Connect) -> None:
+def test_pin_survives_the_rollback_of_the_pool(connect_pinned: Connect) -> None:
     engine = connect_pinned(connect_args=IN_NEW_YORK, pool_size=1, max_overflow=0)
     for _ in range(2):
         assert_pinned(engine)
@@ -144,15 +144,15 @@ def test_session_left_in_an_open_transaction_is_replaced(connect_pinned: Connect
     assert_pinned(engine)
 
 
-def test_what_the_server_computes_follows_utc(connect_pinned: Connect) -> None:
-    """Days, parts, JSON and intervals follow the session's zone."""
+def test_server_side_expressions_use_utc(connect_pinned: Connect) -> None:
+    """Days, parts, JSON and intervals depend on the session's zone."""
     with connect_pinned(connect_args=IN_NEW_YORK).connect() as connection:
         assert connection.scalar(FOLLOWS_THE_ZONE) is True
         driver(connection).execute("SET TIME ZONE 'America/New_York'")
         assert connection.scalar(FOLLOWS_THE_ZONE) is False
 
 
-def test_two_sides_of_a_fold_load_apart_and_sort_as_postgresql_sorts(engine: Engine) -> None:
+def test_two_sides_of_a_fold_load_as_different_values_and_sort_as_in_postgresql(engine: Engine) -> None:
     with engine.begin() as connection:
         rows = [{"name": "x", "created_at": at} for at in (FOLD.replace(fold=1), FOLD)]
         connection.execute(insert(Company), rows)
@@ -164,7 +164,7 @@ def test_two_sides_of_a_fold_load_apart_and_sort_as_postgresql_sorts(engine: Eng
     assert len(set(loaded)) == 2
 
 
-def test_a_day_added_over_a_change_is_24_hours(engine: Engine) -> None:
+def test_day_added_across_a_clock_change_is_24_hours(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL TIME ZONE 'America/New_York'"))
         query = "SELECT at, at + interval '24 hours' FROM (SELECT timestamptz '2024-03-09 12:00Z' AS at) AS moments"
@@ -176,7 +176,7 @@ def test_a_day_added_over_a_change_is_24_hours(engine: Engine) -> None:
 def test_zone_that_python_does_not_know_changes_nothing(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Psycopg's own loader would return UTC and log a warning."""
+    """The loader of psycopg would return UTC and log a warning."""
     with engine.begin() as connection, caplog.at_level(logging.WARNING):
         connection.execute(text("SELECT set_config('TimeZone', '<+03>-03', true)"))
         at = connection.scalar(text("SELECT timestamptz '2024-01-01 00:00Z'"))
@@ -186,7 +186,7 @@ def test_zone_that_python_does_not_know_changes_nothing(
 
 
 def test_text_in_another_datestyle_is_refused_and_not_misread(engine: Engine) -> None:
-    """As ISO, 01/02/0003 would be a day in the year 1."""
+    """Read as ISO, 01/02/0003 would be a day in the year 1."""
     query = "SELECT timestamptz '0003-02-01 00:00:00Z'"
     with engine.begin() as connection:
         raw = driver(connection)
@@ -199,7 +199,7 @@ def test_text_in_another_datestyle_is_refused_and_not_misread(engine: Engine) ->
 
 @pytest.mark.parametrize("form", Format)
 @pytest.mark.parametrize("value", ["infinity", "0044-03-15 12:00Z BC"])
-def test_what_python_cannot_hold_is_an_error_and_not_another_time(
+def test_value_that_python_cannot_represent_is_an_error_and_not_another_time(
     engine: Engine, value: str, form: Format
 ) -> None:
     with engine.begin() as connection:
@@ -208,7 +208,7 @@ def test_what_python_cannot_hold_is_an_error_and_not_another_time(
             cursor.fetchone()
 
 
-def test_psycopgs_c_code_loads_values_and_sends_those_in_utc(engine: Engine) -> None:
+def test_psycopgs_c_code_loads_values_and_sends_values_that_are_in_utc(engine: Engine) -> None:
     has_c = psycopg.pq.__impl__ != "python"
     with engine.connect() as connection:
         raw = driver(connection)

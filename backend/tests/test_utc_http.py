@@ -1,4 +1,4 @@
-"""Every time of every endpoint: declared as such, refused in any other form, shown in 27 characters."""
+"""Timestamps of every endpoint are declared as date-times, refused in any other form, and shown in 27 characters."""
 
 import re
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_every_endpoint_declares_its_times(engine: Engine) -> None:
     assert not [time for time in declared if is_bare(time)]
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, APIRoute) and route.path != "/docs":
-            # Without them nothing would say what the response is like.
+            # Without a schema, nothing would describe the response.
             assert route.include_in_schema, route.path
             assert route.response_model is not None, route.path
 
@@ -97,7 +97,7 @@ def test_endpoint_with_a_bare_time_is_found(endpoint: Any) -> None:  # noqa: ANN
 
 @pytest.fixture(scope="module")
 def echo() -> TestClient:
-    """Give an application that shows what it was sent: the project's endpoints take no time yet."""
+    """Make an application that returns the timestamps it gets: the project's endpoints accept none yet."""
     app = FastAPI()
 
     @app.get("/")
@@ -141,7 +141,7 @@ def test_other_body_is_a_422_that_says_what_to_send(echo: TestClient, sent: obje
     assert words in error["msg"]
 
 
-def test_plus_that_arrives_as_a_space_is_a_422_that_says_to_escape_it(echo: TestClient) -> None:
+def test_plus_that_arrives_as_a_space_is_a_422_that_says_how_to_escape_it(echo: TestClient) -> None:
     response = echo.get("/?since=2024-01-01T00:00:00+00:00")
     (error,) = response.json()["detail"]
 
@@ -151,7 +151,7 @@ def test_plus_that_arrives_as_a_space_is_a_422_that_says_to_escape_it(echo: Test
 
 
 def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
-    """Call each endpoint, and return its path with the response. For a new endpoint, add a line."""
+    """Call each endpoint, and return its path with the response. Add a line for each new endpoint."""
     api = "/api/v1/companies"
     user, settings = (
         f"{api}/{{company_id}}/users/{{user_id}}",
@@ -180,7 +180,7 @@ def ask_for_everything(client: TestClient) -> list[tuple[str, Response]]:
 
 
 def test_every_response_of_the_api_shows_27_characters(engine: Engine) -> None:
-    """In a database whose zone is not UTC."""
+    """The zone of the database is not UTC."""
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"ALTER DATABASE \"{engine.url.database}\" SET timezone = 'Asia/Kathmandu'"

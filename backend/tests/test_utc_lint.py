@@ -1,4 +1,4 @@
-"""Columns that could hold a wrong time are found in the models, in the catalog, and by /health/ready."""
+"""The lint finds columns that could hold a wrong time, in the models, in the catalog, and in /health/ready."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -61,7 +61,7 @@ def lint_table(type_: Any) -> Any:  # noqa: ANN401 - likewise
 @pytest.mark.parametrize(
     "type_", [UtcDateTime(), ARRAY(UtcDateTime()), TSTZRANGE(), TSTZMULTIRANGE(), Time(), Text()]
 )
-def test_column_of_the_models_that_is_right_is_not_reported(type_: Any) -> None:  # noqa: ANN401 - likewise
+def test_correct_column_of_the_models_is_not_reported(type_: Any) -> None:  # noqa: ANN401 - likewise
     assert lint_table(type_) == []
 
 
@@ -182,8 +182,8 @@ def test_health_ignores_tables_of_others(api: TestClient, engine: Engine) -> Non
     assert api.get("/health/ready").status_code == 200
 
 
-def test_health_is_503_in_a_session_that_is_moved(api: TestClient, engine: Engine) -> None:
-    """As behind a pooler that passes on another client's session after the check at checkout."""
+def test_health_is_503_if_the_session_was_changed_to_another_zone(api: TestClient, engine: Engine) -> None:
+    """This happens behind a pooler that passes on another client's session after the check at checkout."""
 
     def move(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
         connection.exec_driver_sql("SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL datestyle = 'SQL, DMY'")

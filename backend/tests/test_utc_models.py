@@ -1,4 +1,4 @@
-"""What `guard_models` adds to attributes and tables."""
+"""The effects of `guard_models` on attributes and tables."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,10 +70,10 @@ def test_other_side_of_a_fold_is_a_change_and_is_sent(session: Session) -> None:
     assert stored == 1_730_615_400_000_000
 
 
-def test_same_instant_in_another_zone_is_no_change(session: Session) -> None:
+def test_same_instant_in_another_zone_is_not_a_change(session: Session) -> None:
     job = factories.make_job(session, run_at=FOLD)
     session.commit()
-    assert job.run_at is not None  # loads it, for there must be something to compare with
+    assert job.run_at is not None  # this loads the attribute, so that there is a value to compare with
     job.run_at = FOLD.astimezone(ZoneInfo("Asia/Kathmandu"))
 
     assert not session.is_modified(job)
@@ -95,7 +95,7 @@ class Visit(Other):
 
 
 class LongVisit(Visit):
-    """In the table of its parent."""
+    """It is stored in its parent's table."""
 
 
 guard_models(Other)
@@ -119,7 +119,7 @@ def test_any_base_is_guarded_with_its_subclasses_and_synonyms(empty_engine: Engi
             session.execute(text("UPDATE visits SET begins = 'infinity'"))
 
 
-def test_schema_created_twice_is_left_as_it_is(empty_engine: Engine) -> None:
+def test_creating_the_schema_twice_changes_nothing(empty_engine: Engine) -> None:
     for _ in range(2):
         Other.metadata.create_all(empty_engine)
         Base.metadata.create_all(empty_engine)

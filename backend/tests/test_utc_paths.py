@@ -1,4 +1,4 @@
-"""The paths of `nox -s utc_check`, one by one, in sessions that start in New York."""
+"""The write and read paths of `nox -s utc_check`, one by one, in sessions that start in New York."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,9 +11,9 @@ from backend.tests.application import Connect
 from backend.utc import dumpers, loaders
 from devtools.utc_check.cases import COMMON_VALUES, zone_values
 from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, check_sessions
-from devtools.utc_check.crossing import cross
 from devtools.utc_check.paths import READS, WRITES
 from devtools.utc_check.proof_report import HTTP, STORED, Report
+from devtools.utc_check.round_trips import cross
 from devtools.utc_check.sandbox_schema import confined, plain_connection
 from devtools.utc_check.subjects import Subject, Target, make_subjects
 
@@ -74,7 +74,7 @@ def test_sessions_of_the_pool_are_in_utc(utc_target: Target, connect_pinned: Con
 @pytest.mark.parametrize(
     "path", ["orm/stored", "core/cursor-set-local", "core/binary-range", "refused/array"]
 )
-def test_psycopg_without_its_c_code_does_the_same(
+def test_psycopg_without_its_c_code_gives_the_same_results(
     utc_target: Target, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (loaders, dumpers):

@@ -40,7 +40,7 @@ ACCEPTED_TEXTS: dict[str, int] = {
     "2024-11-03T01:30:00-05:00": 1_730_615_400_000_000,
     "0001-01-01T00:00:00-14:00": -62_135_546_400_000_000,
 }
-"""Texts of RFC 3339, with the microseconds from 1970."""
+"""RFC 3339 texts, with their microseconds since 1970."""
 REFUSED_TEXTS: dict[str, tuple[str, ...]] = {
     "send an RFC 3339 date-time": (
         "", "2024-01-31", "20240131", "1700000000", "2024-01-31T12:00:00", "2024-01-31T12:00Z",
@@ -54,13 +54,13 @@ REFUSED_TEXTS: dict[str, tuple[str, ...]] = {
     "outside the years 1 to 9999": ("0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-02:00"),
     "send it as %2B": ("2024-01-31T12:00:00 05:00",),
 }  # fmt: skip
-"""By words of the refusal."""
+"""Texts to refuse, by words of the error message."""
 REFUSED_JSON: tuple[object, ...] = (1_700_000_000, 1.5, True, None, {})
 REFUSED = [(text, words) for words, texts in REFUSED_TEXTS.items() for text in texts]
 ZONES = [zoneinfo.ZoneInfo(key) for key in sorted(zoneinfo.available_timezones() - {"localtime", "Factory"})]
 FEW = settings(max_examples=50)
 OFFSETS = st.integers(-86_399, 86_399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
-# Away from the ends by a day, which every zone can show.
+# A day away from both ends of the range, so that every zone can show the value.
 AWARE = st.builds(
     lambda at, fold: at.replace(fold=fold),
     st.datetimes(
@@ -73,7 +73,7 @@ AWARE = st.builds(
 
 
 def microseconds(value: datetime) -> int:
-    """Count from 1970 by the wall clock and its offset."""
+    """Return the microseconds since 1970, computed from the local time and its offset."""
     return (value.replace(tzinfo=UTC, fold=0) - EPOCH - value.utcoffset()) // timedelta(microseconds=1)  # type: ignore[operator]  # it is aware
 
 
@@ -107,8 +107,8 @@ def test_gaps_and_offsets_with_seconds_are_exact(value: Value) -> None:
 
 
 @pytest.mark.parametrize("zone", CHANGES)
-def test_clocks_change_when_the_cases_say(zone: str) -> None:
-    """Otherwise the values around them would prove nothing."""
+def test_clocks_really_change_at_the_instants_of_the_cases(zone: str) -> None:
+    """Otherwise the values around the changes would prove nothing."""
     for at, shift in CHANGES[zone]:
         before, after = (instant(s * 1_000_000, zoneinfo.ZoneInfo(zone)).utcoffset() for s in (at - 1, at))
         assert after - before == timedelta(seconds=shift)  # type: ignore[operator]  # a zone has an offset
@@ -119,7 +119,7 @@ def test_subclass_becomes_a_plain_datetime(zone: tzinfo) -> None:
     """Drivers choose how to send a value by its class."""
 
     class Frozen(datetime):
-        """Behaves as freezegun's and pandas' datetimes do."""
+        """Behaves like the datetimes of freezegun and pandas."""
 
     utc = ensure_utc(Frozen(2024, 1, 31, 12, tzinfo=zone))
 

@@ -1,23 +1,23 @@
 """Timestamps that cannot be wrong: from the text of a request to the column in the database, and back.
 
-A timestamp in a zone of its own is a trap: Python ignores `fold` when two values share a tzinfo, local days have 23
-or 25 hours, and PostgreSQL renders in whatever zone the session has. So here every value is an aware `datetime` whose
-tzinfo *is* `timezone.utc`, every text is `YYYY-MM-DDTHH:MM:SS.ffffffZ`, and a value without an offset is refused
-where it enters.
+Timestamps in local zones are a trap: Python ignores `fold` when two values share a tzinfo, local days have 23 or 25
+hours, and PostgreSQL renders timestamps in the session's zone. So every value here is an aware `datetime` whose tzinfo
+*is* `timezone.utc`, every text is `YYYY-MM-DDTHH:MM:SS.ffffffZ`, and a value without an offset is refused where it
+enters.
 
-- `ensure_utc`, `format_utc`, `parse_utc`: values, and the one text for them (RFC 3339).
+- `ensure_utc`, `format_utc`, `parse_utc`: convert values, and format and parse their text (RFC 3339).
 - `UtcDateTime`: the SQLAlchemy type; map `datetime` to it once, in `type_annotation_map`.
 - `UtcField`: the Pydantic type for requests, responses and query parameters.
-- `pin_utc`: keeps every session of an engine in UTC, whatever the server, the role or the pool say. Its driver loads
+- `pin_utc`: keeps every session of an engine in UTC, regardless of the server, the role or the pool. Its driver loads
   timestamptz as UTC and refuses to send naive datetimes.
-- `guard_models`: attributes convert what they are given to UTC, columns have a range, and a trigger maintains
-  `created_at` and `updated_at`.
+- `guard_models`: attributes convert their values to UTC, columns have a range, and a trigger maintains `created_at`
+  and `updated_at`.
 - `lint_metadata`, `lint_catalog`, `stray_settings`: find columns and session settings that could give a wrong time.
-- `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`, `range_condition`: the DDL for migrations, by which PostgreSQL
+- `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`, `range_condition`: the DDL for migrations. With it, PostgreSQL
   itself enforces the range and the two timestamps for every client.
 
-`nox -s utc_check` proves on any database that all of this works together. This package imports nothing of the project
-around it.
+`nox -s utc_check` proves on any database that all of this works together. This package imports nothing from the rest
+of the project.
 """
 
 from backend.utc.column import UtcDateTime

@@ -1,4 +1,4 @@
-"""The column type."""
+"""`UtcDateTime`, the column type for timestamps."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from backend.utc.session import is_pinned
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """TIMESTAMP WITH TIME ZONE that takes aware datetimes only and returns them in `timezone.utc`.
+    """TIMESTAMP WITH TIME ZONE that accepts only aware datetimes and returns them in `timezone.utc`.
 
     Binding a naive datetime, a date or a string raises StatementError before anything is sent.
     """
@@ -34,7 +34,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return ensure_utc(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
-        # The driver of a pinned engine returns UTC already, so no value needs another call.
+        # The driver of a pinned engine already returns UTC, so the values need no further call.
         return None if is_pinned(dialect) else super().result_processor(dialect, coltype)
 
     def coerce_compared_value(self, op: OperatorType | None, value: Any) -> TypeEngine[Any]:  # noqa: ANN401 - SQLAlchemy's signature

@@ -1,4 +1,4 @@
-"""How the driver sends a timestamptz: only aware datetimes, on raw cursors and in COPY too."""
+"""psycopg dumpers that send only aware datetimes as timestamptz, on raw cursors and in COPY too."""
 
 import struct
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,7 +18,7 @@ from backend.utc.instants import ensure_utc
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _MICROSECOND = timedelta(microseconds=1)
-# The key of psycopg's dumper cache for a plain datetime whose tzinfo is `timezone.utc`.
+# The key in psycopg's dumper cache for a plain datetime whose tzinfo is `timezone.utc`.
 _IN_UTC = (datetime, timezone)
 _pack = struct.Struct("!q").pack
 
@@ -31,7 +31,7 @@ def register(adapters: AdaptersMap) -> None:
     `set_types`, arrays and ranges of timestamptz), dates and strings are refused too; otherwise they are sent as a
     date or a string, and PostgreSQL reads them in the pinned session.
     """
-    # The one registered last is used for %s: binary, as in psycopg.
+    # psycopg uses the dumper that was registered last for %s: the binary one, as in psycopg itself.
     for aware in (_AwareDumper, _AwareBinaryDumper):
         adapters.register_dumper(datetime, aware)
     for naive in (_NaiveDumper, _NaiveBinaryDumper):
@@ -57,13 +57,13 @@ class _AwareDumper(Dumper):
 
 
 class _AwareBinaryDumper(Dumper):
-    """Converts to UTC first; a parameter that is in UTC already is left to psycopg's own dumper, which may be C."""
+    """Converts to UTC first. A parameter that is in UTC already goes to psycopg's own dumper, which may be C code."""
 
     format = Format.BINARY
     oid = types["timestamptz"].oid
 
-    # psycopg calls this for every parameter and caches one dumper for each key. For values in an array or a range it
-    # passes a format and uses one dumper for all of them, so there every value has to be checked.
+    # psycopg calls this for every parameter and caches one dumper per key. For values in an array or a range it uses
+    # one dumper for all of them, so that dumper has to check every value.
     def get_key(self, obj: datetime, format: PyFormat) -> DumperKey:  # noqa: A002 - psycopg's signature
         is_utc = obj.tzinfo is UTC and self.cls is datetime and format is PyFormat.AUTO
         return _IN_UTC if is_utc else self.cls
@@ -77,8 +77,8 @@ class _AwareBinaryDumper(Dumper):
 
 @cache
 def fastest(dumper: type[Dumper]) -> type[Dumper]:
-    """Return psycopg's C implementation of its own dumper, or the same dumper if there is none."""
-    # The C classes have no public name, but a map of adapters, which is public, replaces the class by its C twin.
+    """Return psycopg's C implementation of its own dumper, or the same dumper if it does not exist."""
+    # The C classes have no public name, but the adapters map, which is public, returns the C class for a Python class.
     scratch = AdaptersMap()
     scratch.register_dumper(datetime, dumper)
     return cast("type[Dumper]", scratch.get_dumper(datetime, PyFormat.from_pq(dumper.format)))
@@ -88,7 +88,7 @@ class _NaiveDumper(Dumper):
     oid = types["timestamp"].oid
 
     def dump(self, _obj: datetime) -> bytes:
-        # In binary COPY the bytes of a timestamp are those of a timestamptz, so PostgreSQL could not tell.
+        # In binary COPY, a timestamp has the same bytes as a timestamptz, so PostgreSQL could not see the mistake.
         raise DataError("a timestamp without time zone is ambiguous: name the type timestamptz")
 
 
@@ -96,7 +96,7 @@ class _NaiveBinaryDumper(_NaiveDumper):
     format = Format.BINARY
 
 
-# In binary, psycopg attaches the session's zone to naive bounds of these two before it calls our dumper.
+# In binary format, psycopg adds the session's zone to the naive bounds of ranges before it calls our dumper.
 def _check(range_: Range[datetime]) -> None:
     for bound in (range_.lower, range_.upper):
         if bound is not None:

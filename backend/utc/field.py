@@ -1,4 +1,4 @@
-"""The field of requests and responses."""
+"""`UtcField`, the Pydantic type for timestamps in requests and responses."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -24,7 +24,7 @@ _RESPONSE_SCHEMA = {
 
 
 def _validate(value: object) -> datetime:
-    # Pydantic's own parser would accept 1700000000 and "20240101" too. A datetime comes from our own objects,
+    # Pydantic's own parser would also accept 1700000000 and "20240101". A datetime object comes from our own code,
     # never from JSON.
     if type(value) is datetime and value.tzinfo is UTC:
         return value

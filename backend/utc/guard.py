@@ -1,4 +1,4 @@
-"""What the models enforce: attributes in UTC, a range for each column, and a trigger for the two timestamps."""
+"""`guard_models`: attributes in UTC, a range for each column, and a trigger for the two timestamps."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -14,13 +14,13 @@ from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigg
 
 
 def guard_models(base: type[DeclarativeBase]) -> None:
-    """Guard every `UtcDateTime` column mapped on this base so far: call it once, below the last model.
+    """Guard every `UtcDateTime` column that is mapped on this base so far. Call it once, after the last model.
 
     - A value is converted to UTC when it is set on an attribute, so it is the same before a flush as after a refresh,
       and assigning the other side of a fold is a change. A value that `ensure_utc` refuses raises its error with the
       column's name.
-    - Each column gets a CHECK, `<column>_range` to the metadata's naming convention, that refuses what Python cannot
-      hold in every zone: infinity, years BC, and the first and last day of Python's calendar.
+    - Each column gets a CHECK, named `<column>_range` by the metadata's naming convention. It refuses values that
+      Python cannot represent in every zone: infinity, years BC, and the first and last day of Python's calendar.
     - `create_all` also creates the trigger that maintains `created_at` and `updated_at` on tables that have both.
     """
     for mapper in base.registry.mappers:

@@ -1,4 +1,4 @@
-"""Values in UTC, and the one text for them."""
+"""Convert datetimes to UTC, and format and parse their text."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -22,8 +22,8 @@ _EXAMPLE = "such as 2024-01-31T12:00:00Z"
 def ensure_utc(value: datetime) -> datetime:
     """Return the same instant as a plain `datetime` whose tzinfo is `timezone.utc`.
 
-    Raises TypeError for anything but a datetime, and ValueError for one that has no offset (pandas' NaT is one of
-    them), has nanoseconds, or is outside the years 1 to 9999 in UTC.
+    Raises TypeError for anything but a datetime, and ValueError for a datetime that has no offset (such as pandas'
+    NaT), has nanoseconds, or is outside the years 1 to 9999 in UTC.
     """
     if type(value) is datetime and value.tzinfo is UTC:
         return value
@@ -51,7 +51,7 @@ def format_utc(value: datetime) -> str:
     """
     if type(value) is not datetime or value.tzinfo is not UTC:
         value = ensure_utc(value)
-    # Pydantic's serializer takes a third of the time of isoformat, but omits the fraction of a whole second.
+    # Pydantic's serializer takes a third of the time of isoformat, but omits a fraction that is zero.
     text: str = _render(value, mode="json")
     return text if len(text) == _WIDTH else f"{text[:19]}{_WHOLE_SECOND}"
 
@@ -74,7 +74,7 @@ def parse_utc(text: str) -> datetime:
 
 
 def _refusal(text: str) -> str:
-    # A plus in a query string means a space, so an offset that was not escaped arrives like this.
+    # A plus in a query string means a space, so this is how an offset arrives that was not escaped.
     if _RFC_3339.fullmatch(text.replace(" ", "+")):
         return "a plus in a query string arrives as a space: send it as %2B, or use Z"
     return f"send {_WANTED}, {_EXAMPLE}"

@@ -36,7 +36,7 @@ class Finding:
 
 
 def lint_metadata(metadata: MetaData) -> list[Finding]:
-    """Find in the models what `lint_catalog` finds in a database, and timestamps that are not of UtcDateTime."""
+    """Find the same faults in the models as `lint_catalog` in a database, and timestamps without UtcDateTime."""
     return [
         Finding(table.fullname, column.name, written, _ADVICE[fault])
         for table in metadata.sorted_tables
@@ -61,7 +61,7 @@ def _faults(type_: TypeEngine[Any]) -> Iterator[tuple[str, str]]:
             return
 
 
-# As SQLAlchemy compiles them; a TypeDecorator compiles to the type that it decorates.
+# The types as SQLAlchemy compiles them; a TypeDecorator compiles to the type that it decorates.
 _WRITTEN = {
     r"TIMESTAMP(\(\d\))? WITHOUT TIME ZONE": "timestamp",
     r"TIME(\(\d\))? WITH TIME ZONE": "timetz",
@@ -77,9 +77,9 @@ def lint_catalog(
 ) -> list[Finding]:
     """Find the columns of tables and views that could hold a wrong time.
 
-    They are of type timestamp (without time zone), timetz, tsrange or tsmultirange, or timestamptz with a precision,
-    also inside domains, arrays, ranges and composite types. `schema` limits the search to one schema (by default all
-    but PostgreSQL's own), `tables` to tables of these names. Tables of an extension are left out.
+    Their type is timestamp (without time zone), timetz, tsrange, tsmultirange, or timestamptz with a precision, also
+    inside domains, arrays, ranges and composite types. `schema` limits the search to one schema (the default is all
+    but PostgreSQL's own), and `tables` to tables with these names. Tables of extensions are left out.
     """
     parameters = {"schema": schema, "tables": None if tables is None else sorted(tables)}
     return [
@@ -88,8 +88,8 @@ def lint_catalog(
     ]
 
 
-# Descends into each column's type: a domain's base, an array's element, a range's subtype, a composite's columns. An
-# array or a domain passes on its type modifier, where a timestamptz has its precision. A dropped column has no type.
+# The query descends into each column's type: the base of a domain, the element of an array, the subtype of a range, the
+# columns of a composite. An array or a domain passes on its type modifier, which has the precision of a timestamptz.
 _CATALOG = text("""
 WITH RECURSIVE parts AS (
     SELECT c.oid AS relation, a.attnum, a.atttypid AS type, a.atttypmod AS modifier

@@ -1,4 +1,4 @@
-"""How the driver loads a timestamptz: in UTC, whatever the session's zone is at that moment."""
+"""psycopg loaders that return timestamptz in UTC, regardless of the session's zone at that moment."""
 
 from functools import cache
 from typing import cast
@@ -15,11 +15,11 @@ _TIMESTAMPTZ = types["timestamptz"].oid
 def register(adapters: AdaptersMap) -> None:
     """Load timestamptz in UTC, in text and in binary, also inside arrays, ranges and composites.
 
-    psycopg's own loader returns values in the session's zone: `SET LOCAL` in mid-transaction would change what the
-    same row looks like, two sides of a fold would load as equal, and for a zone that Python does not know it returns
-    UTC. Without a connection the same loader has no zone to ask for and returns `timezone.utc`, at the speed of C.
+    psycopg's own loader returns values in the session's zone: `SET LOCAL` inside a transaction would change the value
+    of the same row, two sides of a fold would load as equal, and for a zone that Python does not know it returns UTC.
+    Without a connection, the same loader knows no zone and returns `timezone.utc`, at the speed of C code.
 
-    psycopg refuses text that is not in the ISO DateStyle, with NotImplementedError.
+    psycopg raises NotImplementedError for text that is not in the ISO DateStyle.
     """
     for loader in (TimestamptzLoader, TimestamptzBinaryLoader):
         adapters.register_loader(_TIMESTAMPTZ, unbound(fastest(loader)))
@@ -27,8 +27,8 @@ def register(adapters: AdaptersMap) -> None:
 
 @cache
 def fastest(loader: type[Loader]) -> type[Loader]:
-    """Return psycopg's C implementation of its own loader, or the same loader if there is none."""
-    # The C classes have no public name, but a map of adapters, which is public, replaces the class by its C twin.
+    """Return psycopg's C implementation of its own loader, or the same loader if it does not exist."""
+    # The C classes have no public name, but the adapters map, which is public, returns the C class for a Python class.
     scratch = AdaptersMap()
     scratch.register_loader(_TIMESTAMPTZ, loader)
     return cast("type[Loader]", scratch.get_loader(_TIMESTAMPTZ, loader.format))
@@ -43,7 +43,7 @@ def unbound(loader: type[Loader]) -> type[Loader]:
         format = loader.format
 
         def __new__(cls, oid: int, context: AdaptContext | None = None) -> Loader:  # type: ignore[misc]  # another class on purpose
-            # Without a connection it reads every text as ISO: 01/02/0003 would be a day in the year 1.
+            # Without a connection, the loader reads every text as ISO: 01/02/0003 would be a day in the year 1.
             is_readable = cls.format is Format.BINARY or _is_iso(context)
             return loader(oid, None if is_readable else context)
 

@@ -1,4 +1,4 @@
-"""Sessions that stay in UTC, with the driver's conversions."""
+"""`pin_utc`: sessions that stay in UTC, with the driver's conversions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from backend.utc import dumpers, loaders
 # ISO is the only DateStyle that psycopg can read; MDY is PostgreSQL's default order.
 _PIN = "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, MDY'"
 _PINNED = {"TimeZone": "UTC", "DateStyle": "ISO"}
-# The key in the pool's record of each connection that was prepared here.
+# This key marks a connection in the pool's record as prepared.
 _PREPARED = "backend.utc"
 
 _pinned_dialects: WeakSet[Dialect] = WeakSet()
@@ -25,10 +25,10 @@ _pinned_dialects: WeakSet[Dialect] = WeakSet()
 def pin_utc(engine: Engine) -> Engine:
     """Keep every session of this engine in UTC and in ISO DateStyle; return the same engine.
 
-    The zone that a session starts with comes from postgresql.conf, the database, the role, or `PGTZ` (which beats
-    `options=-c timezone=UTC`); a SET after connecting beats them all. A SET that somebody committed would leak to the
-    pool's next user, so each checkout compares what the server last reported, at no round trip, and repairs it. A SET
-    within a transaction does not change values: see `loaders` and `dumpers`.
+    The initial zone of a session comes from postgresql.conf, the database, the role, or `PGTZ` (which overrides
+    `options=-c timezone=UTC`); a SET after connecting overrides them all. A committed SET would leak to the pool's next
+    user, so each checkout compares the zone that the server last reported, without a round trip, and repairs it. A SET
+    inside a transaction does not change values: see `loaders` and `dumpers`.
     """
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "checkout", _on_checkout)
@@ -37,7 +37,7 @@ def pin_utc(engine: Engine) -> Engine:
 
 
 def stray_settings(connection: Connection) -> dict[str, str]:
-    """Return TimeZone and DateStyle of this session, each only if it is not what `pin_utc` sets."""
+    """Return TimeZone and DateStyle of this session, if they differ from what `pin_utc` sets."""
     names = ("TimeZone", "DateStyle")
     values = connection.execute(select(*(func.current_setting(name) for name in names))).one()
     return {
@@ -46,7 +46,7 @@ def stray_settings(connection: Connection) -> dict[str, str]:
 
 
 def is_pinned(dialect: Dialect) -> bool:
-    """Return whether this dialect belongs to an engine that `pin_utc` pinned, whose driver returns UTC."""
+    """Return whether this dialect belongs to a pinned engine, whose driver returns UTC."""
     return dialect in _pinned_dialects
 
 
@@ -61,12 +61,12 @@ def _on_checkout(
     connection: psycopg.Connection[Any], entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
 ) -> None:
     if _PREPARED not in entry.info:
-        # The pool opened it before the engine was pinned.
+        # The pool opened this connection before the engine was pinned.
         _on_connect(connection, entry)
     if _session_is_utc(connection):
         return
     if connection.info.transaction_status is not TransactionStatus.IDLE:
-        # A transaction is still open (the pool does not reset), and its rollback would undo our SET.
+        # A transaction is still open (this pool does not roll back), and its rollback would undo our SET.
         raise DisconnectionError("the session's time zone was changed inside an open transaction")
     _pin(connection)
 
@@ -78,7 +78,7 @@ def _pin(connection: psycopg.Connection[Any]) -> None:
 
 @contextmanager
 def _outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    # In a transaction, the first rollback would undo the SET, and a pool rolls back at every return.
+    # Inside a transaction, the next rollback would undo the SET, and a pool rolls back whenever a connection returns.
     before = connection.autocommit
     connection.autocommit = True
     try:

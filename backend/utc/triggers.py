@@ -1,8 +1,8 @@
-"""`created_at` and `updated_at`, maintained by PostgreSQL: raw SQL and ON CONFLICT skip an ORM's `onupdate`."""
+"""The trigger that maintains `created_at` and `updated_at`: raw SQL and ON CONFLICT skip an ORM's `onupdate`."""
 
-# `*<>` compares the rows as they are stored, so 1.0 becoming 1.00 is a change, and nulls need no special case.
-# clock_timestamp(), because now() stands still in a transaction. The extra microsecond keeps the order strict when the
-# clock was set back or two changes share a tick.
+# `*<>` compares the stored bytes of the rows, so a change from 1.0 to 1.00 counts, and nulls need no special case.
+# clock_timestamp() is used because now() does not advance in a transaction. The extra microsecond keeps the order
+# strict if the clock was set back or two changes happen at the same tick.
 KEEP_TIMESTAMPS_FUNCTION = """\
 CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger
 LANGUAGE plpgsql
@@ -24,7 +24,7 @@ BEGIN
 END
 $$"""
 """The function of every trigger: created_at cannot be changed (SQLSTATE 23514, constraint
-`ck_<table>_created_at_unchanged`); updated_at increases when the row changed, and stays when it did not."""
+`ck_<table>_created_at_unchanged`); updated_at increases if the row changed, and stays the same otherwise."""
 
 
 def keep_timestamps_trigger(table: str) -> str:

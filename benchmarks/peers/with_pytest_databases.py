@@ -1,6 +1,6 @@
-"""pytest-databases: one container for the run, and every table truncated after a test, because it brings no isolation.
+"""pytest-databases: one container for the run, and every table truncated after a test, because it has no isolation.
 
-It takes no command for its container: durability is off by ALTER SYSTEM, and the data are on disk.
+It accepts no command for its container, so ALTER SYSTEM turns durability off, and the data are on disk.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""Backups of a whole database, restoring them, and the way to the next major version of PostgreSQL.
+"""Back up and restore a database, and upgrade data to the next major version of PostgreSQL.
 
-A backup is what `pg_dump --format=custom` wrote: plain `pg_restore` reads it. Nothing is ever restored over anything: a
-new database is filled next to the old one and takes its name by renaming, and an upgrade makes new data next to the
-old. What was there before is kept until `--drop-old`.
+A backup is a file of `pg_dump --format=custom`, so plain `pg_restore` reads it. A restore never overwrites a database:
+it fills a new one next to the old one and then renames both. An upgrade makes new data next to the old data. The old
+database and the old data are kept until `--drop-old`.
 """

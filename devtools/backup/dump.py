@@ -1,4 +1,4 @@
-"""Write a backup of the configured database: `nox -s db_backup`, which also finds the database."""
+"""Back up the configured database: `nox -s db_backup`, which also finds the database."""
 
 import argparse
 import os
@@ -16,9 +16,9 @@ from backend.config import ROOT, load_settings
 from backend.errors import UserError
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter, sigterm_as_ctrl_c
 
-from .tools import find_tools
+from .client_programs import find_tools
 
 DIRECTORY = ROOT / "backups"
 
@@ -26,8 +26,8 @@ DIRECTORY = ROOT / "backups"
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="db_backup",
-        description="Write the whole database, as it is at one moment, into one file that pg_restore reads. The "
-        "database can be in use, and nothing in it is changed.",
+        description="Write a consistent snapshot of the database into one file for pg_restore. The database can be in "
+        "use, and nothing in it is changed.",
     )
     default = "the file to write (default: in backups/, named by database, revision and UTC time)"
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
@@ -56,14 +56,14 @@ def newest(database: str) -> Path:
     found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
     if not found:
         raise UserError(
-            f"There is no backup of {database} in {shown(DIRECTORY)}.\n"
+            f"{shown(DIRECTORY)} has no backup of {database}.\n"
             "Make one (`nox -s db_backup`), or name the file to restore (`nox -s db_restore -- FILE`)."
         )
     return max(found)[1]
 
 
 def file_word(word: str) -> str:
-    """Replace what does not belong in a file's name."""
+    """Replace the characters that do not belong in a file name."""
     return re.sub(r"[^\w.]", "_", word)
 
 
@@ -74,7 +74,7 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that only its owner may read, and that gets its name if the block ends well. Raises UserError."""
+    """Open a file that only its owner may read; it gets its name when the block succeeds. Raises UserError."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -16,16 +16,16 @@ from backend.errors import UserError
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter, sigterm_as_ctrl_c
 
 from . import swap
+from .client_programs import ToolError, Tools, find_tools, progress
 from .dump import newest, shown
-from .tools import ToolError, Tools, find_tools, progress
 
 UNCHANGED = "Nothing was changed."
 HINT = (
-    "If a function did not find something that exists: pg_restore empties the search_path. Run `ALTER FUNCTION ... SET "
-    "search_path = public` for that function in the database that was backed up, and back up again."
+    "If a function did not find an object that exists: pg_restore empties the search_path. Run `ALTER FUNCTION ... SET "
+    "search_path = public` for that function in the original database, and back up again."
 )
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     settings = load_settings()
     refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
-    verb = "drop what was kept of" if options.drop_old else "replace"
+    verb = "drop the old databases of" if options.drop_old else "replace"
     command = f"nox -s db_restore --{' --drop-old' if options.drop_old else ''} --yes-drop"
     action = DestructiveAction("Nothing was changed", verb, command)
     with sigterm_as_ctrl_c(), engine_for(settings) as engine:
@@ -47,15 +47,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_restore",
         description="Fill a new database from a backup and swap it in under the same name, while the API is connected. "
-        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Without "
-        "asking it replaces only a local or Compose database that is marked as development or test, and never "
+        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Runs "
+        "without confirmation only on a local or Compose database that is marked as development or test, and never on "
         "production.",
     )
-    file = "what db_backup or `pg_dump --format=custom` wrote (default: this database's newest in backups/)"
+    file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
-    old = "restore nothing; drop the databases that were kept"
+    old = "restore nothing; drop the databases that earlier restores kept"
     parser.add_argument("--drop-old", action="store_true", help=old)
-    owner = "leave out owners and grants: everything belongs to this role"
+    owner = "leave out owners and grants: your role owns everything"
     parser.add_argument("--no-owner", action="store_true", help=owner)
     parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
     options = parser.parse_args(arguments)
@@ -79,10 +79,10 @@ def restore(options: argparse.Namespace, settings: Settings) -> None:
                 swap.drop(connection, new)
             raise
     say(f"Restored {describe(url)} from {shown(path.absolute())}.")
-    say(f'The database from before is kept as "{old}". `nox -s db_restore -- --drop-old` drops it.')
+    say(f'The old database is kept as "{old}". `nox -s db_restore -- --drop-old` drops it.')
     if revision != migrations.head():
         say(
-            f"It is at revision {revision or 'none'}, and the code at {migrations.head()}: run `nox -s db_init`."
+            f"It is at revision {revision or 'none'} and the code at {migrations.head()}: run `nox -s db_init`."
         )
 
 
@@ -110,7 +110,7 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
     if revision is not None and revision not in migrations.known():
         raise UserError(
             f"The backup is at revision {revision}, which this code does not know. {UNCHANGED}\n"
-            "Check out the code that made it, and restore it there."
+            "Check out the code that made the backup, and restore it there."
         )
     return revision
 
@@ -122,7 +122,7 @@ def drop_old(url: URL) -> None:
     for old in dropped:
         say(f'Dropped "{old}".')
     if not dropped:
-        say(f"No database was kept of {name}.")
+        say(f"Nothing to drop: there is no old database of {name}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""New databases next to an existing one: made, given its name, and the old ones kept under another.
+"""Create a new database next to an existing one, swap their names, and find and drop the old ones.
 
-Every function takes a connection in autocommit to another database of the same server.
+Every function needs an autocommit connection to another database of the same server.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,12 @@ from backend.database import connect
 from backend.errors import UserError
 
 LONGEST = 63
-"""PostgreSQL cuts names to this many bytes."""
+"""PostgreSQL truncates names to this many bytes."""
 NEW = "_new_by_db_restore"
-"""What the name of a database that is being filled ends with."""
+"""The end of the name of a database that is being filled."""
 KEPT = "db_restore: kept from before a restore of "
 PAUSE = 0.02
-# A superuser may end any session, another role those of the roles that it is a member of.
+# A superuser may end any session; another role may end the sessions of the roles that it is a member of.
 END_SESSIONS = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = :name AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')
@@ -31,12 +31,12 @@ PROPERTIES = text("""
     SELECT to_jsonb(d), pg_get_userbyid(datdba), pg_encoding_to_char(encoding), shobj_description(oid, 'pg_database')
     FROM pg_database AS d WHERE datname = :name
 """)
-# The names of an ALTER DATABASE SET's settings; those for a role in this database are not among them.
+# The settings from ALTER DATABASE ... SET, without the settings of a role in this database.
 SETTINGS = text("""
     SELECT split_part(setting, '=', 1) FROM pg_database AS d, pg_db_role_setting AS s, unnest(setconfig) AS setting
     WHERE datname = :name AND s.setdatabase = d.oid AND s.setrole = 0
 """)
-# By name too, for somebody may have given an old one its name back.
+# The name is checked too, because somebody may have renamed an old database back.
 ARE_KEPT = text("""
     SELECT datname FROM pg_database
     WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{6}Z$'
@@ -60,7 +60,7 @@ def alone(connection: Connection, name: str) -> Iterator[None]:
     """Let one restore of a database run at a time. Raises UserError."""
     lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
     if not connection.scalar(lock, {"key": next_to(name, NEW)}):
-        raise UserError(f"Another db_restore of {name} is running. Wait for its end.")
+        raise UserError(f"Another db_restore of {name} is running. Wait until it has finished.")
     # The lock is released with the connection.
     yield
 
@@ -72,7 +72,7 @@ def create(connection: Connection, name: str) -> str:
     row, owner, encoding, _ = connection.execute(PROPERTIES, {"name": name}).one()
     provider = {"c": "libc", "i": "icu", "b": "builtin"}[row["datlocprovider"]]
     words = {"ENCODING": encoding, "LC_COLLATE": row["datcollate"], "LC_CTYPE": row["datctype"]}
-    # The column's name in PostgreSQL 15 and 16, and since 17.
+    # The column has one name in PostgreSQL 15 and 16, and another since 17.
     if locale := row.get("daticulocale") or row.get("datlocale"):
         words[f"{provider}_LOCALE"] = locale
     options = " ".join(f"{word} {literal(value)}" for word, value in words.items())
@@ -84,9 +84,9 @@ def create(connection: Connection, name: str) -> str:
 
 
 def copy_settings(connection: Connection, url: URL, new: str) -> None:
-    """Give the new database what ALTER DATABASE ... SET has set for the database of the URL."""
+    """Copy the settings from ALTER DATABASE ... SET of the URL's database to the new database."""
     names = connection.scalars(SETTINGS, {"name": url.database}).all()
-    # A session there has the values, if it is not pinned to UTC as ours are, and PostgreSQL knows how to quote them.
+    # A session in the old database has these values, unless it is pinned to UTC, and PostgreSQL quotes them correctly.
     with create_engine(url, poolclass=NullPool).begin() as inside:
         run(inside, "SET TRANSACTION READ WRITE")
         for name in names:
@@ -94,14 +94,14 @@ def copy_settings(connection: Connection, url: URL, new: str) -> None:
 
 
 def replace(connection: Connection, url: URL, new: str) -> str:
-    """Rename the database of the URL, and the new one to its name, at once; return the name of the old one.
+    """Rename the URL's database, and the new one to its name, in one transaction; return the old one's new name.
 
-    Sessions in the old database are ended. Raises UserError if some may not be ended by this role.
+    Sessions in the old database are ended. Raises UserError if this role may not end some of them.
     """
     name = str(url.database)
     try:
         with administrative(url) as other, ThreadPoolExecutor(1) as executor:
-            # The rename lets nobody in, and waits for those who were there before.
+            # The rename keeps new sessions out, and waits until the existing ones have ended.
             renamed = executor.submit(rename, other, name, new)
             while not renamed.done():
                 connection.execute(END_SESSIONS, {"name": name})
@@ -111,8 +111,8 @@ def replace(connection: Connection, url: URL, new: str) -> str:
         if not isinstance(error.orig, errors.ObjectInUse):
             raise
         raise UserError(
-            f"{name} is in use, and this role may not end that: {error.orig.diag.message_detail}\n"
-            "End it and try again. Nothing was changed."
+            f"{name} is in use by sessions that this role may not end: {error.orig.diag.message_detail}\n"
+            "End them and try again. Nothing was changed."
         ) from error
 
 
@@ -129,7 +129,7 @@ def rename(connection: Connection, name: str, new: str) -> str:
 
 
 def drop_kept(connection: Connection, name: str) -> Sequence[str]:
-    """Drop the databases that restores have kept, and return their names."""
+    """Drop the databases that earlier restores kept, and return their names."""
     names = connection.scalars(ARE_KEPT, {"comment": KEPT + name}).all()
     for each in names:
         drop(connection, each)
@@ -141,7 +141,7 @@ def drop(connection: Connection, name: str) -> None:
 
 
 def next_to(name: str, suffix: str) -> str:
-    """Append to a name, which is cut if it would be too long for PostgreSQL."""
+    """Append the suffix to the name, and shorten the name if the result would be too long for PostgreSQL."""
     return name.encode()[: LONGEST - len(suffix)].decode(errors="ignore") + suffix
 
 

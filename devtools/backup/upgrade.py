@@ -1,7 +1,7 @@
-"""Bring the data of an older PostgreSQL to the version that is used now: `nox -s db_upgrade`.
+"""Upgrade the data of an older PostgreSQL to the current version: `nox -s db_upgrade`.
 
-They are in Compose's volume, or in `.dev/postgres-N` of the embedded server. All databases and roles are copied from
-the old server to a new one, whose data are next to the old and get their place by one rename at the very end.
+The data are in Compose's volume, or in `.dev/postgres-N` of the embedded server. All databases and roles are copied
+from the old server to a new one. The new data are made next to the old data, and renamed at the very end.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from sqlalchemy import make_url
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
-from devtools import database
-from devtools.terminal import enter, sigterm_as_ctrl_c
+from devtools import db_commands
+from devtools.command_line import enter, sigterm_as_ctrl_c
 from freshpg import Server, find_binaries_of, find_clients, running, start_persistent
 
-from .tools import Tools, copy_server, docker_says
+from .client_programs import Tools, copy_server, docker_says
 from .upgrade_volume import MARK, Volume, find_volume
 
 
 class Directory:
-    """The embedded server's data in `.dev/postgres-N`: the new ones are made in a directory next to the old."""
+    """The embedded server's data in `.dev/postgres-N`; the new data are made in a directory next to the old one."""
 
     def __init__(self, target: Path) -> None:
         self.target, self.name = target, os.path.relpath(target)
@@ -37,7 +37,7 @@ class Directory:
         }
         found = {int(name[1]): path for path, name in names.items() if name}
         self.old = {major: path for major, path in found.items() if major < self.major}
-        # Whether there are new data, and whether an upgrade made them.
+        # Records whether there are new data, and whether an upgrade made them.
         self.has_new, self.is_upgraded = target.exists(), (target / MARK).exists()
         self.move_away = f"mv {self.name} {self.name}-away"
 
@@ -47,7 +47,7 @@ class Directory:
         if binaries is None:
             raise UserError(
                 f"{os.path.relpath(source)} needs the programs of PostgreSQL {major}, which are not on this machine. "
-                f"Nothing was changed.\nInstall your system's PostgreSQL {major}, or have it on PATH."
+                f"Nothing was changed.\nInstall your system's PostgreSQL {major}, or put it on PATH."
             )
         refuse_running(source)
         remove(making)
@@ -73,11 +73,11 @@ def tools(server: Server) -> Tools:
 
 def refuse_running(directory: Path) -> None:
     if running(directory) is not None:
-        raise UserError(f"{os.path.relpath(directory)} is in use: end the command that runs it.")
+        raise UserError(f"{os.path.relpath(directory)} is in use: end the command that runs its server.")
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory, and its data if they had to be elsewhere."""
+    """Remove a directory, and its data if they are in another place."""
     data = (directory / "data").resolve()
     if data.exists() and not data.is_relative_to(directory.resolve()):
         shutil.rmtree(data)
@@ -87,19 +87,17 @@ def remove(directory: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="db_upgrade",
-        description="Bring all databases and roles of Compose's volume, and of the embedded server's .dev/postgres-N, "
-        "to the version of PostgreSQL that is used now. The old data are kept.",
+        description="Upgrade all databases and roles in Compose's volume and in the embedded server's .dev/postgres-N "
+        "to the current version of PostgreSQL. The old data are kept.",
     )
-    parser.add_argument(
-        "--drop-old", action="store_true", help="drop the old data of an upgrade that is done"
-    )
+    parser.add_argument("--drop-old", action="store_true", help="drop the old data of a finished upgrade")
     options = parser.parse_args(arguments)
     with sigterm_as_ctrl_c(), alone():
-        places = [place for place in (find_volume(), Directory(database.DIRECTORY)) if place and place.old]
+        places = [place for place in (find_volume(), Directory(db_commands.DIRECTORY)) if place and place.old]
         for place in places:
             drop(place) if options.drop_old else upgrade(place)
     if docker_says("version") is None:
-        say("Docker does not answer, so Compose's volume was not looked at.")
+        say("Docker does not answer, so Compose's volume was not checked.")
     if not places:
         say(
             f"Nothing to {'drop' if options.drop_old else 'upgrade'}: there are no data of an older PostgreSQL."
@@ -110,13 +108,13 @@ def upgrade(place: Volume | Directory) -> None:
     source = max(place.old)
     if place.is_upgraded:
         say(
-            f"{place.name} is upgraded already. `nox -s db_upgrade -- --drop-old` drops the old data ({source})."
+            f"{place.name} is already upgraded. `nox -s db_upgrade -- --drop-old` drops the old data ({source})."
         )
         return
     if place.has_new:
         raise UserError(
             f"{place.name} holds data of PostgreSQL {place.major} that were not made from those of {source}. Nothing "
-            f"was changed.\nIf you do not need the newer ones, move them away and try again: `{place.move_away}`."
+            f"was changed.\nIf you do not need the newer data, move them away and try again: `{place.move_away}`."
         )
     say(f"{place.name}: from PostgreSQL {source} to {place.major}.")
     place.make(source)
@@ -140,7 +138,7 @@ def alone() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError("Another db_upgrade is running. Wait for its end.") from None
+            raise UserError("Another db_upgrade is running. Wait until it has finished.") from None
         yield
 
 

@@ -1,6 +1,7 @@
-"""Compose's volume: data of an older PostgreSQL than the one of `compose.yaml`.
+"""Upgrade Compose's volume, if its data are of an older PostgreSQL than the image in `compose.yaml`.
 
-The new data are made in the same volume, so that it keeps its name, and an older checkout finds the old data in place.
+The new data are made in the same volume, so that its name does not change and an older checkout still finds the old
+data.
 """
 
 import json
@@ -18,7 +19,7 @@ from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
 
-from .tools import ToolError, Tools, copy_server, docker, docker_says, progress
+from .client_programs import ToolError, Tools, copy_server, docker, docker_says, progress
 
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data."""
@@ -32,7 +33,7 @@ done
 true
 """
 FINISH = f'echo "$3" > "$1/{MARK}"; chown postgres "$1/{MARK}"; sync; mv -T "$1" "$2"; sync'
-# PG_VERSION, by which data are recognised, goes last, so that the same command finishes what was interrupted.
+# Data are recognised by PG_VERSION. It is deleted last, so that the same command can finish after an interruption.
 DROP = (
     'cd "$1"; find . -mindepth 1 -maxdepth 1 ! -name PG_VERSION ! -name "$2" -exec rm -rf {} +; rm PG_VERSION'
 )
@@ -40,7 +41,7 @@ DROP = (
 
 @dataclass
 class Volume:
-    """The volume of Compose's database, and what Compose says about it."""
+    """The volume of Compose's database, with its configuration in Compose."""
 
     volume: str
     image: str
@@ -65,7 +66,7 @@ class Volume:
     def make(self, major: int) -> None:
         """Make the new data from those of this version."""
         for each in (major, self.major):
-            # Left by an upgrade that was killed.
+            # Remove the remains of an upgrade that was killed.
             docker_says("rm", "--force", "--volumes", f"{self.volume}-upgrade-{each}")
         self.stop_users()
         making = f"{self.new}.making"
@@ -95,14 +96,14 @@ class Volume:
         """Run a server of a version in a container without a network, and give its programs. Raises ToolError."""
         name = f"{self.volume}-upgrade-{major}"
         image = re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image)
-        # Passed by name alone, so that no password is in a list of processes. The dump creates the databases.
+        # Variables are passed by name, so that no password is in a list of processes. The dump creates the databases.
         variables = {**self.variables, "PGDATA": data, "POSTGRES_DB": "postgres"}
         options = [word for variable in variables for word in ("--env", variable)]
         options += ["--network", "none", "--name", name, "--volume", f"{self.volume}:/volume", image]
         try:
             with progress(f"Starting PostgreSQL {major}"):
                 docker("run", "--detach", *options, "-c", "listen_addresses=127.0.0.1", variables=variables)
-                # Over TCP: the server that initialises the data listens on its socket alone.
+                # Over TCP, because the server that initialises the data listens only on its socket.
                 while docker_says("exec", name, "pg_isready", "--quiet", "--host=127.0.0.1") is None:
                     if docker("inspect", "--format", "{{.State.Running}}", name).strip() != "true":
                         logs = subprocess.run(
@@ -125,12 +126,12 @@ class Volume:
             docker(*COMPOSE, "stop")
         if left := docker(*users).split():
             raise UserError(
-                f"{self.volume} is in use by {', '.join(left)}: stop that first. Nothing was changed."
+                f"{self.volume} is in use by {', '.join(left)}: stop it first. Nothing was changed."
             )
 
 
 def find_volume() -> Volume | None:
-    """Look at the volume; None if there is no Docker, or no volume yet."""
+    """Return Compose's volume, None if there is no Docker or no volume yet."""
     said = docker_says(*COMPOSE, "config", "--format", "json")
     if said is None:
         return None

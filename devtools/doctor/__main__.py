@@ -1,4 +1,4 @@
-"""`python -m devtools.doctor`, which `nox -s doctor` runs: look at everything at once, print a page or JSON."""
+"""The command of `nox -s doctor`: run all checks in parallel, and print a page or JSON."""
 
 import argparse
 import io
@@ -28,8 +28,8 @@ CHECKS: dict[str, Callable[[Machine], Iterable[Finding]]] = {
 }
 MISSING = ""
 try:
-    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, report
-except ModuleNotFoundError as error:  # this is not the project's environment, or it is not complete
+    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, page
+except ModuleNotFoundError as error:  # this is not the project's environment, or it is incomplete
     MISSING = error.name or "a package"
     for _subject in set(SUBJECTS) - CHECKS.keys():
         CHECKS[_subject] = lambda _: [unknown("check", "This Python lacks the project's packages.", MAKE)]
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Nothing is changed. The exit code is 1 if something is wrong; warnings do not count.",
     )
     parser.add_argument("--json", action="store_true", help="print a list of {name, state, finding, cure}")
-    parser.add_argument("--only", metavar="NAME", default="*", help="docker, or one finding: docker/engine")
+    parser.add_argument(
+        "--only", metavar="NAME", default="*", help="one subject (docker) or finding (docker/engine)"
+    )
     options = parser.parse_args(arguments)
     machine = examine(ROOT)
     subjects = [each for each in SUBJECTS if fnmatchcase(each, options.only.partition("/")[0])]
@@ -55,18 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = chain.from_iterable(pool.map(lambda subject: look(subject, machine), subjects))
         found = [each for each in every if "/" not in options.only or fnmatchcase(each.name, options.only)]
     if not found:
-        print(f"Nothing is named {options.only!r}; the subjects are {', '.join(SUBJECTS)}.", file=sys.stderr)
+        print(
+            f"There is no finding {options.only!r}; the subjects are {', '.join(SUBJECTS)}.", file=sys.stderr
+        )
         return USAGE
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without the signs gets question marks
+        sys.stdout.reconfigure(errors="replace")  # a terminal without these characters shows question marks
     if options.json:
         print(json.dumps([asdict(each) for each in found], indent=2))
-    elif MISSING:  # Rich may be what is missing
+    elif MISSING:  # the missing package may be Rich
         for each in found:
             print(f"{each.state:8} {each.name}: {each.finding}")
         print(f"{MISSING} is not installed for this Python. {MAKE}")
     else:
-        report.print_page(found)
+        page.print_page(found)
     return WRONG if any(each.state is State.WRONG for each in found) else 0
 
 
@@ -75,7 +79,7 @@ def look(subject: str, machine: Machine) -> list[Finding]:
     try:
         found.extend(CHECKS[subject](machine))
     except UserError:
-        found.append(unknown("check", "The settings have to be corrected first."))
+        found.append(unknown("check", "Correct the settings first."))
     except Exception as error:  # noqa: BLE001  one check must not end the others, and its text may hold a secret
         found.append(unknown("check", f"The check failed with {type(error).__name__}."))
     return [replace(each, name=f"{subject}/{each.name}") for each in found]

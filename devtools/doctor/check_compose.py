@@ -1,4 +1,4 @@
-"""What Compose has of this checkout: its project name, its services, and the version of the volume's data."""
+"""Check Compose: the project name, the services, and the version of the volume's data."""
 
 import json
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, ok, unknown, wrong
 
 _DIRECTORY = '{{.Label "com.docker.compose.project.working_dir"}}'
-# Prints the version of the image, then that of each data directory in the volume.
+# Prints the version of the image, then the version of each data directory in the volume.
 _VERSIONS = "echo $PG_MAJOR; find /volume -maxdepth 4 -name PG_VERSION ! -path '*/base/*' -exec cat {} +"
 
 
 def check(machine: Machine) -> Iterator[Finding]:
     if not (machine.docker.compose or machine.project):
-        yield unknown("files", "There is no Compose to ask.")
+        yield unknown("files", "Compose is not available.")
         return
     yield _files(machine)
     if not machine.project:
@@ -35,12 +35,12 @@ def check(machine: Machine) -> Iterator[Finding]:
 def _files(machine: Machine) -> Finding:
     if machine.project:
         return ok("files", f"Compose reads compose.yaml as the project {machine.project['name']}.")
-    # If it works under another name, then the name is what is wrong.
+    # If Compose accepts the files under another project name, then only the name is wrong.
     if machine.run("docker", "compose", "--project-name", "doctor", "config", "--quiet").returncode == 0:
-        finding = "Compose cannot make a project name of this directory's name or COMPOSE_PROJECT_NAME."
+        finding = "Compose cannot derive a project name from this directory's name or COMPOSE_PROJECT_NAME."
         cure = "Set COMPOSE_PROJECT_NAME='procore' in .env, a name of lowercase letters, digits, - and _."
         return wrong("files", finding, cure)
-    # What Compose says is not shown: it quotes lines, which may hold a password.
+    # Compose's message is not shown: it quotes lines that may contain a password.
     cure = "`docker compose config --quiet` says where."
     return wrong("files", "Compose cannot read compose.yaml with .env.", cure)
 
@@ -51,7 +51,7 @@ def _other_checkouts(machine: Machine) -> Finding:
     listed = machine.run("docker", "ps", "--all", "--filter", label, "--format", _DIRECTORY)
     others = sorted(place for place in listed.stdout.splitlines() if place and not machine.is_here(place))
     if others:
-        finding = f"Another checkout, {others[0]}, has containers of the same project name, {project}."
+        finding = f"Another checkout, {others[0]}, has containers with the same project name, {project}."
         cure = "Set COMPOSE_PROJECT_NAME, API_PORT and DB_PORT in .env to keep the two apart."
         return wrong("project", finding, cure)
     return ok("project", f"No other checkout has containers of the project {project}.")
@@ -82,8 +82,8 @@ def _volume(machine: Machine) -> Finding:
     if not held:
         return ok("volume", f"{volume} is empty; the next start creates a database in it.")
     if major in held:
-        return ok("volume", f"{volume} holds data of PostgreSQL {major}, which {image} runs.")
-    finding = f"{volume} holds data of PostgreSQL {' and '.join(sorted(held))}; {image} runs {major}."
+        return ok("volume", f"{volume} has data of PostgreSQL {major}, the version of {image}.")
+    finding = f"{volume} has data of PostgreSQL {' and '.join(sorted(held))}; {image} runs {major}."
     by_hand = "Dump them with an image of their version; `docker compose down -v` deletes them."
     is_older = float(held[0]) < int(major)
     return wrong("volume", finding, "`nox -s db_upgrade` moves them." if is_older else by_hand)

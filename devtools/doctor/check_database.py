@@ -1,4 +1,4 @@
-"""The database that `dev` and the `db_` commands use: whether it answers, its schema, UTC, clock and collation."""
+"""Check the database that `dev` and the `db_` commands use: connection, schema, UTC, clock and collation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
 from backend.startup import asked_for_password, can_connect, describe, reason
-from devtools.database import DIRECTORY, named
+from devtools.db_commands import DIRECTORY, named
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
 from freshpg import without_libpq_variables
@@ -31,7 +31,7 @@ _COLLATIONS = text("""
 
 
 class Source(StrEnum):
-    """Which database it is; the value is for people."""
+    """Which database it is; the value is part of the finding."""
 
     CONFIGURED = "the configured one"
     COMPOSE = "Compose's"
@@ -41,12 +41,12 @@ class Source(StrEnum):
 def check(_machine: Machine) -> Iterator[Finding]:
     settings = load_settings()
     url, source = settings.url, Source.CONFIGURED if settings.is_database_configured else Source.COMPOSE
-    # What libpq reads from the environment is meant for another server than ours.
+    # The variables that libpq reads from the environment are meant for another server.
     with nullcontext() if source is Source.CONFIGURED else without_libpq_variables():
         if named(settings) is None:
             server = freshpg.running(DIRECTORY)
             if server is None:
-                finding = f"None is running: none is configured, none answers on DB_PORT {settings.db_port}."
+                finding = f"No database is configured, and none answers on DB_PORT {settings.db_port}."
                 yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
                 return
             url = make_url(freshpg.sqlalchemy_url(freshpg.database_url(server.url, settings.postgres_db)))
@@ -71,7 +71,7 @@ def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
     }  # fmt: skip
     for name, look in checks.items():
         try:
-            # Never committed: what the comparison with the models creates is rolled back.
+            # This is never committed: the objects that the comparison creates are rolled back.
             with engine.connect() as connection:
                 connection.execute(_LIMITS)
                 yield from look(connection)
@@ -81,7 +81,7 @@ def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
 
 
 def _refused(error: OperationalError, url: URL, source: Source) -> Finding:
-    """Say why a connection failed. libpq gives no SQLSTATE for that, so another connection tells."""
+    """Say why a connection failed. libpq gives no SQLSTATE, so this tries another connection to find out."""
     where, user, name = describe(url), str(url.username), str(url.database)
     in_compose = ("docker", "compose", "exec", "db")
     if can_connect(url.set(database="postgres")):
@@ -131,8 +131,8 @@ def _drift(connection: Connection) -> Iterator[Finding]:
 def _utc(connection: Connection) -> Iterator[Finding]:
     faults = utc_faults(connection)
     for fault in faults[:3]:
-        yield wrong("utc", fault, "`nox -s utc_check` shows what it does to times.")
-    # A session as any other client opens it; the API sets its own to UTC.
+        yield wrong("utc", fault, "`nox -s utc_check` shows how it affects timestamps.")
+    # This opens a session like any other client; the API sets its own sessions to UTC.
     arguments, parameters = connection.dialect.create_connect_args(connection.engine.url)
     with psycopg.connect(*arguments, **parameters) as session:
         zone, source, database = session.execute(_ZONE).fetchone() or ("UTC", "", "")
@@ -140,7 +140,7 @@ def _utc(connection: Connection) -> Iterator[Finding]:
         finding = f"Sessions of psql and other clients start in {zone}, by {source}; the API sets UTC."
         yield warning("utc", finding, f"In `nox -s db_shell`: ALTER DATABASE {database} SET timezone = 'UTC'")
     elif not faults:
-        yield ok("utc", "Sessions start in UTC, and every column of the models keeps instants.")
+        yield ok("utc", "Sessions start in UTC, and every timestamp column of the models is safe.")
 
 
 def check_clock(connection: Connection) -> Iterator[Finding]:
@@ -157,12 +157,12 @@ def check_clock(connection: Connection) -> Iterator[Finding]:
 
 
 def _collation(connection: Connection) -> Iterator[Finding]:
-    """Look for databases whose collation version differs from the server's, as after a change of image."""
+    """Find databases whose collation version differs from the server's, as happens after a change of the image."""
     rows = connection.execute(_COLLATIONS).all()
     if not rows:
-        yield ok("collation", "The collation has the server's version.")
+        yield ok("collation", "The collation version matches the server's.")
         return
-    # Indexes on text are sorted by it, so they are rebuilt first. Each -c is a transaction of its own.
+    # Indexes on text depend on the collation, so they are rebuilt first. Each -c runs in its own transaction.
     statements = [f"REINDEX DATABASE {name}" for name, is_current, _, _ in rows if is_current]
     statements += [f"ALTER DATABASE {name} REFRESH COLLATION VERSION" for name, _, _, _ in rows]
     options = [word for statement in statements for word in ("-c", statement)]

@@ -1,4 +1,4 @@
-"""How much space is left for the checkout, for Docker and in memory."""
+"""Check the free space for the checkout, for Docker and in memory."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def check(machine: Machine) -> Iterator[Finding]:
     if machine.docker.socket and place.is_dir():
         yield space("docker", "for Docker's images and volumes", place, least=500, enough=3000)
     else:
-        yield unknown("docker", "Docker's disk cannot be seen from here.")
+        yield unknown("docker", "Docker's disk is not visible from here.")
     if MEMORY.is_dir():
         yield space("memory", "for the data of embedded test servers", MEMORY, least=0, enough=512)
 

@@ -1,4 +1,4 @@
-"""Docker: its command, the engine that the command talks to, and Compose."""
+"""Check Docker: the command, the engine that the command talks to, and Compose."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 CONTAINER = Path("/.dockerenv")
-OLDEST_ENGINE = 25  # the first to have `start_interval` in a health check
+OLDEST_ENGINE = 25  # the first version that supports `start_interval` in a health check
 INSTALL = "Install Docker with Compose (https://docs.docker.com/get-started/get-docker/)."
 WITHOUT = "Without it, `nox -s dev` and the tests run an embedded PostgreSQL."
 
@@ -37,7 +37,7 @@ def _engine(docker: Docker) -> Finding:
         return wrong("engine", f"There is no Docker context {docker.context!r}, which {by} names.", cure)
     if docker.socket and docker.socket.exists() and not os.access(docker.socket, os.R_OK | os.W_OK):
         cure = f"`sudo usermod -aG docker $USER`, then log in again. {WITHOUT}"
-        return warning("engine", f"This user may not open Docker's socket, {docker.socket}.", cure)
+        return warning("engine", f"You may not open Docker's socket, {docker.socket}.", cure)
     by = "DOCKER_HOST" if os.environ.get("DOCKER_HOST") else f"the context {docker.context!r}"
     cure = f"Start Docker, or set DOCKER_HOST to its address. {WITHOUT}"
     return warning("engine", f"Docker Engine does not answer at {docker.address}, which {by} names.", cure)
@@ -45,7 +45,7 @@ def _engine(docker: Docker) -> Finding:
 
 def _compose(docker: Docker) -> Finding:
     if not docker.info:
-        return unknown("compose", "The docker command did not say.")
+        return unknown("compose", "The docker command did not answer.")
     if not docker.compose:
         return warning("compose", "Docker has no Compose plugin.", f"{INSTALL} {WITHOUT}")
     return ok("compose", f"Compose {docker.compose}.")

@@ -1,4 +1,4 @@
-"""`.env`: its syntax, its names, its values, and where Compose reads another value than Python."""
+"""Check `.env`: its syntax, names and values, and whether Compose and Python read the same values."""
 
 import difflib
 import os
@@ -11,11 +11,11 @@ from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
 
 FIRST, SECOND = ".env", "backend/.env"
-"""Python reads both, and the first wins; Compose reads the first."""
+"""Python reads both files, and the first wins; Compose reads only the first."""
 ENVIRONMENT_ONLY = re.compile(
     "TEST_DATABASE_URL|POSTGRES_PULL_SECONDS|(TESTCONTAINERS|TC|RYUK|NOX|PYTEST|DOCKER|UV|PG|WATCHFILES).+"
 )
-# How similar a name has to be to be a misspelling. The environment also holds what belongs to other programs.
+# How similar a name must be to count as a misspelling. The environment also has variables of other programs.
 _SIMILAR, _VERY_SIMILAR = 0.7, 0.88
 
 
@@ -43,7 +43,7 @@ def _names(files: dict[str, Mapping[str, str | None]]) -> Iterator[Finding]:
             similar = difflib.get_close_matches(name, known, 1, _SIMILAR if in_file else _VERY_SIMILAR)
             if ENVIRONMENT_ONLY.fullmatch(name):
                 if in_file:
-                    finding = f"{place} has {name}, which is only read from the environment."
+                    finding = f"{place} has {name}, but that is only read from the environment."
                     yield warning("names", finding, "Export it in your shell.")
             elif name in known or (name.startswith("COMPOSE_") and not similar):
                 continue
@@ -51,7 +51,7 @@ def _names(files: dict[str, Mapping[str, str | None]]) -> Iterator[Finding]:
                 cure = f"Write {name.upper() if name.upper() in known else similar[0]}, if that is meant."
                 yield warning("names", f"{place} has {name}, which is not a setting.", cure)
             elif in_file:
-                # Not shown: it may be part of a secret that runs over two lines.
+                # The name is not shown: it may be part of a secret that continues on a second line.
                 cure = "Remove it; .env.example has every setting."
                 yield warning("names", f"{place} has a name that is not a setting.", cure)
 
@@ -69,15 +69,15 @@ def _compose_values(
 ) -> Iterator[Finding]:
     used = set(re.findall(r"\$\{(\w+)", (machine.root / "compose.yaml").read_text(encoding="utf-8")))
     for name in sorted(used & second.keys() - first.keys() - os.environ.keys()):
-        finding = f"{SECOND} has {name}, and Compose reads {FIRST} only."
+        finding = f"{SECOND} has {name}, but Compose reads only {FIRST}."
         yield warning("compose", finding, f"Move it to {FIRST}.")
-    # With a project name of its own: the directory may not make a valid one, which is another finding.
+    # Pass a project name, because the directory's name may not give a valid one; that is another finding.
     said = machine.run("docker", "compose", "--project-name", "doctor", "config", "--environment")
     if said.returncode != 0:
-        yield unknown("compose", "Compose does not say what it reads.")
+        yield unknown("compose", "Compose does not show the values that it reads.")
         return
     for name in sorted(first.keys() - os.environ.keys() - {"COMPOSE_PROJECT_NAME"}):
         if first[name] is not None and f"\n{name}={first[name]}\n" not in f"\n{said.stdout}":
-            finding = f"Compose reads another value of {name} in {FIRST} than Python."
+            finding = f"Compose and Python read different values of {name} in {FIRST}."
             cure = "Write NAME='value' in single quotes, with \\' for a single quote and no other backslash."
             yield warning("compose", finding, cure)

@@ -1,4 +1,4 @@
-"""The Python that runs this, and its packages compared with the lock."""
+"""Check the Python that runs the doctor, and compare its packages with the lock."""
 
 import os
 import re
@@ -11,24 +11,28 @@ from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, warning, wrong
 
 LOCK = "requirements/development.txt"
-MAKE = "`nox -s tests`, like any session that works in it, makes it."
+MAKE = "`nox -s tests` creates it, like every other session that uses it."
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\\n]+))?", re.MULTILINE)
 
 
 def check(machine: Machine) -> Iterator[Finding]:
     yield ok("python", f"Python {sys.version.split()[0]}.")
-    # As noxfile.py has it.
+    # The same path as in noxfile.py.
     place = machine.root / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
     if not (place / "bin" / "python").exists():
-        yield warning("packages", f"There is no {place.name} yet, or its Python is gone.", MAKE)
+        yield warning(
+            "packages", f"There is no {place.name} yet, or its Python does not exist any more.", MAKE
+        )
     elif place.resolve() != Path(sys.prefix).resolve():
-        yield warning("packages", f"This is {sys.prefix} and not {place.name}.", "Use `nox -s doctor`.")
+        yield warning(
+            "packages", f"This Python is in {sys.prefix}, not in {place.name}.", "Use `nox -s doctor`."
+        )
     else:
         yield compare((machine.root / LOCK).read_text(encoding="utf-8"), place.name)
 
 
 def compare(lock: str, environment: str) -> Finding:
-    """Compare this environment with the text of a lock."""
+    """Compare the packages of this environment with the text of a lock file."""
     wanted = {name: number for name, number, marker in _LOCKED.findall(lock) if _applies(marker.strip())}
     installed = {re.sub(r"[-_.]+", "-", each.name).lower(): each.version for each in distributions()}
     missing = [name for name in (*wanted, "freshpg") if name not in installed]
@@ -42,6 +46,6 @@ def compare(lock: str, environment: str) -> Finding:
 
 
 def _applies(marker: str) -> bool:
-    from packaging.markers import Marker  # noqa: PLC0415  nox's own Python may not have it, and does not come here
+    from packaging.markers import Marker  # noqa: PLC0415  nox's own Python may lack it, and never calls this
 
     return not marker or Marker(marker).evaluate()

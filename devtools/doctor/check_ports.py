@@ -1,4 +1,4 @@
-"""Who holds the ports that the API and Compose's database are to have."""
+"""Check the ports of the API and of Compose's database: whether they are free, or which process uses them."""
 
 import socket
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ _LABELS = '{{.Label "com.docker.compose.service"}}\t{{.Label "com.docker.compose
 @dataclass(frozen=True)
 class Holder:
     what: str
-    """What a person needs to find it; never a whole command line, which may hold a secret."""
+    """A description to find it by. It is never a complete command line, which may contain a secret."""
     stop: str
     service: str = ""
-    """Which service of this checkout it is, `api` or `db`; empty if it is something else."""
+    """The service of this checkout that it is, `api` or `db`; empty if it is something else."""
 
 
 def check(machine: Machine) -> Iterator[Finding]:
@@ -32,21 +32,25 @@ def check(machine: Machine) -> Iterator[Finding]:
 
 
 def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
-    """Check a port that a service of this checkout, `api` or `db`, is to have."""
+    """Check the port of a service of this checkout, `api` or `db`."""
     holder = _container(machine, port)
     if holder is None and not is_held(port):
         return ok(name, f"{port} is free.")
-    holder = holder or _process(machine, port) or Holder("a process of another user", "Have it stopped")
+    holder = (
+        holder or _process(machine, port) or Holder("a process of another user", "Ask that user to stop it")
+    )
     if holder.service == service:
-        return ok(name, f"{port} is held by {holder.what}, of this checkout.")
+        return ok(name, f"{port} is in use by {holder.what}, of this checkout.")
     free = next((each for each in range(port + 1, 65536) if not is_held(each)), port)
-    return wrong(name, f"{port} is held by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env.")
+    return wrong(
+        name, f"{port} is in use by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env."
+    )
 
 
 def is_held(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
-        # Outside Linux one may bind to loopback although a process listens on every address.
+        # Outside Linux, bind() to loopback succeeds although a process listens on every address.
         if client.connect_ex(("127.0.0.1", port)) == 0:
             return True
     with socket.socket() as server:
@@ -59,7 +63,7 @@ def is_held(port: int) -> bool:
 
 
 def _container(machine: Machine, port: int) -> Holder | None:
-    """Return the container that publishes a port; the process that holds it is Docker's own."""
+    """Return the container that publishes a port; the process that listens on it is Docker's own."""
     if not machine.docker.answers:
         return None
     form = "{{.Names}}\t" + _LABELS
@@ -76,7 +80,7 @@ def _process(machine: Machine, port: int) -> Holder | None:
     """Return the process that listens on a port, unless it is another user's."""
     try:
         pids = [each.pid for each in psutil.net_connections("tcp") if _listens(each, port)]
-    except psutil.AccessDenied:  # macOS lets root alone ask about all processes at once
+    except psutil.AccessDenied:  # on macOS, only root may list the connections of all processes at once
         pids = [each.pid for each in psutil.process_iter() if _holds(each, port)]
     with suppress(psutil.Error):
         return next((_describe(machine, psutil.Process(pid)) for pid in pids if pid), None)
@@ -94,7 +98,7 @@ def _holds(process: psutil.Process, port: int) -> bool:
 
 
 def _describe(machine: Machine, process: psutil.Process) -> Holder:
-    """Name a process; if it is a worker of this checkout's API, the process that started it."""
+    """Describe a process; for a worker of this checkout's API, describe the process that started it."""
     for each in (process, *process.parents()):
         words = each.cmdline()
         module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""

@@ -1,4 +1,4 @@
-"""Which PostgreSQL server the tests will take: the functions that the tests call, and so the same answer."""
+"""Check which PostgreSQL server the tests will use, by the same functions that the tests call."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def check(machine: Machine) -> Iterator[Finding]:
         try:
             engine = find_engine()
         except EngineUnavailable as error:
-            # That the docker command's own engine does not answer is another finding.
+            # If the docker command's own engine does not answer, that is another finding.
             if without_user(error.address) != (machine.docker.address or ""):
                 named_by = error.named_by
         else:

@@ -1,4 +1,4 @@
-"""The docker command and the checkout's Compose project, asked within a time limit."""
+"""Information from the docker command about the engine and the checkout's Compose project, with a time limit."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from typing import Any
 
 ANSWER_SECONDS = 8.0
 NOT_INSTALLED, LATE = 127, 124
-"""Exit codes of `run`, as the shell and `timeout` have them."""
+"""Exit codes of `run`, the same as those of the shell and of `timeout`."""
 
 
 @dataclass(frozen=True)
 class Docker:
-    """What the docker command says about itself and the engine that it talks to."""
+    """The docker command's information about itself and the engine that it talks to."""
 
     context: str = ""
     """The context in use; empty if there is no docker command."""
     address: str | None = None
-    """Where that context has its engine, without credentials; None if there is no such context."""
+    """The address of the engine of that context, without credentials; None if there is no such context."""
     info: dict[str, Any] = field(default_factory=dict)
     """What `docker info` prints; empty if it took too long or could not look for an engine."""
 
@@ -29,20 +29,20 @@ class Docker:
 
     @property
     def compose(self) -> str:
-        """The version of the Compose plugin; empty if there is none."""
+        """The version of the Compose plugin; empty if it is not installed."""
         plugins = self.info.get("ClientInfo", {}).get("Plugins") or []
         return next((str(each["Version"]) for each in plugins if each["Name"] == "compose"), "")
 
     @property
     def socket(self) -> Path | None:
-        """The engine's socket, if it has one on this machine."""
+        """The engine's socket on this machine, if it has one."""
         scheme, _, path = (self.address or "").partition("://")
         return Path(path) if scheme == "unix" else None
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks share: the checkout, Docker, and the Compose project of the checkout."""
+    """Shared by the checks: the checkout, Docker, and the checkout's Compose project."""
 
     root: Path
     docker: Docker
@@ -53,7 +53,7 @@ class Machine:
         return run(*command, directory=self.root)
 
     def is_here(self, place: str) -> bool:
-        """Whether a directory that Compose labels a container with is this checkout."""
+        """Whether a directory from Compose's label of a container is this checkout."""
         return Path(place).resolve() == self.root.resolve()
 
 

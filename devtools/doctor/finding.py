@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The findings of the checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Finding:
     name: str
-    """`engine`, as the check of Docker gives it; on the page and in JSON with its subject, `docker/engine`."""
+    """The name, such as `engine` from the check of Docker; the page and the JSON add the subject: `docker/engine`."""
     state: State
     finding: str
     cure: str = ""

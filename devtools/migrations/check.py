@@ -1,6 +1,6 @@
-"""Compare models, migrations and your database: `nox -s db_check`. Nothing is changed.
+"""Compare models, migrations and your database: `nox -s db_check`. It changes nothing.
 
-The migrations are run on a temporary server.
+It runs the migrations on a temporary server.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from backend.errors import UserError
 from backend.migrations.drift import Difference, by_table, differences
 from backend.scripts.terminal import say
 from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
-from devtools.database import find_own
-from devtools.migrations.statements import alternatives
-from devtools.terminal import enter
+from devtools.command_line import enter
+from devtools.db_commands import find_own
+from devtools.migrations.difference_sql import alternatives
 from freshpg.command import tell
 
 INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
@@ -32,14 +32,14 @@ INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a schema compares with the models."""
+    """The comparison of a schema with the models."""
 
     of: str
-    """What was compared, as a sentence's subject: `the migrations`, `the database ...`."""
+    """The compared schema, as the subject of a sentence: `the migrations`, `the database ...`."""
     state: SchemaState
     differences: list[Difference]
     in_migrations: Sequence[Difference] = ()
-    """What differs in the migrations too, and so takes a migration."""
+    """The differences that the migrations have too, so that a new migration is needed."""
 
     @property
     def agrees(self) -> bool:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def plain_refusals_of(url: str) -> Iterator[Engine]:
-    """Lend an engine. Raises UserError if PostgreSQL refuses what is done with it, or SQLAlchemy the models."""
+    """Yield an engine. Raises UserError if PostgreSQL refuses a statement, or SQLAlchemy the models."""
     engine = connect(url)
     try:
         with plain_refusals(engine.url):
@@ -119,7 +119,7 @@ def plain_refusals_of(url: str) -> Iterator[Engine]:
 
 
 def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -> Comparison:
-    """Compare a database with the models. Raises UserError if its role or a standby may not."""
+    """Compare a database with the models. Raises UserError if the role or a standby does not allow that."""
     try:
         with engine.connect() as connection:
             state = schema_state(connection)
@@ -130,27 +130,27 @@ def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -
         words = str(error.orig).partition("\n")[0]
         raise UserError(
             f"Cannot compare {of} with the models: {words}.\n"
-            "The comparison creates a schema and rolls it back: compare the primary server, by a role with the "
-            "privilege CREATE on the database."
+            "The comparison creates a schema and rolls it back: use the primary server, and a role with the privilege "
+            "CREATE on the database."
         ) from error
     return Comparison(of, state, found, in_migrations)
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
-    """Say what was found, table by table, each with what to do about it."""
+    """Yield the findings table by table, each with its cure."""
     subject, state = comparison.of[0].upper() + comparison.of[1:], comparison.state
     if state.current is None:
         yield f"{subject} has no schema yet: `nox -s db_init` creates it."
         return
     if state.is_ahead:
         yield (
-            f"{subject} is at revision {state.current}, which this code does not know: check out the code that made "
-            "it, or `nox -s db_reset`, which drops every row."
+            f"{subject} is at revision {state.current}, which this code does not know: check out the code that "
+            "created it, or run `nox -s db_reset`, which drops every row."
         )
     elif not state.is_at_head:
         behind = migrations.behind(state.current)
         count = f"{behind} {'migration' if behind == 1 else 'migrations'}"
-        yield f"{subject} is {count} behind: `nox -s db_init` runs what is missing. Until then:"
+        yield f"{subject} is {count} behind: `nox -s db_init` runs them. Until then:"
     if not (count_of := len(comparison.differences)):
         yield f"{subject} {'agree' if comparison.of == 'the migrations' else 'agrees'} with the models."
         return
@@ -172,11 +172,9 @@ def cure(difference: Difference, comparison: Comparison) -> str:
     if difference in comparison.in_migrations:
         return f"{draft}, then `nox -s db_init`"
     if is_extra and kind in ("table", "column", "schema", "materialized view"):
-        return (
-            "if it is not yours, list it in `ignored_tables` of the models; if it is, add it there or drop it"
-        )
+        return "add it to the models or drop it, or, if it is not yours, list it in `ignored_tables` of the models"
     [way, *_] = alternatives(difference, {difference.thing: difference.expected}) or [[]]
-    if not way or kind in ("function", "procedure"):  # as long as its body
+    if not way or kind in ("function", "procedure"):  # the statement would be too long to print
         return "correct it by hand in `nox -s db_shell`"
     return f"by hand in `nox -s db_shell`: `{'; '.join(' '.join(each.split()) for each in way)}`"
 

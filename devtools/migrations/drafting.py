@@ -1,9 +1,9 @@
-"""Draft a migration from the models, and prove it on the spot.
+"""Draft a migration from the models, and try it.
 
-PostgreSQL's catalog says what differs. Each step is tried in a savepoint: first as Alembic's operation on the models'
-own objects, then as SQL made of the catalog's definitions; one that is refused waits until others have been taken, so
-that the order of steps is found and not computed. The way back is found alike, and the whole is taken up, down and up
-again. What no step brings about is named.
+The differences come from PostgreSQL's catalog. Each step is tried in a savepoint: first as an Alembic operation on the
+models' own objects, then as SQL made from the catalog's definitions. If PostgreSQL refuses a step, it is tried again
+after other steps, so the order of the steps is found and not computed. The downgrade is found in the same way, and the
+result is run up, down and up again. Differences that no step resolves are reported.
 """
 
 import re
@@ -26,10 +26,10 @@ from sqlalchemy.types import TypeDecorator
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from devtools.migrations import remarks
-from devtools.migrations.statements import CONSTRAINTS, added_values, alternatives, drop, names
+from devtools.migrations import risk_remarks
+from devtools.migrations.difference_sql import CONSTRAINTS, added_values, alternatives, drop, names
 
-WIDTH = 90  # of a piece of SQL, before its indentation
+WIDTH = 90  # the width of a piece of SQL, without its indentation
 MADE = (
     "schema", "extension", "type", "domain", "sequence", "table", "column", "primary key", "unique constraint", "CHECK",
     "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "trigger",
@@ -40,15 +40,15 @@ _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
 @dataclass(frozen=True)
 class Draft:
-    """The bodies of a migration's two functions, unindented, and what to know of them."""
+    """The bodies of a migration's two functions, unindented, and remarks about them."""
 
     upgrade: str
     downgrade: str
     imports: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    """What can hurt on a live table; it stands in the file as comments."""
+    """The risks on a live table; the file has them as comments."""
     missing: tuple[str, ...] = ()
-    """What the draft does not bring about, and a person has to; in the file as comments too."""
+    """The differences that the draft does not resolve and a person must; the file has them as comments too."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class Step:
     code: str
     about: Difference
     is_alembics: bool = False
-    """Whether it was rendered by Alembic, and so may make something else than the models say."""
+    """Whether Alembic rendered it, so that the result may differ from the models."""
     undone_by: tuple[str, ...] = ()
     sql: tuple[str, ...] = ()
-    """What was sent to PostgreSQL."""
+    """The statements that were sent to PostgreSQL."""
 
 
 def draft(connection: Connection, metadata: MetaData) -> Draft | None:
-    """Draft what takes this schema to these models and back, or None if nothing differs.
+    """Draft the migration from this schema to these models and back; return None if nothing differs.
 
-    It is tried here, in a savepoint that is rolled back. Raises what `catalog.expected` raises.
+    The draft is tried in a savepoint that is rolled back. Raises the errors of `catalog.expected`.
     """
     before, wanted = catalog.read(connection), catalog.expected(connection, metadata)
     found = drift.without_ignored(drift.compare(wanted, before), metadata)
     if not found:
         return None
     best: Draft | None = None
-    # A value that is added to an enumeration cannot be used in the same transaction, as by a default: if that is what
-    # the models do, the second attempt replaces the type.
+    # A value that is added to an enumeration cannot be used in the same transaction, for example as a default. If the
+    # models do that, the second attempt replaces the type.
     for adds_values in (True, False) if any(map(added_values, found)) else (False,):
         savepoint = connection.begin_nested()
         drafted = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
@@ -113,8 +113,8 @@ class Drafting:
         missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
         missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
         said = [
-            [*remarks.of_rows(step.about, before, wanted), *of_sql]
-            for step, of_sql in zip(up, remarks.of_sql(step.sql for step in up), strict=True)
+            [*risk_remarks.of_rows(step.about, before, wanted), *of_sql]
+            for step, of_sql in zip(up, risk_remarks.of_sql(step.sql for step in up), strict=True)
         ]
         body = [
             part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)
@@ -129,7 +129,7 @@ class Drafting:
         )
 
     def reach(self, wanted: Catalog, first: Sequence[str] | None = None) -> tuple[list[Step], list[str]]:
-        """Take steps until the schema is as wanted, or none is left; return them, and what still differs."""
+        """Take steps until the schema is as wanted or no step helps; return the steps and the remaining differences."""
         steps, refused, tried = list[Step](), dict[Thing, str](), set[tuple[Thing, str]]()
         nothing = Difference(Thing("", "", ""), "changed", {}, {})
         steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
@@ -151,14 +151,14 @@ class Drafting:
                 return steps, [_sentence(each, refused.get(each.thing)) for each in found]
 
     def differences(self, wanted: Catalog, now: Catalog) -> list[Difference]:
-        """List what is left to do; what is ignored is also there on the way back, and only what was made then goes."""
+        """List the remaining differences. A downgrade keeps ignored tables, and drops only what the upgrade created."""
         found = drift.compare(wanted, now)
         return found if wanted is self.before else drift.without_ignored(found, self.metadata)
 
     def attempt(
         self, step: Step, found: list[Difference], wanted: Catalog
     ) -> tuple[list[str], Catalog | None, str | None]:
-        """Take a step; return what was sent and the catalog after it. Undo it if it does not help, and return why."""
+        """Take a step; return its statements and the catalog after it. If it does not help, undo it and return why."""
         self.sent.clear()
         savepoint = self.connection.begin_nested()
         problem = self.run(step.code)
@@ -178,15 +178,15 @@ class Drafting:
         return sent, None, problem
 
     def run(self, code: str) -> str | None:
-        """Run a step as the file will; if it fails, undo it and return why."""
+        """Run a step like the migration file; if it fails, undo it and return why."""
         names_in_file = {"op": Operations(MigrationContext.configure(self.connection)), "sa": sa}
         savepoint = self.connection.begin_nested()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                exec(code, names_in_file | {"postgresql": postgresql})  # noqa: S102  what was just written here
+                exec(code, names_in_file | {"postgresql": postgresql})  # noqa: S102  our own draft
             savepoint.commit()
-        except Exception as error:  # noqa: BLE001  whatever it is, the step is not taken
+        except Exception as error:  # noqa: BLE001  after any error, the step is not taken
             if savepoint.is_active:
                 savepoint.rollback()
             return str(getattr(error, "orig", None) or error).partition("\n")[0]
@@ -195,7 +195,7 @@ class Drafting:
     def candidates(
         self, found: Sequence[Difference], now: Catalog, wanted: Catalog, above: Catalog
     ) -> Iterator[Step]:
-        """Yield steps to try, the best ones of all differences first, and last those that take dependents away."""
+        """Yield steps to try: the best step of each difference first, and steps that drop dependents last."""
         ranked = sorted(found, key=_rank)
         ways = {
             id(each): alternatives(
@@ -217,18 +217,18 @@ class Drafting:
                 yield Step(_execute([*_clear(each.thing, now), *way]), each)
 
     def operations(self, difference: Difference, now: Catalog) -> tuple[list[str], list[str]] | None:
-        """Return a difference's step as Alembic's operations, and what undoes it, if the models' objects allow it."""
+        """Return the Alembic operations for a difference, and those that undo it, if the models' objects allow that."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 made = list(self._operations(difference, now))
                 back = [each.reverse() for each in made] if difference.what == "missing" else []
-                # What Alembic compiles is meant for a driver that reads %% as %.
+                # Alembic compiles for a driver that reads %% as %.
                 rendered = [
                     [render_op_text(self.context, each).replace("%%", "%") for each in way]
                     for way in (made, back)
                 ]
-        except Exception:  # noqa: BLE001  a type or an option that Alembic cannot write: there is SQL
+        except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
             return None
         return (rendered[0], rendered[1]) if made else None
 
@@ -251,7 +251,7 @@ class Drafting:
         elif kind == "column" and difference.what == "missing":
             column = table.to_metadata(MetaData()).c[_key(table, own)]
             if not any(fact in difference.expected for fact in ("default", "generated", "identity")):
-                column.nullable = True  # for the rows that exist
+                column.nullable = True  # existing rows have no value
             yield ops.AddColumnOp(name, column, schema=schema)
         elif kind == "index" and difference.what == "missing":
             [index] = [each for each in table.indexes if each.name == own]
@@ -301,7 +301,7 @@ def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops
 
 
 def _rank(difference: Difference) -> int:
-    """Dependents go first; what others need is created before them; the rest goes last."""
+    """Rank a difference: dependents are dropped first, objects are created before those that need them."""
     kind = difference.thing.kind
     if difference.what == "extra":
         return (
@@ -311,9 +311,9 @@ def _rank(difference: Difference) -> int:
 
 
 def _clear(thing: Thing, now: Catalog) -> list[str]:
-    """Return what drops the things that may depend on this one; those that are wanted are created again."""
+    """Return statements that drop the objects that may depend on this one; wanted ones are created again later."""
     kinds: tuple[str, ...] = (*DEPENDENTS, *CONSTRAINTS[:-1], "index", "column")
-    if thing.kind in CONSTRAINTS:  # what refers to a key names its table
+    if thing.kind in CONSTRAINTS:  # a foreign key references a table, not a constraint
         thing, kinds = Thing("", "table", thing.table), ("foreign key",)
     candidates = [each for each in now if each.kind in kinds and each != thing]
     related, new = set[Thing](), {thing}
@@ -329,7 +329,7 @@ def _clear(thing: Thing, now: Catalog) -> list[str]:
 
 
 def _mentions(thing: Thing, now: Catalog, others: set[Thing]) -> bool:
-    """Whether its definition has the name of one of the others; of a column, in its table or with the table's name."""
+    """Whether its definition names one of the others; a column counts in its own table, or with its table's name."""
     definition = now[thing].get("generated", now[thing].get("definition", ""))
 
     def has(name: str) -> bool:
@@ -348,30 +348,30 @@ def _sentence(difference: Difference, refused: str | None) -> str:
         where = ", schema=..." if len(names(thing.table)) > 1 else ""
         call = f'op.alter_column("{table[0]}", "{names(thing.name)[0]}", nullable=False{where})'
         return (
-            f"`{thing.table}.{thing.name}` must not be null, and no default says what its rows get: fill them, then "
-            f"add `{call}`"
+            f"`{thing.table}.{thing.name}` must not be null and has no default: fill the existing rows, then add "
+            f"`{call}`"
         )
     place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
     why = f" (PostgreSQL: {refused})" if refused else ""
-    return f"{place}{difference.tell('what this makes', 'what is wanted')}{why}"
+    return f"{place}{difference.tell('the draft', 'the models')}{why}"
 
 
 def _lost(step: Step) -> Iterator[str]:
-    """Say what rows may lose, or where they may stop it, on the way back."""
+    """Yield comments on what a downgrade may lose, or why it may fail, if there are rows."""
     if "unique_violation" in step.code:
-        yield "# If rows lack a value for it, the primary key does not return."
+        yield "# If rows lack a value for it, the primary key is not restored."
     elif "foreign_key_violation" in step.code:
-        yield "# If rows refer to what is gone, it stays NOT VALID."
+        yield "# If rows reference rows that do not exist any more, it stays NOT VALID."
     elif "not_null_violation" in step.code:
         yield _comment(
-            f"The values of `{step.about.thing.name}` are gone: if there are rows, it stays nullable."
+            f"The values of `{step.about.thing.name}` are lost: if there are rows, it stays nullable."
         )
     elif step.about.what == "changed" and "type" in step.about.changed:
-        yield "# This fails if a row holds a value that the type before does not have."
+        yield "# This fails if a row has a value that the old type does not have."
 
 
 def _comment(sentence: str) -> str:
-    """Wrap prose, and leave what is indented, which is to be copied, in one line."""
+    """Wrap prose, but keep indented lines, which people copy, in one line."""
     lines: list[str] = []
     for line in sentence.splitlines():
         lines += [line] if line.startswith(" ") else textwrap.wrap(line, WIDTH, break_long_words=False)
@@ -379,7 +379,7 @@ def _comment(sentence: str) -> str:
 
 
 def _execute(statements: Iterable[str]) -> str:
-    """Write SQL as it stands: text() must not search it for parameters, nor take a backslash before a colon."""
+    """Write SQL literally: text() must not find parameters in it, and must not remove a backslash before a colon."""
     return "\n".join(
         _execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements
     )
@@ -398,7 +398,7 @@ def _pieces(line: str) -> Iterator[str]:
 
 
 def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:  # noqa: ANN401  Alembic's hook
-    """Write a type as PostgreSQL has it: a migration is history, and means the same when our types are gone."""
+    """Write PostgreSQL's type instead of ours: a migration must mean the same when our types do not exist any more."""
     if kind != "type":
         return False
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's gap

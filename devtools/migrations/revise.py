@@ -1,6 +1,6 @@
 """Draft a migration from the models, on a temporary server: `nox -s db_revision -- -m "add x"`.
 
-No settings are read, and no database of the developer's is looked for.
+It reads no settings, and does not use the developer's database.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from backend.config import ROOT
 from backend.database import init_db
 from backend.errors import UserError
 from backend.models.models import Base
+from devtools.command_line import enter
 from devtools.migrations.check import plain_refusals_of
 from devtools.migrations.drafting import Draft, draft
-from devtools.terminal import enter
 from freshpg.command import tell
 
 HOW = 'nox -s db_revision -- -m "add x to y"'
@@ -34,51 +34,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     heads = migrations.heads()
     if options.merge:
         if len(heads) < 2:  # noqa: PLR2004  a merge is of two
-            raise UserError(
-                "Nothing was written: the migrations end in one revision, so there is nothing to merge."
-            )
+            raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
         report(write(BLANK, message, heads), BLANK)
         return
     migrations.head()
     drafted = BLANK if options.blank else draft_on_temporary_server()
     if drafted is None:
-        raise UserError("Nothing was written: the migrations already make what the models say.")
+        raise UserError("Nothing was written: the migrations already match the models.")
     report(write(drafted, message, heads), drafted)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="db_revision",
-        description="Write a migration that takes the schema, as the migrations make it, to what the models say. "
-        "Renames are not guessed, and what is risky on a live table is said in the file: read it.",
+        description="Write a migration from the schema of the existing migrations to that of the models. Renames are "
+        "not guessed, and comments in the file list the risks on a live table: read them.",
     )
     parser.add_argument(
-        "-m", "--message", help="what it does, as the file's first line and name: `add x to y`"
+        "-m", "--message", help="what it does; becomes the file's first line and its name: `add x to y`"
     )
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--blank", action="store_true", help="write one that does nothing yet, such as to change rows"
+        "--blank", action="store_true", help="write an empty migration, for example to change rows"
     )
-    kinds.add_argument("--merge", action="store_true", help="write one that joins two branches of migrations")
+    kinds.add_argument("--merge", action="store_true", help="write a migration that joins two branches")
     return parser.parse_args(arguments)
 
 
 def checked_message(message: str | None) -> str:
-    """Return the message as a sentence without its full stop. Raises UserError if it says nothing."""
+    """Return the message as a sentence without its full stop. Raises UserError if it is empty or not usable."""
     words = " ".join((message or "").split()).rstrip(".")
     if not words:
         raise UserError(f"Nothing was written: say what the migration does, {HOW}.")
     if not re.search(r"[A-Za-z0-9]", words) or "\\" in words or '"' in words:
         raise UserError(
-            "Nothing was written: the message becomes a file's name and its docstring, so it needs a letter or a "
-            f'digit, and can contain neither \\ nor ": {HOW}.'
+            "Nothing was written: the message becomes the file's name and docstring, so it needs a letter or a digit "
+            f'and can contain neither \\ nor ": {HOW}.'
         )
     return words[0].upper() + words[1:]
 
 
 def draft_on_temporary_server() -> Draft | None:
     choice = freshpg.choose("auto")
-    tell(f"Database: a temporary one, brought to head. Yours is not touched. {choice.announcement}.")
+    tell(f"Database: a temporary one at head. Your data is unchanged. {choice.announcement}.")
     with (
         choice.start() as server,
         plain_refusals_of(freshpg.ensure_database(server.url, "drafting")) as engine,
@@ -101,7 +99,7 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     path = Path(script.path)
     if path.name in before:
         path.write_bytes(before[path.name])
-        raise UserError(f"Nothing was written: {path.name} exists already, so choose another message.")
+        raise UserError(f"Nothing was written: {path.name} already exists, so choose another message.")
     migrations.forget()
     for command in (("check", "--fix", "--select", "F401,I"), ("format",)):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(path)], cwd=ROOT, check=True)
@@ -118,7 +116,7 @@ def report(path: Path, drafted: Draft) -> None:
         print(f"  To be completed: {sentence}.")
     if drafted.remarks:
         print(f"  Remarks for a live table in its comments: {len(drafted.remarks)}. See docs/migrations.md.")
-    print("Read it, then prove it up, down and up again on rows: `nox -s tests -- -k staircase`.")
+    print("Read it, then run it up, down and up again on rows: `nox -s tests -- -k staircase`.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Changes of models: what the models have before and after each, for drafts to manage there and back."""
+"""Changes of models, each with the models before and after it; the tests draft each change in both directions."""
 # ruff: noqa: ANN401, E501  SQLAlchemy's arguments; a change is a line or two
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Point(UserDefinedType[str]):
 
 
 def make(name: str, *parts: Any, **options: Any) -> Change:
-    """Return what adds a table; its parts are made when it is, for each belongs to one table."""
+    """Return a change that adds a table. Its parts are made with the table, because a part belongs to one table."""
     key = (
         []
         if any(getattr(each, "has_key", False) for each in parts)
@@ -66,7 +66,7 @@ def things(*parts: Any, **options: Any) -> Change:
 
 
 def company(*parts: Any) -> Change:
-    """Return what adds columns to `companies`, which has rows."""
+    """Return a change that adds columns to `companies`, which has rows."""
 
     def change(models: MetaData) -> None:
         for made in parts:
@@ -94,7 +94,7 @@ def kind(*values: str, **options: Any) -> Enum:
 
 
 def part(of: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
-    """Return what makes a part later, with the arguments that it is given now."""
+    """Return a function that makes a part later, with the arguments that are passed now."""
     return lambda *arguments, **options: lambda: of(*arguments, **options)
 
 

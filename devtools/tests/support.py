@@ -1,4 +1,4 @@
-"""What the tests of devtools share: waiting with a deadline, and other processes."""
+"""Helpers of devtools' tests: waiting with a deadline, and running other processes."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> N
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs; a zombie does not count."""
     if sys.platform == "linux":
         try:
             status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
@@ -47,18 +47,18 @@ def postmaster(data: Path) -> int:
 
 
 CHOOSES_A_SERVER = ("PYTEST", "POSTGRES", "TEST_DATABASE", "DATABASE", "DOCKER", "PG")
-# With these, pytest prints a longer summary, or colours.
+# These variables make pytest print a longer summary, or colours.
 SAYS_MORE = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with Docker out of reach, and nothing that chooses a server or says more."""
+    """Return this process's environment without Docker, and without variables that select a server or change output."""
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(CHOOSES_A_SERVER) and name not in SAYS_MORE
     }
-    # The tests look for words within a line of the usual width.
+    # The tests search in lines of the usual width.
     ours = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "COLUMNS": "80"}
     return inherited | ours | NO_DOCKER | variables
 
@@ -70,7 +70,7 @@ def python(*arguments: str) -> list[str]:
 def finished(
     command: Sequence[str], *, cwd: Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, with Docker out of reach."""
+    """Run a command without Docker, and wait for its end."""
     return subprocess.run(
         command,
         cwd=cwd,

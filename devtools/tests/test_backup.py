@@ -1,4 +1,4 @@
-"""`db_backup` and `db_restore`, on databases of a server of their own, which counts as local."""
+"""`db_backup` and `db_restore`, on databases of a separate server, which counts as local."""
 
 import os
 import random
@@ -66,12 +66,12 @@ class Database:
         return query(self.url, statement)[0][0]
 
     def names(self) -> list[str]:
-        """List this database and those next to it."""
+        """List this database and the ones that restores made from it."""
         found = query(self.server, "SELECT datname FROM pg_database ORDER BY datname")
         return [str(name) for (name,) in found if str(name).startswith(self.name)]
 
     def dumped(self) -> list[str]:
-        """Return all as pg_dump's plain text has it, but for the rows of `hashed`, which may change partitions."""
+        """Return pg_dump's plain text, without the rows of `hashed`, which may change partitions."""
         command = [f"{find_clients(18)}/pg_dump", "--create", "--exclude-table-data=hashed_*", self.url]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return [line for line in said.splitlines() if not re.match(r"\\(un)?restrict ", line)]
@@ -95,7 +95,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def ours(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Give a development database at head, with a name that has to be quoted, which the settings name."""
+    """Configure a development database at head whose name has to be quoted."""
     database = Database(server.url, f'our "%s" {secrets.token_hex(4)}')
     query(server.url, f"CREATE DATABASE {database.quoted} TEMPLATE at_head")
     monkeypatch.setenv("DATABASE_URL", database.url)
@@ -152,7 +152,7 @@ def test_backup_that_fails_leaves_no_file_and_replaces_none(
     assert list(dump.DIRECTORY.iterdir()) == []
 
 
-def test_backup_that_is_stopped_leaves_no_file_but_a_partial_one_if_it_is_killed(
+def test_interrupted_backup_leaves_no_file_and_killed_backup_leaves_a_partial_one(
     ours: Database, tmp_path: Path
 ) -> None:
     for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
@@ -171,7 +171,7 @@ def test_backup_that_is_stopped_leaves_no_file_but_a_partial_one_if_it_is_killed
         assert left == ["it.dump.partial"] * (number is signal.SIGKILL)
 
 
-def test_all_that_was_backed_up_comes_back_and_the_old_database_is_kept(
+def test_restore_brings_everything_back_and_keeps_the_old_database(
     ours: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     owner = f"owner {secrets.token_hex(4)}"
@@ -194,7 +194,7 @@ def test_all_that_was_backed_up_comes_back_and_the_old_database_is_kept(
     restore.main([])
 
     assert ours.dumped() == before
-    # Found in its own partition.
+    # The row is found in its own partition.
     assert ours.ask("SELECT sum(n) FROM hashed WHERE mood = 'good'") == 1250
     assert ours.ask("SELECT count(*) FROM hashed") == 100
     assert ours.ask("SELECT obj_description('alembic_version'::regclass)") is not None, (
@@ -206,7 +206,7 @@ def test_all_that_was_backed_up_comes_back_and_the_old_database_is_kept(
     assert f'kept as "{kept}". `nox -s db_restore -- --drop-old` drops it.' in capsys.readouterr().out
 
 
-def test_locale_and_encoding_stay(ours: Database) -> None:
+def test_locale_and_encoding_are_kept(ours: Database) -> None:
     options = "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C' LC_COLLATE 'C' LC_CTYPE 'POSIX'"
     query(
         ours.server,
@@ -225,7 +225,7 @@ def test_locale_and_encoding_stay(ours: Database) -> None:
     assert query(ours.url, locale) == before
 
 
-def test_restore_takes_place_under_clients_that_come_back_at_once(ours: Database) -> None:
+def test_restore_works_while_clients_reconnect_immediately(ours: Database) -> None:
     ours.run("INSERT INTO companies (name) VALUES ('Backed up')")
     backup()
     ours.run("UPDATE companies SET name = 'Later'")
@@ -258,7 +258,7 @@ def test_restore_takes_place_under_clients_that_come_back_at_once(ours: Database
 
     assert seen == {"Later", "Backed up"}
     assert ended
-    # What a client sees that is connected, or connects, at that moment.
+    # The errors that a client may see if it is connected, or connects, at that moment.
     words = ("seems to have just been dropped or renamed", "terminating connection", "closed the connection")
     assert all(any(word in error for word in words) for error in failed), failed
 
@@ -276,7 +276,7 @@ def test_restore_that_fails_changes_nothing(ours: Database) -> None:
     assert ours.dumped() == before
 
 
-def test_function_that_relies_on_the_search_path_is_named_with_the_cure(ours: Database) -> None:
+def test_function_that_relies_on_the_search_path_is_reported_with_a_cure(ours: Database) -> None:
     ours.run(
         "CREATE FUNCTION inner_one(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
         "CREATE FUNCTION outer_one(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT inner_one($1)'",
@@ -297,7 +297,7 @@ def test_function_that_relies_on_the_search_path_is_named_with_the_cure(ours: Da
     assert ours.ask("SELECT b FROM generated") == 1
 
 
-def test_restore_that_is_killed_anywhere_loses_nothing(ours: Database) -> None:
+def test_restore_killed_at_any_moment_loses_nothing(ours: Database) -> None:
     ours.run("CREATE TABLE state AS SELECT 'backed up' AS word")
     path = backup()
     ours.run("UPDATE state SET word = 'current'")
@@ -321,12 +321,12 @@ def test_one_restore_runs_at_a_time(ours: Database) -> None:
     backup()
     engine = connect(sqlalchemy_url(ours.url))
     with swap.administrative(engine.url) as connection, swap.alone(connection, ours.name):
-        assert refused() == f"Another db_restore of {ours.name} is running. Wait for its end."
+        assert refused() == f"Another db_restore of {ours.name} is running. Wait until it has finished."
     engine.dispose()
     assert ours.names() == [ours.name]
 
 
-def test_old_databases_are_dropped_when_asked_but_not_one_that_has_its_name_back(ours: Database) -> None:
+def test_drop_old_drops_old_databases_but_not_one_that_was_renamed_back(ours: Database) -> None:
     backup()
     ours.run("CREATE TABLE precious AS SELECT 42 AS answer")
     restore.main([])
@@ -355,7 +355,7 @@ def test_session_that_this_role_may_not_end_stops_the_restore(
         said = refused(str(path), "--no-owner", "--yes-drop", ours.name)
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
-    assert "this role may not end that" in said
+    assert "this role may not end" in said
     assert ours.names() == [ours.name]
 
 
@@ -379,5 +379,5 @@ def test_file_that_is_not_a_backup_is_refused(ours: Database, tmp_path: Path) ->
 
     assert "The backup was not restored. Nothing was changed." in refused(str(tmp_path / "it"))
     assert "cannot be read: Is a directory" in refused(str(tmp_path))
-    assert "There is no backup of our" in refused()
+    assert "has no backup of our" in refused()
     assert ours.names() == [ours.name]

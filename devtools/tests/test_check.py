@@ -1,4 +1,4 @@
-"""What a start in development and `db_check` say of differences, and the JSON of it."""
+"""The reports about differences: at a start in development, and by `db_check` as text and as JSON."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def said_at_start(engine: Engine) -> list[str]:
     return lines
 
 
-def test_start_in_development_says_it_in_two_lines(engine: Engine) -> None:
+def test_start_in_development_reports_differences_in_two_lines(engine: Engine) -> None:
     change(
         engine, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text"
     )
@@ -62,13 +62,11 @@ def test_start_in_development_says_it_in_two_lines(engine: Engine) -> None:
     ]
 
 
-def test_start_with_nothing_to_tell_tells_nothing(engine: Engine) -> None:
+def test_start_without_differences_reports_nothing(engine: Engine) -> None:
     assert said_at_start(engine) == []
 
 
-def test_start_of_the_application_says_it_in_the_log(
-    engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_start_of_the_application_logs_differences(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     change(engine, "ALTER TABLE users ADD nick text")
 
     with TestClient(create_app(settings_for(engine), engine=engine)):
@@ -90,19 +88,19 @@ def said(of: Comparison) -> list[str]:
     return [line.strip() for line in lines(of)]
 
 
-def test_database_that_agrees_is_a_line(engine: Engine) -> None:
+def test_database_that_matches_is_reported_in_one_line(engine: Engine) -> None:
     assert said(compare(engine, "the database x")) == ["The database x agrees with the models."]
 
 
-def test_check_says_table_by_table_what_to_do_and_never_to_drop_a_table(engine: Engine) -> None:
+def test_check_reports_each_table_with_cures_that_never_drop_it(engine: Engine) -> None:
     change(engine, "CREATE TABLE old_jobs (id int)", "ALTER TABLE users DROP CONSTRAINT ck_users_role")
 
     assert said(compare(engine, "the database x")) == [
         "The database x and the models differ in 2 places:",
         "old_jobs",
         (
-            "table `old_jobs` is in the database and not in the models: if it is not yours, list it in "
-            "`ignored_tables` of the models; if it is, add it there or drop it."
+            "table `old_jobs` is in the database and not in the models: add it to the models or drop it, or, if it is "
+            "not yours, list it in `ignored_tables` of the models."
         ),
         "users",
         (
@@ -113,8 +111,8 @@ def test_check_says_table_by_table_what_to_do_and_never_to_drop_a_table(engine: 
     ]
 
 
-def test_what_the_migrations_have_too_takes_a_migration(engine: Engine) -> None:
-    """Such as a table whose model was removed."""
+def test_difference_that_the_migrations_have_too_needs_a_migration(engine: Engine) -> None:
+    """An example is a table whose model was removed."""
     table = Difference(Thing("old_jobs", "table", "old_jobs"), "extra", {}, {})
     with engine.connect() as connection:
         state = schema_state(connection)
@@ -128,12 +126,12 @@ def test_what_the_migrations_have_too_takes_a_migration(engine: Engine) -> None:
     )
 
 
-def test_database_that_is_behind_ahead_or_empty_is_a_line(engine: Engine) -> None:
+def test_database_that_is_behind_ahead_or_empty_is_reported_in_one_line(engine: Engine) -> None:
     with engine.begin() as connection:
         migrations.downgrade(connection, "87abf947398d")
     behind = said(compare(engine, "the database x"))
     assert behind[0] == (
-        f"The database x is {len(migrations.known()) - 1} migration behind: `nox -s db_init` runs what is missing. "
+        f"The database x is {len(migrations.known()) - 1} migration behind: `nox -s db_init` runs them. "
         "Until then:"
     )
     assert behind[3].endswith("is in the models and not in the database: `nox -s db_init` first.")
@@ -149,7 +147,7 @@ def test_database_that_is_behind_ahead_or_empty_is_a_line(engine: Engine) -> Non
     ]
 
 
-def test_role_that_may_create_no_schema_is_a_line_and_does_not_stop_a_start(engine: Engine) -> None:
+def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engine: Engine) -> None:
     change(engine, "CREATE ROLE reader LOGIN PASSWORD 'reader'", "GRANT SELECT ON alembic_version TO reader")
     reader = connect(engine.url.set(username="reader", password="reader"))
     try:
@@ -162,8 +160,8 @@ def test_role_that_may_create_no_schema_is_a_line_and_does_not_stop_a_start(engi
         change(engine, "REVOKE ALL ON alembic_version FROM reader", "DROP ROLE reader")
 
 
-def test_database_that_takes_no_writes_is_two_lines(engine: Engine) -> None:
-    """Such as a standby, which has what its primary has."""
+def test_read_only_database_is_reported_in_two_lines(engine: Engine) -> None:
+    """A standby is an example."""
     change(engine, f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
     engine.dispose()
 
@@ -172,7 +170,7 @@ def test_database_that_takes_no_writes_is_two_lines(engine: Engine) -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_whole_check_compares_the_migrations_and_the_database(
+def test_command_compares_the_migrations_and_the_database(
     configured: Engine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")

@@ -1,4 +1,4 @@
-"""`db_upgrade` in `.dev/`. Data of this machine's own version stand for older ones; e2e upgrades truly old ones."""
+"""`db_upgrade` in `.dev/`, with data of this machine's own PostgreSQL as the old data; e2e upgrades really old data."""
 
 import random
 import subprocess
@@ -10,19 +10,19 @@ import pytest
 
 from backend.config import ROOT
 from backend.errors import UserError
-from devtools import database
+from devtools import db_commands
 from devtools.backup import upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
-# The programs of this machine are injected as those of the old version.
+# The test injects this machine's programs as those of the old version.
 COMMAND = """
 import sys
 from pathlib import Path
-from devtools import database
+from devtools import db_commands
 from devtools.backup import upgrade
-from devtools.terminal import enter
+from devtools.command_line import enter
 from freshpg import find_binaries
-database.DIRECTORY = Path(sys.argv[1])
+db_commands.DIRECTORY = Path(sys.argv[1])
 upgrade.find_binaries_of = lambda _: find_binaries()
 enter(lambda: upgrade.main([]))
 """
@@ -36,9 +36,9 @@ CONTENT = """
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a `.dev/` of the test's own with old data in it, and take Docker away."""
+    """Make a `.dev/` for the test, and hide Docker."""
     place = tmp_path / ".dev"
-    monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
+    monkeypatch.setattr(db_commands, "DIRECTORY", place / "postgres-18")
     monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
-def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
+def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped(
     place: Path, old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = seen(old)
@@ -94,11 +94,11 @@ def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
     assert capsys.readouterr().out.splitlines() == [
         ".dev/postgres-18: from PostgreSQL 17 to 18.",
         ".dev/postgres-18 is upgraded. The old data are kept; `nox -s db_upgrade -- --drop-old` drops them.",
-        "Docker does not answer, so Compose's volume was not looked at.",
+        "Docker does not answer, so Compose's volume was not checked.",
     ]
     assert seen(place / "postgres-18") == before == seen(old)
     upgrade.main([])
-    assert "is upgraded already" in capsys.readouterr().out
+    assert "is already upgraded" in capsys.readouterr().out
 
     upgrade.main(["--drop-old"])
 
@@ -109,10 +109,10 @@ def test_all_comes_along_and_the_old_data_stay_until_they_are_dropped(
     assert "Nothing to drop" in capsys.readouterr().out
 
 
-def test_upgrade_that_is_killed_anywhere_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
+def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
     before = seen(old)
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(database.DIRECTORY)], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(db_commands.DIRECTORY)], cwd=ROOT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(random.uniform(0.7, 2.5))  # noqa: S311
         process.kill()
@@ -140,14 +140,14 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     with start_persistent(old):
         assert "is in use" in refused()
     with upgrade.alone():
-        assert refused() == "Another db_upgrade is running. Wait for its end."
+        assert refused() == "Another db_upgrade is running. Wait until it has finished."
     monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: None)
     assert "needs the programs of PostgreSQL 17" in refused()
 
     assert not (place / "postgres-18").exists()
 
 
-def test_nothing_old_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_upgrade_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "postgres-17-mine").mkdir(parents=True)
 
     upgrade.main([])

@@ -1,4 +1,4 @@
-"""The doctor's command and its page."""
+"""The doctor: its command line, its exit code and its page."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from backend.config import ROOT
 from devtools.doctor import __main__ as doctor
 from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
-from devtools.doctor.report import print_page
+from devtools.doctor.page import print_page
 
 SECRET = "do-not-print-this"
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"))
@@ -25,7 +25,7 @@ MACHINE = Machine(Path(), Docker())
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Give a checkout of its own, without an environment."""
+    """Copy the checkout, without an environment."""
     for name in ("backend", "devtools", "requirements"):
         ignored = shutil.ignore_patterns("__pycache__", "tests")
         shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=ignored)
@@ -35,8 +35,8 @@ def copy(tmp_path: Path) -> Path:
 
 
 def run(copy: Path, *arguments: str, python: str = sys.executable, **variables: str) -> tuple[int, str]:
-    """Return the exit code and what was printed, with Docker out of reach."""
-    # The tests' own settings are empty, which hides what a file says.
+    """Run the doctor without Docker; return its exit code and output."""
+    # The tests set the settings to empty values, which would hide those in a file.
     kept = {name: value for name, value in os.environ.items() if value}
     environment = kept | {"DOCKER_HOST": "unix:///nonexistent"} | variables
     done = subprocess.run(
@@ -46,19 +46,21 @@ def run(copy: Path, *arguments: str, python: str = sys.executable, **variables: 
     return done.returncode, done.stdout
 
 
-def test_outside_the_environment_it_says_how_to_make_one_and_changes_nothing(copy: Path) -> None:
+def test_doctor_without_an_environment_says_how_to_create_one_and_changes_nothing(copy: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
 
     code, page = run(copy, python=BARE_PYTHON)
 
     assert code == 0, page
-    assert "warning  environment/packages: There is no .venv yet, or its Python is gone." in page
+    assert (
+        "warning  environment/packages: There is no .venv yet, or its Python does not exist any more." in page
+    )
     assert "unknown  database/check: This Python lacks the project's packages." in page
-    assert page.endswith("`nox -s tests`, like any session that works in it, makes it.\n")
+    assert page.endswith("`nox -s tests` creates it, like every other session that uses it.\n")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
-def test_json_is_a_list_of_four_texts_each_about_every_subject(copy: Path) -> None:
+def test_json_has_name_state_finding_and_cure_for_every_subject(copy: Path) -> None:
     found = json.loads(run(copy, "--json")[1])
 
     assert list(dict.fromkeys(each["name"].partition("/")[0] for each in found)) == list(doctor.SUBJECTS)
@@ -69,7 +71,7 @@ def test_json_is_a_list_of_four_texts_each_about_every_subject(copy: Path) -> No
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["page", "json"])
-def test_what_is_wrong_ends_with_code_1_and_no_secret_is_shown(form: list[str], copy: Path) -> None:
+def test_wrong_finding_gives_exit_code_1_and_no_secret_is_shown(form: list[str], copy: Path) -> None:
     (copy / ".env").write_text(
         f"API_PORT='{SECRET}'\nPOSTGRES_PASSWORD=\"{SECRET}$X\"\nAPI_TOKEN='{SECRET}'\n{SECRET}='1'\n"
         f"DATABASE_URL='postgresql://u:{SECRET}@127.0.0.1:1'\n",
@@ -88,7 +90,7 @@ def test_what_is_wrong_ends_with_code_1_and_no_secret_is_shown(form: list[str], 
     ("only", "code", "says"),
     [("disk", 0, "disk/checkout"), ("disk/check*", 0, "disk/checkout"), ("disk/x", 2, ""), ("x", 2, "")],
 )
-def test_only_chooses_a_subject_or_a_finding(
+def test_option_only_selects_a_subject_or_a_finding(
     only: str, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda _: MACHINE)
@@ -98,7 +100,9 @@ def test_only_chooses_a_subject_or_a_finding(
     assert says in capsys.readouterr().out
 
 
-def test_check_that_fails_ends_no_other_and_its_text_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_check_does_not_stop_the_others_and_its_message_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def check(_: Machine) -> list[Finding]:
         raise ValueError(SECRET)
 
@@ -113,7 +117,7 @@ def drawn(*found: Finding, width: int = 62) -> str:
     return output.getvalue()
 
 
-def test_page_has_findings_by_subject_with_their_cures() -> None:
+def test_page_shows_findings_by_subject_with_their_cures() -> None:
     assert drawn(
         ok("docker/engine", "It answers."),
         wrong("disk/checkout", "Only 0.1 GB free [for the checkout], at /home/me.", "Make room."),

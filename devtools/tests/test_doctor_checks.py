@@ -1,4 +1,4 @@
-"""What the doctor finds on the machine and in the checkout. Docker's command is a script that a test writes."""
+"""The doctor's checks of the machine and of the checkout. The docker command is a script that a test writes."""
 
 import json
 import os
@@ -40,7 +40,7 @@ FakeDocker = Callable[..., None]
 
 @pytest.fixture
 def fake_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """Put a docker command on PATH that prints a text if its arguments hold a word."""
+    """Put a docker command on PATH that prints a text if its arguments contain a word."""
 
     def write(answers: dict[str, str], otherwise: str = "exit 1") -> None:
         program = tmp_path / "bin" / "docker"
@@ -88,14 +88,16 @@ def test_missing_docker_or_compose_is_a_warning(tmp_path: Path, monkeypatch: pyt
         assert "https://docs.docker.com" in found.cure
 
 
-def test_docker_is_asked_by_its_command(fake_docker: FakeDocker, tmp_path: Path) -> None:
+def test_engine_is_found_through_the_docker_command(fake_docker: FakeDocker, tmp_path: Path) -> None:
     fake_docker({"context show": "far\n", "inspect": "ssh://me:secret@far\n", "info": json.dumps(INFO)})
 
     docker = examine(tmp_path).docker
     assert (docker.context, docker.address, docker.compose) == ("far", "ssh://far", "2.40.3")
 
 
-def test_docker_may_hang(tmp_path: Path, fake_docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_that_hangs_is_abandoned(
+    tmp_path: Path, fake_docker: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_docker({"context": "x\n"}, otherwise="exec sleep 30")
     monkeypatch.setattr(docker_cli, "ANSWER_SECONDS", 0.2)
 
@@ -118,7 +120,9 @@ def composed(
         ("exited", "", 143, OK),
     ],
 )
-def test_failed_service(state: str, health: str, code: int, expected: State, fake_docker: FakeDocker) -> None:
+def test_failed_service_is_wrong(
+    state: str, health: str, code: int, expected: State, fake_docker: FakeDocker
+) -> None:
     service = {"Service": "db", "State": state, "Health": health, "ExitCode": code}
 
     found = composed(fake_docker, {"compose ps": json.dumps(service)})["services"]
@@ -137,12 +141,14 @@ def test_another_checkout_with_the_same_project_name_is_wrong(fake_docker: FakeD
     ("versions", "state", "says"),
     [
         ("18\n", OK, "mine_db is empty"),
-        ("18\n18\n", OK, "holds data of PostgreSQL 18"),
+        ("18\n18\n", OK, "has data of PostgreSQL 18"),
         ("18\n16\n", WRONG, "`nox -s db_upgrade`"),
         ("18\n19\n", WRONG, "Dump them"),
     ],
 )
-def test_volume_of_another_version(versions: str, state: State, says: str, fake_docker: FakeDocker) -> None:
+def test_volume_of_another_version_is_wrong(
+    versions: str, state: State, says: str, fake_docker: FakeDocker
+) -> None:
     found = composed(fake_docker, {"run --rm": versions})["volume"]
 
     assert found.state is state
@@ -152,11 +158,13 @@ def test_volume_of_another_version(versions: str, state: State, says: str, fake_
 @pytest.mark.parametrize(
     ("answers", "says", "cure"),
     [
-        ({"--project-name doctor": ""}, "cannot make a project name", "Set COMPOSE_PROJECT_NAME='procore'"),
+        ({"--project-name doctor": ""}, "cannot derive a project name", "Set COMPOSE_PROJECT_NAME='procore'"),
         ({}, "cannot read compose.yaml", "`docker compose config --quiet` says where."),
     ],
 )
-def test_refused_files(answers: dict[str, str], says: str, cure: str, fake_docker: FakeDocker) -> None:
+def test_files_that_compose_refuses_are_wrong(
+    answers: dict[str, str], says: str, cure: str, fake_docker: FakeDocker
+) -> None:
     found = composed(fake_docker, answers, project={})["files"]
 
     assert found.state is WRONG
@@ -166,7 +174,7 @@ def test_refused_files(answers: dict[str, str], says: str, cure: str, fake_docke
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a directory whose `.env` and `backend/.env` are read as the project's; the environment sets nothing."""
+    """Make a directory whose `.env` and `backend/.env` are read as the project's; the environment has no settings."""
     (tmp_path / "backend").mkdir()
     (tmp_path / "compose.yaml").write_text("${POSTGRES_DB:-x}", encoding="utf-8")
     monkeypatch.setattr(config, "ENV_FILES", (tmp_path / "backend" / ".env", tmp_path / ".env"))
@@ -176,12 +184,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def faults(checkout: Path, text: str, docker: Docker = WITHOUT_DOCKER.docker) -> list[Finding]:
-    """Return what is not well with this `.env`."""
+    """Return the findings about this `.env` that are not ok."""
     (checkout / ".env").write_text(text, encoding="utf-8")
     return [each for each in check_env_file.check(Machine(checkout, docker)) if each.state is not OK]
 
 
-def test_example_is_well_as_it_is(checkout: Path) -> None:
+def test_unchanged_example_is_ok(checkout: Path) -> None:
     assert faults(checkout, (ROOT / ".env.example").read_text(encoding="utf-8")) == []
 
 
@@ -191,7 +199,7 @@ def test_example_is_well_as_it_is(checkout: Path) -> None:
         ("API_TOKNE", "API_TOKNE, which is not a setting. Write API_TOKEN, if that is meant."),
         ("api_port", "api_port, which is not a setting. Write API_PORT, if that is meant."),
         ("COMPOSE_PROJECTNAME", "is not a setting. Write COMPOSE_PROJECT_NAME, if that is meant."),
-        ("TEST_DATABASE_URL", "which is only read from the environment. Export it in your shell."),
+        ("TEST_DATABASE_URL", "but that is only read from the environment. Export it in your shell."),
         ("QUITE_ELSE", "a name that is not a setting. Remove it; .env.example has every setting."),
     ],
 )
@@ -209,25 +217,25 @@ def test_name_that_is_not_a_setting_is_a_warning(name: str, says: str, checkout:
         ("API_PORT='http'\nDB_PORT='0'\n", "values", "DB_PORT"),
     ],
 )
-def test_what_every_command_stops_at_is_wrong(text: str, name: str, says: str, checkout: Path) -> None:
+def test_mistake_that_stops_every_command_is_wrong(text: str, name: str, says: str, checkout: Path) -> None:
     found = [each for each in faults(checkout, text) if each.state is WRONG]
 
     assert {each.name for each in found} == {name}
     assert any(says in each.finding for each in found)
 
 
-def test_value_that_compose_reads_otherwise(checkout: Path, fake_docker: FakeDocker) -> None:
+def test_value_that_compose_reads_differently_is_a_warning(checkout: Path, fake_docker: FakeDocker) -> None:
     fake_docker({"config --environment": "POSTGRES_USER=me\nPOSTGRES_PASSWORD=a\n"})
     (checkout / "backend" / ".env").write_text("POSTGRES_DB='x'\nAPI_TOKEN=''\n", encoding="utf-8")
 
     found = faults(checkout, "POSTGRES_USER='me'\nPOSTGRES_PASSWORD=\"a$b\"\n", DOCKER)
     assert [each.finding for each in found] == [
-        "backend/.env has POSTGRES_DB, and Compose reads .env only.",
-        "Compose reads another value of POSTGRES_PASSWORD in .env than Python.",
+        "backend/.env has POSTGRES_DB, but Compose reads only .env.",
+        "Compose and Python read different values of POSTGRES_PASSWORD in .env.",
     ]
 
 
-# In a child, as uvicorn's workers listen.
+# A child process listens, like uvicorn's workers.
 LISTEN = """
 import socket, subprocess, sys
 if sys.argv[1] == "parent":
@@ -241,7 +249,7 @@ else:
 
 @contextmanager
 def listening(directory: Path, *command: str) -> Iterator[tuple[int, int]]:
-    """Run a program that listens, and give its process id and its port."""
+    """Run a program that listens, and yield its process id and its port."""
     (directory / "backend").mkdir()
     (directory / "backend" / "__init__.py").touch()
     (directory / "backend" / "listen.py").write_text(LISTEN, encoding="utf-8")
@@ -256,29 +264,31 @@ def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(tmp_path: P
     with listening(tmp_path, "backend/listen.py", "--password=secret") as (pid, port):
         found = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
 
-    assert re.fullmatch(rf"{port} is held by python[\d.]* listen\.py \(process {pid}\)\.", found.finding)
+    assert re.fullmatch(rf"{port} is in use by python[\d.]* listen\.py \(process {pid}\)\.", found.finding)
     proposed = re.fullmatch(rf"Stop it \(`kill {pid}`\), or set API_PORT='(\d+)' in \.env\.", found.cure)
     assert proposed is not None
     socket.create_server(("127.0.0.1", int(proposed[1]))).close()
 
 
-def test_port_of_this_checkouts_api_is_well_but_not_for_the_database(tmp_path: Path) -> None:
+def test_port_of_this_checkouts_api_is_ok_but_not_for_the_database(tmp_path: Path) -> None:
     with listening(tmp_path, "-m", "backend.listen", "parent") as (pid, port):
         api, database = (check_port(Machine(tmp_path, Docker()), "X", port, each) for each in ("api", "db"))
 
     assert (api.state, database.state) == (OK, WRONG)
-    assert api.finding == f"{port} is held by python -m backend.listen (process {pid}), of this checkout."
+    assert api.finding == f"{port} is in use by python -m backend.listen (process {pid}), of this checkout."
 
 
 @pytest.mark.parametrize(
     ("labels", "state", "says"),
     [
-        (f"db\t{ROOT}", OK, "is held by Compose's db (container c), of this checkout."),
-        ("db\t/other", WRONG, "is held by the container c of /other. `docker stop c`, or set DB_PORT="),
-        ("\t", WRONG, "is held by the container c. `docker stop c`, or set DB_PORT="),
+        (f"db\t{ROOT}", OK, "is in use by Compose's db (container c), of this checkout."),
+        ("db\t/other", WRONG, "is in use by the container c of /other. `docker stop c`, or set DB_PORT="),
+        ("\t", WRONG, "is in use by the container c. `docker stop c`, or set DB_PORT="),
     ],
 )
-def test_container_holds_a_port(labels: str, state: State, says: str, fake_docker: FakeDocker) -> None:
+def test_container_that_publishes_a_port_is_named(
+    labels: str, state: State, says: str, fake_docker: FakeDocker
+) -> None:
     fake_docker({"ps --filter publish=15432": f"c\t{labels}\n"})
 
     found = check_port(Machine(ROOT, DOCKER), "DB_PORT", 15432, "db")
@@ -286,7 +296,7 @@ def test_container_holds_a_port(labels: str, state: State, says: str, fake_docke
     assert says in f"{found.finding} {found.cure}"
 
 
-def test_port_is_held_by_who_listens_on_every_address_and_free_afterwards() -> None:
+def test_port_is_in_use_while_a_process_listens_on_every_address() -> None:
     with socket.create_server(("", 0)) as everywhere:
         port = everywhere.getsockname()[1]
         held = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
@@ -295,7 +305,7 @@ def test_port_is_held_by_who_listens_on_every_address_and_free_afterwards() -> N
     assert check_port(WITHOUT_DOCKER, "API_PORT", port, "api").finding == f"{port} is free."
 
 
-def test_disk_is_judged_by_what_is_free(tmp_path: Path) -> None:
+def test_disk_space_is_compared_with_the_limits(tmp_path: Path) -> None:
     for least, enough, state in ((0, 0, OK), (0, 10**12, WARNING), (10**12, 10**12, WRONG)):
         found = check_disk.space("checkout", "for the checkout", tmp_path, least=least, enough=enough)
         assert found.state is state

@@ -1,4 +1,4 @@
-"""What the doctor finds in the database, and which server it says the tests will take."""
+"""The doctor's checks of the database, and of the server that the tests will use."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def change(engine: Engine, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-def test_database_at_head_is_well(engine: Engine) -> None:
+def test_database_at_head_is_ok(engine: Engine) -> None:
     found = look(engine)
 
     assert {each.state for each in found.values()} == {State.OK}, found
@@ -88,7 +88,7 @@ def test_clock_that_differs_is_a_warning(engine: Engine, monkeypatch: pytest.Mon
 
 
 def test_collation_of_another_version_is_a_warning_whose_cure_works(engine: Engine) -> None:
-    """As after a change of image: the database recorded another version than the server's library has."""
+    """This happens after a change of the image: the database recorded another version than that of the library."""
     change(engine, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
 
     found = look(engine)["collation"]
@@ -112,7 +112,7 @@ def test_lock_that_another_connection_holds_is_unknown_within_seconds(engine: En
 
 
 def find(engine: Engine, monkeypatch: pytest.MonkeyPatch, **variables: str) -> Finding:
-    """Look for a database as settings describe it, on the port of the tests' server."""
+    """Check for the database of these settings, on the port of the tests' server."""
     variables = {"DB_PORT": str(engine.url.port), "POSTGRES_USER": str(engine.url.username)} | variables
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -121,7 +121,7 @@ def find(engine: Engine, monkeypatch: pytest.MonkeyPatch, **variables: str) -> F
 
 
 def test_missing_database_is_created_from_the_host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after POSTGRES_DB was changed: a volume keeps the name that it was created with."""
+    """This happens after POSTGRES_DB was changed: a volume keeps the name that it was created with."""
     user, password, port = engine.url.username, str(engine.url.password), engine.url.port
     compose = find(engine, monkeypatch, POSTGRES_PASSWORD=password, POSTGRES_DB="no such")
     configured = find(engine, monkeypatch, POSTGRES_PORT=str(port))
@@ -132,7 +132,7 @@ def test_missing_database_is_created_from_the_host(engine: Engine, monkeypatch: 
     assert configured.cure == f"Create it: `createdb -h 127.0.0.1 -p {port} -U {user} 'no such'`."
 
 
-def test_wrong_password(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_password_is_reported_with_its_cure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find(engine, monkeypatch, POSTGRES_PASSWORD=SECRET)
 
     assert found.state is State.WRONG
@@ -141,7 +141,9 @@ def test_wrong_password(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None
     assert SECRET not in found.finding + found.cure
 
 
-def test_configured_server_that_is_away(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_server_that_does_not_answer_is_wrong(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://me:{SECRET}@127.0.0.1:{unused_port}/x")
 
     (found,) = check_database.check(Machine(ROOT, Docker()))
@@ -152,7 +154,7 @@ def test_configured_server_that_is_away(unused_port: int, monkeypatch: pytest.Mo
 
 
 def server_for_tests(home: Path, **variables: str) -> dict[str, str]:
-    """Return what is found, by a process of its own: testcontainers reads its file once."""
+    """Run the check in a new process, because testcontainers reads its file only once; return the finding."""
     kept = {name: value for name, value in os.environ.items() if "DOCKER" not in name}
     said = subprocess.run(
         [sys.executable, "-B", "-m", "devtools.doctor", "--json", "--only", "tests"],
@@ -181,7 +183,7 @@ def test_docker_context_that_does_not_exist_is_named_instead_of_the_usual_socket
     assert found["finding"].endswith("there is no Docker context 'nosuch', which DOCKER_CONTEXT names.")
 
 
-def test_given_server_is_the_one_that_the_tests_take(tmp_path: Path, postgres_url: str) -> None:
+def test_given_server_is_reported_as_the_tests_server(tmp_path: Path, postgres_url: str) -> None:
     given = server_for_tests(tmp_path, TEST_DATABASE_URL=postgres_url)
     refused = server_for_tests(tmp_path, TEST_DATABASE_URL=f"postgresql://me:{SECRET}@127.0.0.1:1/x")
 

@@ -1,4 +1,4 @@
-"""The documentation is true: it names every session and setting, and every link and command exists."""
+"""The documentation is correct: it has every session and setting, and every link and command exists."""
 
 import ast
 import re
@@ -72,7 +72,7 @@ def test_example_of_the_settings_names_every_one() -> None:
 
 
 def test_compose_passes_every_setting_to_the_api() -> None:
-    """Those that it does not name, the API would not see, an exported API_TOKEN among them."""
+    """Otherwise the API in the container would not see a setting, for example an exported API_TOKEN."""
     passed = set(re.findall(r"^      (\w+):", (ROOT / "compose.yaml").read_text(), re.MULTILINE))
 
     # The ports are the host's; with reload there is one worker.
@@ -84,7 +84,7 @@ def test_compose_passes_every_setting_to_the_api() -> None:
 
 
 def test_picture_of_the_tables_is_that_of_the_models() -> None:
-    """Line by line, because the order of relations differs from one run to the next."""
+    """The lines are compared without their order, because the order of relations differs between runs."""
     command = [str(Path(sys.executable).with_name("paracelsus")), "graph", "backend.models.models:Base"]
     drawn = subprocess.run(
         [*command, "--column-sort", "preserve-order"], cwd=ROOT, capture_output=True, text=True, check=True

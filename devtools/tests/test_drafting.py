@@ -1,4 +1,4 @@
-"""A draft brings about what changed in the models, takes it back and can be taken again, on rows."""
+"""A draft makes the changes of the models, undoes them, and makes them again, with rows in the tables."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,6 @@ from backend.migrations.catalog import Thing
 from backend.migrations.drift import compare, differences
 from devtools.migrations.drafting import Draft, draft
 
-from .changing import copied_models, take
 from .model_changes import (
     CHANGES,
     Change,
@@ -32,8 +31,9 @@ from .model_changes import (
     things,
     unique,
 )  # fmt: skip
+from .model_copies import copied_models, take
 
-# A way back creates again what its change drops; what some of these changes drop is also worth a draft of its own.
+# Every change is also tested as a downgrade. Some of these changes are worth drafting in the other direction, too.
 BACKWARDS = (
     "every type in a new table", "two tables that refer to each other", "serial becomes identity",
     "view, function, trigger", "partitions",
@@ -42,7 +42,7 @@ BACKWARDS = (
 
 @pytest.fixture
 def connection(engine: Engine) -> Iterator[Connection]:
-    """A transaction that is rolled back, on a database at head that has rows."""
+    """Begin a transaction, which is rolled back, on a database at head that has rows."""
     with engine.connect() as connection:
         connection.execute(sa.text("INSERT INTO companies (name) VALUES ('A'), ('B')"))
         connection.execute(sa.text("INSERT INTO users (company_id, email) VALUES (1, 'a@x'), (1, 'b@x')"))
@@ -56,7 +56,7 @@ def models_with(change: Change) -> MetaData:
 
 
 def prepare(connection: Connection, change: Change) -> None:
-    """Have the schema as these models say, with a row in each of their tables that takes one."""
+    """Create the schema of these models, with a row in each table that accepts one."""
     quoted = connection.dialect.identifier_preparer.format_table
     if first := draft(connection, models_with(change)):
         take(connection, first.upgrade)
@@ -135,12 +135,12 @@ def test_common_changes_are_written_as_alembics_operations(connection: Connectio
     assert "op.drop_column('things', 'a')" in found.downgrade
 
 
-def test_column_that_must_not_be_null_and_has_no_default_is_to_be_completed(connection: Connection) -> None:
+def test_not_null_column_without_a_default_must_be_completed_by_hand(connection: Connection) -> None:
     found = drafted(connection, company(c("title", sa.Text, nullable=False)))
 
     assert found.missing == (
         (
-            "`companies.title` must not be null, and no default says what its rows get: fill them, then add "
+            "`companies.title` must not be null and has no default: fill the existing rows, then add "
             '`op.alter_column("companies", "title", nullable=False)`'
         ),
     )
@@ -150,19 +150,19 @@ def test_column_that_must_not_be_null_and_has_no_default_is_to_be_completed(conn
     take(connection, found.upgrade)
 
 
-def test_not_null_column_that_returns_stays_nullable_on_rows(connection: Connection) -> None:
+def test_restored_not_null_column_stays_nullable_if_there_are_rows(connection: Connection) -> None:
     prepare(connection, things(c("a", sa.Text, nullable=False)))
     found = drafted(connection, things())
     connection.execute(sa.text("INSERT INTO things (a) VALUES ('x')"))
 
     assert found.missing == ()
-    assert "# The values of `a` are gone: if there are rows, it stays nullable." in found.downgrade
+    assert "# The values of `a` are lost: if there are rows, it stays nullable." in found.downgrade
     take(connection, found.upgrade)
     take(connection, found.downgrade)
     take(connection, found.upgrade)
 
 
-def test_foreign_key_that_returns_stays_not_valid_on_rows(connection: Connection) -> None:
+def test_restored_foreign_key_stays_not_valid_if_there_are_rows(connection: Connection) -> None:
     prepare(connection, all_of(things(), make("doors", c("thing_id", sa.BigInteger, fk("things.id")))))
     found = drafted(connection, make("doors", c("thing_id", sa.BigInteger)))
     connection.execute(sa.text("INSERT INTO doors (thing_id) SELECT id FROM things"))
@@ -175,24 +175,24 @@ def test_foreign_key_that_returns_stays_not_valid_on_rows(connection: Connection
     take(connection, found.upgrade)
 
 
-def test_primary_key_whose_values_are_gone_does_not_return(connection: Connection) -> None:
+def test_primary_key_whose_values_are_lost_is_not_restored(connection: Connection) -> None:
     prepare(connection, make("keyed", c("code", sa.Text, primary_key=True)))
     found = drafted(connection, make("keyed", c("id", sa.BigInteger, identity(), primary_key=True)))
     connection.execute(sa.text("INSERT INTO keyed VALUES ('a'), ('b')"))
 
-    assert "# If rows lack a value for it, the primary key does not return." in found.downgrade
+    assert "# If rows lack a value for it, the primary key is not restored." in found.downgrade
     take(connection, found.upgrade)
     take(connection, found.downgrade)
     take(connection, found.upgrade)
 
 
-def test_foreign_key_to_a_new_table_is_said_to_fail_on_rows(connection: Connection) -> None:
+def test_foreign_key_to_a_new_table_has_a_warning_about_existing_rows(connection: Connection) -> None:
     prepare(connection, make("doors", c("thing_id", sa.BigInteger)))
     found = drafted(
         connection, all_of(things(), make("doors", c("thing_id", sa.BigInteger, fk("things.id"))))
     )
 
-    assert found.remarks[0].startswith("Fails if rows of `doors` refer to something: `things` is new")
+    assert found.remarks[0].startswith("Fails if rows of `doors` have a value here: `things` is new")
 
 
 def test_partition_that_a_migration_made_is_not_dropped(connection: Connection) -> None:
@@ -203,15 +203,15 @@ def test_partition_that_a_migration_made_is_not_dropped(connection: Connection) 
     assert draft(connection, models_with(logs)) is None
 
 
-def test_what_cannot_be_drafted_is_named_and_the_rest_holds(connection: Connection) -> None:
+def test_change_that_cannot_be_drafted_is_named_and_the_others_are_drafted(connection: Connection) -> None:
     prepare(connection, things(c("at", sa.Integer)))
 
     found = drafted(connection, lambda m: (things(c("at", sa.DateTime))(m), company(c("nick", sa.Text))(m)))
 
     [missing] = found.missing
     assert missing == (
-        "things, column `at` differs (type `integer` in what this makes, `timestamp without time zone` in what is "
-        'wanted) (PostgreSQL: column "at" cannot be cast automatically to type timestamp without time zone)'
+        "things, column `at` differs (type `integer` in the draft, `timestamp without time zone` in the "
+        'models) (PostgreSQL: column "at" cannot be cast automatically to type timestamp without time zone)'
     )
     take(connection, found.upgrade)
     take(connection, found.downgrade)
@@ -219,17 +219,17 @@ def test_what_cannot_be_drafted_is_named_and_the_rest_holds(connection: Connecti
     assert "nick" in {thing.name for thing in catalog.read(connection)}
 
 
-def test_value_taken_from_an_enumeration_is_said_to_fail_on_rows_that_hold_it(connection: Connection) -> None:
+def test_removed_enumeration_value_has_a_warning_about_rows_that_use_it(connection: Connection) -> None:
     prepare(connection, company(c("kind", kind("a", "b"))))
 
     found = drafted(connection, company(c("kind", kind("b"))))
 
     assert "USING kind::text::company_kind" in found.upgrade
-    assert "# Fails if a row holds 'a', which `company_kind` no longer has." in found.upgrade
+    assert "# Fails if a row has 'a', which `company_kind` no longer has." in found.upgrade
     renamed = drafted(connection, company(c("kind", kind("a", "z")))).upgrade.splitlines()
     assert "#     op.execute(\"ALTER TYPE company_kind RENAME VALUE 'b' TO 'z'\")" in renamed
     back = drafted(connection, company(c("kind", kind("a", "b", "c")))).downgrade
-    assert "# This fails if a row holds a value that the type before does not have." in back
+    assert "# This fails if a row has a value that the old type does not have." in back
 
 
 def test_tables_that_the_models_list_as_ignored_are_left_alone(connection: Connection) -> None:
@@ -251,7 +251,7 @@ def test_tables_that_the_models_list_as_ignored_are_left_alone(connection: Conne
     assert differences(connection, models) == []
 
 
-def test_rename_is_not_guessed_and_is_hinted(connection: Connection) -> None:
+def test_rename_is_not_guessed_but_suggested_in_a_comment(connection: Connection) -> None:
     prepare(connection, things(c("old", sa.Text)))
     found = drafted(connection, things(c("new", sa.Text)))
 
@@ -278,11 +278,11 @@ def test_rename_is_not_guessed_and_is_hinted(connection: Connection) -> None:
             lambda m: m.tables["job_queue"].append_constraint(fks("created_by_id", "users.id")()),
             "Use `NOT VALID`",
         ),
-        (lambda m: m.remove(m.tables["user_settings"]), "Drops `user_settings` with what is in it"),
+        (lambda m: m.remove(m.tables["user_settings"]), "Drops `user_settings` and its data"),
     ],
     ids=("volatile default", "type", "index", "unique", "foreign key", "drop"),
 )
-def test_what_hurts_on_a_live_table_is_said_in_the_file(
+def test_risk_on_a_live_table_is_a_comment_in_the_file(
     change: Change, words: str, connection: Connection
 ) -> None:
     found = drafted(connection, change)
@@ -291,7 +291,7 @@ def test_what_hurts_on_a_live_table_is_said_in_the_file(
     assert re.sub(r"[\s#]+", "", found.remarks[0]) in re.sub(r"[\s#]+", "", found.upgrade)
 
 
-def test_nothing_is_said_of_what_is_harmless(connection: Connection) -> None:
+def test_harmless_change_has_no_remarks(connection: Connection) -> None:
     found = drafted(
         connection,
         all_of(
@@ -314,7 +314,7 @@ def test_index_that_was_built_by_hand_before_the_release_is_found(connection: Co
     assert differences(connection, models) == []
 
 
-def test_models_that_postgresql_refuses_are_an_error_of_the_database(connection: Connection) -> None:
+def test_models_that_postgresql_refuses_raise_its_error(connection: Connection) -> None:
     with pytest.raises(DBAPIError, match="no_such_function"):
         draft(connection, models_with(things(c("a", sa.Text, server_default=sa.text("no_such_function()")))))
-    assert draft(connection, models_with(nothing)) is None, "and the transaction goes on"
+    assert draft(connection, models_with(nothing)) is None, "the transaction is still usable"

@@ -1,4 +1,4 @@
-"""The editor's files agree with the project: each task, module and port that they name exists."""
+"""The editor's files match the project: each task, module and port in them exists."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from .test_documentation import NAMES
 
 
 def read(path: Path) -> Any:  # noqa: ANN401  JSON is of any shape
-    """Read JSON whose comments are on lines of their own."""
+    """Read JSON with comments on separate lines."""
     lines = path.read_text().splitlines()
     return json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
 
@@ -45,7 +45,7 @@ def test_debugger_runs_modules_that_exist() -> None:
     assert find_spec("debugpy")
 
 
-def test_container_works_where_its_image_does() -> None:
+def test_container_uses_the_workspace_and_user_of_its_image() -> None:
     image = (ROOT / "backend" / "Dockerfile").read_text()
     inside = CONTAINER["customizations"]["vscode"]["settings"]
 
@@ -70,7 +70,7 @@ def test_database_view_leads_to_composes_database_and_asks_for_the_password() ->
     assert "password" not in view
 
 
-def test_commits_are_held_to_what_lint_runs_and_nothing_is_downloaded_for_it() -> None:
+def test_pre_commit_hook_runs_lint_and_downloads_nothing() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
 
     assert [each["repo"] for each in hooks] == ["local"]

@@ -1,4 +1,4 @@
-"""The rename of a column on a live table, as docs/migrations.md has it, while code of two releases writes at once."""
+"""The rename of a column from docs/migrations.md, while the code of two releases writes to the table."""
 
 import re
 import textwrap
@@ -12,7 +12,7 @@ from backend.config import ROOT
 from backend.migrations.drift import differences
 from devtools.migrations.drafting import draft
 
-from .changing import copied_models, take
+from .model_copies import copied_models, take
 
 FOLLOW, FILL = (
     textwrap.dedent(block)
@@ -46,7 +46,7 @@ def third_release() -> MetaData:
 
 
 def release(engine: Engine, models: MetaData) -> str:
-    """Draft what the release needs, run it as a start would, and return it."""
+    """Draft the release's migration, run it like a start, and return it."""
     with engine.connect() as connection:
         drafted = draft(connection, models)
     assert drafted is not None
@@ -74,7 +74,7 @@ def passwords(connection: Connection, column: str) -> dict[str, str | None]:
 
 @pytest.fixture
 def live(engine: Engine) -> Engine:
-    """A table with rows from before."""
+    """Return an engine on a database with rows of the old release."""
     with engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO companies (name) VALUES ('A')"))
         for name in ("before@x", "touched@x", "none@x"):
@@ -86,7 +86,7 @@ def test_no_write_of_either_release_is_lost_at_any_time(live: Engine) -> None:
     release(live, first_release())
 
     with live.begin() as connection:
-        # Not filled yet, and changed in something else.
+        # This row is not filled yet, and another column of it changes.
         connection.execute(sa.text("UPDATE users SET role = 'admin' WHERE email = 'touched@x'"))
         insert(connection, "old@x", OLD, "by old code")
         insert(connection, "new@x", NEW, "by new code")

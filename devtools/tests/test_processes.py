@@ -1,4 +1,4 @@
-"""Processes of the application: what a saved file, a signal, several workers and a kill do to them."""
+"""The application's processes: reload after a saved file, signals, several workers, and a killed reset."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ from devtools.tests.support import finished, python, query, wait_until
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what is served, to save files in."""
+    """Copy the application, so that a test can change its files."""
     left_out = shutil.ignore_patterns("tests", "__pycache__")
     shutil.copytree(ROOT / "backend", tmp_path / "backend", ignore=left_out)
     return tmp_path
@@ -42,7 +42,7 @@ class Serving:
     log: Path
 
     def status(self, path: str) -> int:
-        """Ask for a path and return the status, 0 if nothing answers."""
+        """Request a path and return the status, 0 if nothing answers."""
         try:
             with WITHOUT_PROXY.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
                 code: int = response.status
@@ -61,7 +61,7 @@ class Serving:
         wait_until(answers, path, 60)
 
     def end(self, number: int) -> str:
-        """Stop it as a terminal does, and return what it printed."""
+        """Send the signal to all its processes, like a terminal, and return the output."""
         os.killpg(self.process.pid, number)
         self.process.wait(30)
         return self.log.read_text()
@@ -110,10 +110,10 @@ def test_saved_file_is_served_and_ctrl_c_stops_everything(serve: Callable[..., S
     assert serving.status("/well/live") == 0
 
 
-def test_workers_serve_behind_a_prefix_a_database_that_their_parent_migrated(
+def test_workers_serve_behind_a_prefix_after_their_parent_has_migrated_the_database(
     serve: Callable[..., Serving],
 ) -> None:
-    """The one is set by a setting, the other by an option."""
+    """The prefix comes from an option, the number of workers from a setting."""
     serving = serve("--root-path", "/procore", WEB_CONCURRENCY="2")
     serving.wait_for("/health/ready")
     wait_until(lambda: serving.log.read_text().count("Application startup complete.") == 2, "two workers", 60)
@@ -170,7 +170,7 @@ def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Eng
         process.kill()
         process.wait()
 
-    # Its server process notices when it next sends something to the client.
+    # The server process notices only when it next sends something to the client.
     rest = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'killed'"
     wait_until(lambda: query(empty_url, rest) == [], "the end of the killed client's connection")
     with empty_engine.connect() as connection:

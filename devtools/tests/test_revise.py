@@ -1,4 +1,4 @@
-"""`db_revision` writes a file that is whole, where there is something to write, and touches no database of ours."""
+"""`db_revision` writes a complete migration if the models changed, and does not touch the developer's database."""
 
 import os
 import re
@@ -47,7 +47,7 @@ class Base("""
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project, in a place whose name asks for trouble, with models that have changed."""
+    """Copy the project to a directory with an unusual name, and change the models."""
     place = tmp_path / "a project: 100%"
     ignored = shutil.ignore_patterns("__pycache__", "tests", "e2e", "benchmarks", ".env")
     for part in ("backend", "devtools"):
@@ -74,9 +74,7 @@ def versions(project: Path) -> set[str]:
     return {path.name for path in (project / "backend" / "migrations" / "versions").glob("[!_]*.py")}
 
 
-def test_change_of_the_models_becomes_a_file_that_brings_it_about(
-    project: Path, empty_engine: Engine
-) -> None:
+def test_change_of_the_models_becomes_a_migration(project: Path, empty_engine: Engine) -> None:
     before = versions(project)
     began = datetime.now(UTC)
     mine = empty_engine.url.render_as_string(hide_password=False)
@@ -94,7 +92,7 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(
     assert "backend" not in written
     with empty_engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
-    # It is formatted and clean, makes what the models say, in the developer's database too, and goes down again.
+    # The file is formatted and clean, brings a database to the schema of the models, and can be downgraded.
     assert run(project, "ruff", "format", "--check", f"backend/migrations/versions/{name}").returncode == 0
     checked = run(project, "ruff", "check", f"backend/migrations/versions/{name}")
     assert checked.returncode == 0, checked.stdout
@@ -113,11 +111,11 @@ def test_change_of_the_models_becomes_a_file_that_brings_it_about(
     assert (compared.returncode, compared.stdout.count("with the models")) == (0, 2), compared.stdout
     again = run(project, "devtools.migrations.revise", "-m", "add them again")
     assert again.returncode == 1
-    assert again.stderr.endswith("Nothing was written: the migrations already make what the models say.\n")
+    assert again.stderr.endswith("Nothing was written: the migrations already match the models.\n")
     assert versions(project) - before == {name}
 
 
-def test_file_of_that_name_is_never_written_over(project: Path) -> None:
+def test_existing_file_is_never_overwritten(project: Path) -> None:
     assert run(project, "devtools.migrations.revise", "-m", "fill x", "--blank").returncode == 0
     [path] = (project / "backend" / "migrations" / "versions").glob("*_fill_x.py")
     path.write_text(path.read_text() + "# what I had written\n")
@@ -126,12 +124,12 @@ def test_file_of_that_name_is_never_written_over(project: Path) -> None:
 
     assert again.returncode == 1
     assert again.stderr.endswith(
-        f"Nothing was written: {path.name} exists already, so choose another message.\n"
+        f"Nothing was written: {path.name} already exists, so choose another message.\n"
     )
     assert path.read_text().endswith("# what I had written\n")
 
 
-def test_two_heads_are_a_line_and_are_merged(project: Path) -> None:
+def test_two_heads_are_reported_in_one_line_and_can_be_merged(project: Path) -> None:
     place = project / "backend" / "migrations" / "versions"
     for name in "ab":
         (place / f"2027_01_01_{name}.py").write_text(
@@ -153,7 +151,7 @@ def test_two_heads_are_a_line_and_are_merged(project: Path) -> None:
     assert run(project, "devtools.migrations.check", "--ephemeral").returncode == 0
 
 
-def test_models_that_postgresql_refuses_are_a_line(project: Path) -> None:
+def test_models_that_postgresql_refuses_are_reported_in_one_line(project: Path) -> None:
     models = project / "backend" / "models" / "models.py"
     models.write_text(models.read_text().replace('server_default="{}"', 'server_default=text("no_such()")'))
 
@@ -165,7 +163,7 @@ def test_models_that_postgresql_refuses_are_a_line(project: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["-m", ""], ["-m", " . "]])
-def test_message_is_asked_for(arguments: list[str]) -> None:
+def test_missing_message_is_refused(arguments: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         revise.main(arguments)
 
@@ -175,6 +173,6 @@ def test_message_is_asked_for(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("message", ["!!!", 'end it """', "back\\slash"])
-def test_message_that_makes_no_file_is_refused(message: str) -> None:
-    with pytest.raises(UserError, match="needs a letter or a digit, and can contain neither"):
+def test_message_that_cannot_be_a_file_name_is_refused(message: str) -> None:
+    with pytest.raises(UserError, match="needs a letter or a digit and can contain neither"):
         revise.main(["-m", message])

@@ -37,7 +37,7 @@ def target(engine: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def fill(engine: Engine, *arguments: str) -> None:
-    # With its name, for a container's host is not always this machine's.
+    # With the typed name, because a container's host may be remote.
     seed.main(["--yes-seed", str(engine.url.database), *arguments])
 
 
@@ -62,7 +62,7 @@ def counts(engine: Engine) -> dict[str, int]:
 
 
 def digests(engine: Engine) -> dict[str, str]:
-    """Digest each table's rows to the byte, in the order in which they lie there."""
+    """Return a digest of each table's rows, in their physical order."""
     found = {}
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
@@ -73,7 +73,7 @@ def digests(engine: Engine) -> dict[str, str]:
     return found
 
 
-def test_six_tables_are_filled_and_that_is_reported(
+def test_six_tables_are_filled_and_the_numbers_are_reported(
     target: Engine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(target)
@@ -105,7 +105,7 @@ def test_scale_multiplies_all_rows(target: Engine) -> None:
     assert ask(target, "SELECT count(DISTINCT name) FROM companies") == 300
 
 
-def test_rows_show_every_state_and_are_of_no_use_to_anybody(target: Engine) -> None:
+def test_rows_have_every_state_and_no_real_addresses_passwords_or_tokens(target: Engine) -> None:
     fill(target)
 
     for column, number in (
@@ -128,7 +128,7 @@ def test_rows_show_every_state_and_are_of_no_use_to_anybody(target: Engine) -> N
     assert ask(target, in_order) is True
 
 
-def test_application_goes_on_from_the_last_id(target: Engine, client: TestClient) -> None:
+def test_application_continues_after_the_last_id(target: Engine, client: TestClient) -> None:
     fill(target)
 
     made = client.post("/api/v1/companies", json={"name": "Next"})
@@ -141,7 +141,7 @@ def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: 
 
     said = refused(target, "--seed", "3")
 
-    assert "has rows already, in companies" in said
+    assert "already has rows, in companies" in said
     assert "`nox -s db_seed -- --seed 3 --scale 1 --replace` deletes them first." in said
     assert counts(target) == COUNTS | dict.fromkeys(COUNTS, 0) | {"companies": 1}
     fill(target, "--replace")
@@ -149,7 +149,7 @@ def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_seeding_that_is_stopped_leaves_all_as_it_was(target: Engine, number: signal.Signals) -> None:
+def test_interrupted_seeding_changes_nothing(target: Engine, number: signal.Signals) -> None:
     run(target, "INSERT INTO companies (name) VALUES ('Mine')")
     name = str(target.url.database)
     command = [sys.executable, "-m", "devtools.seed", "--scale", "500", "--replace", "--yes-seed", name]
@@ -181,9 +181,7 @@ def test_lost_connection_is_reported_in_a_line(target: Engine) -> None:
     assert counts(target) == dict.fromkeys(COUNTS, 0)
 
 
-def test_lock_of_somebody_else_is_not_waited_for_long(
-    target: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeding_does_not_wait_long_for_a_lock(target: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seed, "LOCK_SECONDS", 0.2)
     with target.begin() as connection:
         connection.execute(text("LOCK TABLE users"))

@@ -1,4 +1,4 @@
-"""The command of the proof: it leaves a database as it was, reports what it found, and can be repeated."""
+"""`nox -s utc_check` leaves a database unchanged, reports its findings, and can be repeated."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from devtools.utc_check.sandbox_schema import COMMENT, PREFIX, confined, plain_c
 from devtools.utc_check.verification import verify
 
 SCHEMAS = text("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, :prefix) ORDER BY 1")
-# Every write would show here: each row has its transaction and place, and an insert that is undone moves a sequence.
+# This query shows every write: rows have a transaction id and a place, and even a rolled back insert moves a sequence.
 STATE = text("""
 SELECT (SELECT array_agg((c.xmin, c.ctid, c)::text) FROM companies AS c),
        (SELECT array_agg((v.xmin, v.ctid, v)::text) FROM alembic_version AS v),
@@ -57,13 +57,13 @@ def schemas(engine: Engine) -> list[str]:
 
 @pytest.fixture
 def live(engine: Engine) -> Engine:
-    """A database with tables of the same names, and somebody's row."""
+    """Return an engine on a database with tables of the same names, and a row."""
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO companies (name) VALUES ('Acme')"))
     return engine
 
 
-def test_live_database_is_left_as_it_was(live: Engine) -> None:
+def test_live_database_is_not_changed(live: Engine) -> None:
     before = state(live)
     report = prove(live)
 
@@ -97,7 +97,7 @@ def test_schema_of_a_killed_run_is_dropped_and_that_of_a_running_one_is_not(live
         assert schemas(live) == sorted([running, new, f"{PREFIX}somebodys"])
 
 
-def test_engine_of_the_proof_reaches_its_schema_only_and_only_in_transactions(live: Engine) -> None:
+def test_engine_of_the_proof_sees_only_its_schema_and_refuses_autocommit(live: Engine) -> None:
     with sandbox_schema(live.url) as schema, confined(connect(live.url), schema) as engine:
         with engine.connect() as connection:
             connection.begin().rollback()
@@ -116,7 +116,7 @@ def test_read_only_database_raises_postgresqls_error(live: Engine) -> None:
 
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="cannot execute CREATE SCHEMA"):
         prove(live)
-    with plain_connection(live.url) as connection_:  # for whoever resets this database
+    with plain_connection(live.url) as connection_:  # so that the fixture can reset this database
         connection_.execute("SET default_transaction_read_only = off")
         connection_.execute(f'ALTER DATABASE "{name}" RESET ALL'.encode())
 
@@ -145,10 +145,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_json_says_what_was_checked(live: Engine) -> None:
+def test_json_lists_the_checks(live: Engine) -> None:
     url = live.url.render_as_string(hide_password=False)
     options = ("--json", "--seed", "7", "--only", "copy/http", "--only", "session/new")
-    # No token is needed, though the API needs one.
+    # The proof needs no token, although the API does.
     done = run("devtools.utc_check", *options, DATABASE_URL=url, APP_ENV="production", API_TOKEN=TOKEN)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,9 +159,9 @@ def test_json_says_what_was_checked(live: Engine) -> None:
     assert found["checks"] > 50
 
 
-def test_ephemeral_server_is_proved() -> None:
+def test_proof_runs_on_an_ephemeral_server() -> None:
     environment = os.environ | {"DOCKER_HOST": "unix:///nonexistent"}
-    done = run("devtools.database", "utc", "--ephemeral", "--only", "session", **environment)
+    done = run("devtools.db_commands", "utc", "--ephemeral", "--only", "session", **environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PROVED: 18 checks on 6 paths" in done.stdout

@@ -1,4 +1,4 @@
-"""Without each defence in turn, the proof must fail and name what broke."""
+"""The tests remove one defence after the other; each time the proof must fail and name what broke."""
 
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ Remove = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Defence:
-    """How to remove it, in the code or by SQL in the schema, and the paths that must then fail."""
+    """How to remove a defence, in the code or by SQL in the schema, and the paths that must fail without it."""
 
     paths: tuple[str, ...]
     remove: Remove = lambda _: None

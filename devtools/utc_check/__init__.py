@@ -1,9 +1,9 @@
-"""The proof that no layer stores or shows a wrong time, on any database, also one in use.
+"""Prove that no layer stores or shows a wrong time, on any database, even if it is in use.
 
-The application creates its own tables in a schema of its own. Timestamps are written to them in every way there is,
-read in every way there is, and compared with what PostgreSQL has stored, in whole microseconds. Meanwhile sessions are
-moved to other zones, and naive datetimes and the like are tried at every entry. The schema is dropped at the end, and
-what a killed run left, the next run drops.
+The application creates its tables in a separate schema. Timestamps are written to them in every possible way, read in
+every possible way, and compared with the microseconds that PostgreSQL has stored. Meanwhile sessions are changed to
+other zones, and invalid values such as naive datetimes are tried at every entry. The schema is dropped at the end; if
+a run is killed, the next run drops it.
 
-The cases are also those of the tests, which run them one by one.
+The tests use the same cases, and run them one by one.
 """

@@ -14,7 +14,7 @@ from backend.config import AppEnv, load_settings
 from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.terminal import enter
+from devtools.command_line import enter
 from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 
@@ -22,13 +22,13 @@ from devtools.utc_check.verification import verify
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     settings = load_settings()
-    # Only this process calls the application; in a test, its start does not look for drift in a thread.
+    # The application needs no token, because only this process calls it. In a test, its start does not look for drift.
     open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
 
     def make_app(engine: Engine) -> FastAPI:
         return create_app(open_settings, engine=engine)
 
-    # A plain SIGTERM would leave the schema.
+    # Without this, SIGTERM would leave the schema behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nox -s utc_check --",
-        description="Prove that no layer stores or shows a wrong time. The project's tables are created in a schema "
-        "of their own, the application runs there, and the schema is dropped: no row and no setting of your database "
-        "is changed. The exit code is 1 if something is wrong.",
+        description="Prove that no layer stores or shows a wrong time. The project's tables are created in a separate "
+        "schema, the application runs there, and the schema is dropped: no row and no setting of your database is "
+        "changed. The exit code is 1 if something is wrong.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="PATH",
-        help="limit the proof to a path of the report, as copy/orm, trigger, or '*/http'; may be repeated",
+        help="limit the proof to a path of the report, such as copy/orm or '*/http'; may be repeated",
     )
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""The cases that the proof and the tests share: values to write and values to refuse."""
+"""The values that the proof and the tests share: timestamps to write and values to refuse."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
@@ -14,7 +14,7 @@ CHANGES = {
     "Australia/Lord_Howe": ((1_712_415_600, -1800), (1_728_142_200, 1800)),
     "Pacific/Apia": ((1_301_752_800, -3600), (1_325_239_200, 86_400)),
 }
-"""Zones, with changes of their offset: when, in seconds from 1970, and by how many. Apia skipped a day."""
+"""Zones and the changes of their offsets: the time in seconds since 1970, and the shift. Apia skipped a day."""
 ZONES = tuple(CHANGES)
 LOWEST, HIGHEST = -62_135_510_400 * SECOND, 253_402_214_400 * SECOND - 1
 """The first and the last value that the range of a column allows: 0001-01-02 to just before 9999-12-31."""
@@ -35,14 +35,14 @@ class NoOffset(tzinfo):
 
 
 class NotATime(datetime):
-    """Behaves as pandas' NaT: a datetime by its class, whose offset is itself."""
+    """Behaves like pandas' NaT: it is a datetime whose offset is the object itself."""
 
     def utcoffset(self) -> Any:  # noqa: ANN401 - not a timedelta
         return self
 
 
 class Nanoseconds(datetime):
-    """Behaves as pandas' Timestamp."""
+    """Behaves like pandas' Timestamp."""
 
     nanosecond = 1
 
@@ -60,7 +60,7 @@ REFUSED_OTHERS = {"date": date(2024, 7, 1), "text": "2024-07-01T12:00:00Z", "num
 
 @dataclass(frozen=True)
 class Value:
-    """An instant as a caller has it, in any zone and on either side of a fold, and as microseconds from 1970."""
+    """An instant as a caller's datetime, in any zone and on either side of a fold, and as microseconds since 1970."""
 
     held: datetime
     microseconds: int
@@ -75,7 +75,7 @@ def instant(microseconds: int, zone: tzinfo = UTC) -> datetime:
 
 
 def canonical(microseconds: int) -> str:
-    """Return the text that the API must show, without the code under test."""
+    """Return the text that the API must show, computed without the code under test."""
     return f"{instant(microseconds).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
@@ -88,7 +88,7 @@ def show(microseconds: int) -> str:
 
 _NEW_YORK = ZoneInfo("America/New_York")
 ODD = (
-    # New York's clocks skipped this time; by `fold`, Python reads it with the offset before or after.
+    # New York's clocks skipped this time; `fold` decides whether Python uses the offset before or after.
     Value(datetime(2024, 3, 10, 2, 30, tzinfo=_NEW_YORK), 1_710_055_800 * SECOND),
     Value(datetime(2024, 3, 10, 2, 30, tzinfo=_NEW_YORK, fold=1), 1_710_052_200 * SECOND),
     # Offsets with seconds: New York until 1883, Liberia until 1972.
@@ -106,7 +106,7 @@ COMMON_VALUES = [*ODD] + [
 
 
 def zone_values(zone: str, seed: int) -> list[Value]:
-    """Return values around the changes of this zone, and random ones that follow from the seed."""
+    """Return values around the changes of this zone, and random values from the seed."""
     source = Random(f"{seed} {zone}")  # noqa: S311 - it has to be repeatable
     pairs: list[tuple[int, tzinfo]] = []
     for at, shift in CHANGES[zone]:

@@ -1,4 +1,4 @@
-"""Checks besides the crossing: sessions, what must be refused, and the types of columns."""
+"""The checks that are not round trips: sessions, values that must be refused, and the types of columns."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,13 +13,13 @@ from sqlalchemy.exc import StatementError
 from backend.models.models import Base
 from backend.utc import lint_catalog, lint_metadata
 from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
-from devtools.utc_check.crossing import FAULTS
 from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
+from devtools.utc_check.round_trips import FAULTS
 from devtools.utc_check.subjects import Row, Subject, Target
 
 PINNED = ("UTC", "ISO, MDY")
-# SQL that follows the session's zone. In UTC all of it is true.
+# SQL that depends on the session's zone. In UTC every condition is true.
 FOLLOWS_THE_ZONE = text("""
 SELECT (extract(epoch FROM timestamptz '2024-07-01 00:00:00') * 1000000)::int8 = 1719792000000000
    AND (timestamptz '2024-06-30 23:59:59.999999+00')::date = date '2024-06-30'
@@ -42,7 +42,7 @@ def check_sessions(target: Target, new: Engine, report: Report) -> None:
         seen = settings(driver(connection))
         report.check(f"session/{path}", "the session", target.zone, ok=seen == PINNED, seen=", ".join(seen))
 
-    # A commit would keep a SET that the rollbacks of a pool undo.
+    # The rollbacks of a pool undo a SET, unless it was committed.
     with new.connect() as connection:
         check("new", connection)
         connection.begin().rollback()
@@ -57,7 +57,7 @@ def check_sessions(target: Target, new: Engine, report: Report) -> None:
             connection.exec_driver_sql(f"SET {leak}")
         with new.connect() as connection:
             check(path, connection)
-    # If this session were in UTC too, nothing above would have been put to the test.
+    # If this session were in UTC too, the checks above would have proved nothing.
     seen = settings(target.plain)
     ok = seen[0] == target.zone and not seen[1].startswith("ISO")
     report.check("session/unpinned", "a session that nobody pins", target.zone, ok=ok, seen=", ".join(seen))
@@ -88,7 +88,7 @@ def _copy_of_timestamps(connection: Connection, subject: Subject, rows: list[Row
         copy.write_row([rows[0][subject.names[0]]])
 
 
-# With these the type of the column is known, so dates and texts are refused too. The others leave them to PostgreSQL.
+# These entries know the type of the column, so they refuse dates and texts too. The others leave them to PostgreSQL.
 TYPED_ENTRIES: dict[str, Write] = {
     "attribute": _attribute,
     "comparison": _comparison,
@@ -117,7 +117,7 @@ def check_refusals(subject: Subject, report: Report) -> None:
 
 
 def _try(subject: Subject, entry: str, value: object) -> str | None:
-    """Return None if our code refused the value, else what happened. Everything is rolled back."""
+    """Return None if our code refused the value, or else what happened. Everything is rolled back."""
     with subject.target.engine.connect() as connection:
         connection.begin()
         try:
@@ -131,7 +131,7 @@ def _try(subject: Subject, entry: str, value: object) -> str | None:
 
 
 def check_ranges(subject: Subject, report: Report) -> None:
-    """Insert what some client could not read, by a client with nothing of ours."""
+    """Insert values that some client could not read, with a plain client."""
     table, plain, row = subject.table.name, subject.target.plain, subject.row(IN_RANGE)
     for name in subject.names:
         for value in OUT_OF_RANGE if report.wants(f"range/{table}.{name}") else ():
@@ -146,7 +146,7 @@ def check_ranges(subject: Subject, report: Report) -> None:
 
 
 def check_columns(connection: Connection, schema: str, report: Report) -> None:
-    """Lint the models, and the tables that the migrations created."""
+    """Lint the models, and the tables that the migrations have created."""
     models, tables = lint_metadata(Base.metadata), lint_catalog(connection, schema)
     for path, found in (("lint/models", models), ("lint/schema", tables)):
         report.check(path, "all columns", "their types", ok=not found, seen="; ".join(map(str, found)))

@@ -1,4 +1,4 @@
-"""Every way to write and every way to read rows, by name. Each works in a transaction that its caller began."""
+"""Every way to write and to read rows, by name. Each one works in a transaction that its caller has begun."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from devtools.utc_check.subjects import Row, Subject
 
 Write = Callable[[Connection, Subject, list[Row]], object]
 Rows = Iterable[Iterable[Any]]
-"""Each with the key and what was read of each timestamp."""
+"""Each row has the key and the values that were read for its timestamps."""
 UPDATE = "orm-update"
 _MICROSECOND = timedelta(microseconds=1)
 _OK = 200
@@ -34,7 +34,7 @@ def write_orm(connection: Connection, subject: Subject, rows: list[Row]) -> None
 
 
 def write_update(connection: Connection, subject: Subject, rows: list[Row]) -> None:
-    """Change each attribute from the other side of its fold, if it is in one: an UPDATE must be sent."""
+    """Change each attribute from the other side of its fold, if it has one: an UPDATE must be sent."""
     # The trigger sets updated_at.
     firsts = [{name: value for name, value in row.items() if name != "updated_at"} for row in rows]
     objects = [
@@ -54,7 +54,7 @@ def _other_side(value: datetime) -> datetime:
     other = value.replace(fold=1 - value.fold)
     if other.utcoffset() != value.utcoffset():
         return other
-    # Not in a fold: a microsecond away, on the side that is in the column's range.
+    # Outside a fold, the value moves by a microsecond, in the direction that is in the column's range.
     return value + (-_MICROSECOND if value.microsecond else _MICROSECOND)
 
 
@@ -103,7 +103,7 @@ WRITES: dict[str, Write] = {
     "plain": write_plain,
     "unpinned": write_orm,
 }
-"""The API writes too, but accepts no timestamps: see `crossing`."""
+"""The API writes too, but accepts no timestamps: see `round_trips`."""
 
 
 def read_http(_connection: Connection, subject: Subject, after: int) -> Rows:
@@ -165,13 +165,13 @@ def is_canonical(seen: object, microseconds: int) -> bool:
 
 
 def is_rendered(seen: object, microseconds: int) -> bool:
-    """Whether it is PostgreSQL's text in UTC, where the fraction has no zeros at its end."""
+    """Whether it is PostgreSQL's text in UTC, where the fraction has no trailing zeros."""
     return seen == f"{canonical(microseconds)[:-1].replace('T', ' ').rstrip('0').rstrip('.')}+00"
 
 
 @dataclass(frozen=True)
 class Read:
-    """Read the rows whose key is above a number; `shows` tells whether what was read is this instant."""
+    """Read the rows whose key is above a number; `shows` decides whether a value that was read is this instant."""
 
     rows: Callable[[Connection, Subject, int], Rows]
     shows: Callable[[Any, int], bool] = is_utc
@@ -192,7 +192,7 @@ READS: dict[str, Read] = {
     "binary-cursor": Read(partial(read_cursor, binary=True), set_local=True),
     "array": Read(partial(read_cursor, what=_ARRAY), are_utc, set_local=True),
     "binary-array": Read(partial(read_cursor, what=_ARRAY, binary=True), are_utc, set_local=True),
-    # Only in its binary form does a record have typed values.
+    # A record has typed values only in binary form.
     "binary-record": Read(partial(read_cursor, what="row({0})", binary=True), are_utc, set_local=True),
     "range": Read(partial(read_cursor, what=_RANGE), are_utc, set_local=True),
     "binary-range": Read(partial(read_cursor, what=_RANGE, binary=True), are_utc, set_local=True),

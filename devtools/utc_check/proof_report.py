@@ -19,9 +19,9 @@ EXAMPLES = 3
 # By the first part of a path.
 _PROMISES = {
     "session": "sessions are in UTC, and repaired after somebody changed them",
-    "refused": "naive datetimes and the like are refused before they are sent",
+    "refused": "naive datetimes and other invalid values are refused before they are sent",
     "range": "no client can store what another cannot read",
-    "clock": "rows that the API creates have one time, of the database's clock",
+    "clock": "rows that the API creates have one time, from the database's clock",
     "lint": "no column of models or tables could hold a wrong time",
 }
 # Headings of four characters, so that the table fits a terminal of 80.
@@ -35,9 +35,9 @@ _SHORT = {
     "unpinned": "un-\npin.",
 }
 _LEGEND = (
-    "stored: what PostgreSQL has, in whole microseconds. set-local: after SET LOCAL timezone in the same transaction. "
-    "rendered: PostgreSQL's ::text. upd.: assigned over the other side of a fold. psql: a client with nothing of ours. "
-    "unpinned: an engine with only our models. What the API writes is the database's clock.\n"
+    "stored: the microseconds in PostgreSQL. set-local: after SET LOCAL timezone in the same transaction. "
+    "rendered: PostgreSQL's ::text. upd.: assigned over the other side of a fold. psql: a client without our code. "
+    "unpinned: an engine with only our models. The API's timestamps come from the database's clock.\n"
 )
 
 
@@ -46,17 +46,17 @@ class Failure:
     """A wrong time."""
 
     path: str
-    """What `--only` takes to repeat it: `copy/orm` for rows written by COPY and read by the ORM."""
+    """The argument of `--only` that repeats it: `copy/orm` for rows written by COPY and read by the ORM."""
     subject: str
     value: str
     seen: str
     stored: str
-    """What PostgreSQL has, in microseconds from 1970, if there is a row."""
+    """The microseconds since 1970 that PostgreSQL has stored, if there is a row."""
 
 
 @dataclass
 class Report:
-    """How many values or attempts were checked and how many failed, by path."""
+    """The number of checks and of failures, by path."""
 
     seed: int
     zones: tuple[str, ...]
@@ -98,7 +98,7 @@ class Report:
             self.failures.append(Failure(path, subject, str(value), shown, number))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can represent it."""
+        """Return the report as a dict that can be written as JSON."""
         totals = {"checks": self.checks.total(), "failed": self.failed.total()}
         paths = {
             path: {"checks": self.checks[path], "failed": self.failed[path]}
@@ -108,7 +108,7 @@ class Report:
 
 
 def print_report(console: Console, report: Report, database: str) -> None:
-    """Print what was proved, what failed and how to repeat it, and the verdict."""
+    """Print the results, the failures with the commands that repeat them, and the verdict."""
     version, zone, style = report.server.values()
     only = f", only {', '.join(report.only)}" if report.only else ""
     console.print(
@@ -127,7 +127,7 @@ def print_report(console: Console, report: Report, database: str) -> None:
 
 
 def _print_matrix(console: Console, report: Report) -> None:
-    """Print a column for each way to write, and a row for each way to read."""
+    """Print a table with a column for each way to write and a row for each way to read."""
     crossed = [path.split("/") for path in report.checks if path.split("/")[0] not in _PROMISES]
     writes = dict.fromkeys(write for write, _ in crossed)
     if not writes:
@@ -178,6 +178,8 @@ def _verdict(report: Report) -> Text:
     if report.is_proved:
         return Text.assemble(("PROVED", "bold green"), f": {summary}, and no wrong time.")
     if not report.failed:
-        return Text.assemble(("NOTHING CHECKED", "bold red"), f": no path is {' or '.join(report.only)}.")
+        return Text.assemble(
+            ("NOTHING CHECKED", "bold red"), f": no path matches {' or '.join(report.only)}."
+        )
     wrong = f"{report.failed.total():,} wrong on {len(report.failed)} paths"
     return Text.assemble(("NOT PROVED", "bold red"), f": {summary}, {wrong}.")

@@ -1,4 +1,4 @@
-"""A schema of its own for the proof, which is dropped in any case."""
+"""The separate schema of the proof, which is always dropped."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import Any
 import psycopg
 from sqlalchemy import URL, Connection, Engine, event
 
-# A schema that a killed run left is recognised by its name, by this comment, and because nobody holds its lock.
+# A schema that a killed run left behind has this name and this comment, and nobody holds its lock.
 PREFIX = "utc_check_"
 COMMENT = "nox -s utc_check works in this schema and drops it at the end."
 
 
 @contextmanager
 def sandbox_schema(url: URL) -> Iterator[str]:
-    """Create a schema, and drop it at the end. What a killed run left is dropped too."""
+    """Create a schema, and drop it at the end. Schemas that killed runs left behind are dropped too."""
     schema = f"{PREFIX}{secrets.token_hex(6)}"
     with plain_connection(url) as owner:
         owner.execute("SET lock_timeout = '10s'")
@@ -38,7 +38,7 @@ def sandbox_schema(url: URL) -> Iterator[str]:
 
 @contextmanager
 def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterator[Engine]:
-    """Give the engine, of which every transaction sees only this schema, and dispose of it at the end.
+    """Yield the engine, whose transactions see only this schema, and dispose of it at the end.
 
     A setting of the session would leak to others behind a pooler in transaction mode.
     """
@@ -61,7 +61,7 @@ def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterat
 
 @contextmanager
 def plain_connection(url: URL) -> Iterator[psycopg.Connection[Any]]:
-    """Open a connection as another program does, in autocommit."""
+    """Open a plain psycopg connection in autocommit, like another program."""
     libpq_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(libpq_url, autocommit=True) as connection:
         yield connection

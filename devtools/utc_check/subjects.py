@@ -1,4 +1,4 @@
-"""What the proof works on: a schema with the ways into it, and two of its tables."""
+"""The subjects of the proof: a schema with several kinds of connections, and two of its tables."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,29 +12,29 @@ from backend.models.models import Company, JobQueue
 from backend.utc import UtcDateTime
 
 MICROSECONDS = "(extract(epoch FROM {0}) * 1000000)::int8"
-"""Microseconds from 1970, which no rendering and no zone can falsify."""
+"""Microseconds since 1970, which do not depend on rendering or zones."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A schema, and the ways into it."""
+    """A schema, and the connections to it."""
 
     schema: str
     zone: str
-    """The zone in which sessions start, unless they are pinned."""
+    """The initial zone of sessions that are not pinned."""
     engine: Engine
     """Pinned, as the application's."""
     unpinned: Engine
     """An engine with our models that nobody pinned."""
     plain: psycopg.Connection[Any]
-    """A client with nothing of ours, in autocommit. It is also asked what is stored, in whole microseconds."""
+    """A client without our code, in autocommit. It also reads the stored microseconds."""
     client: TestClient
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A table, and what its rows need besides timestamps."""
+    """A table, and the other values that its rows need."""
 
     target: Target
     model: type[Any]
@@ -82,7 +82,7 @@ class Subject:
         )
 
     def stored(self, after: int) -> list[tuple[Any, ...]]:
-        """Return what PostgreSQL has above this key, by a connection that nothing of ours has touched."""
+        """Return the stored rows above this key, by a connection without our code."""
         return self.target.plain.execute(self.select(after, MICROSECONDS).encode()).fetchall()
 
     def last_key(self) -> int:
@@ -93,7 +93,7 @@ class Subject:
 
 
 def make_subjects(target: Target) -> list[Subject]:
-    """Return two tables, one of which the API serves; the columns of the others are like theirs."""
+    """Return two tables, one of which the API serves. The other tables have columns of the same types."""
     with target.engine.begin() as connection:
         company = connection.scalars(insert(Company).values(name="Tenant").returning(Company.id)).one()
     # A job that has ended may have all of its timestamps.

@@ -1,4 +1,4 @@
-"""The proof itself."""
+"""Run the proof."""
 
 import os
 import time
@@ -14,8 +14,8 @@ from sqlalchemy import URL, Engine, create_engine, text
 from backend.database import connect
 from devtools.utc_check.cases import COMMON_VALUES, ZONES, zone_values
 from devtools.utc_check.checks import check_columns, check_ranges, check_refusals, check_sessions
-from devtools.utc_check.crossing import FAULTS, cross, describe_error
 from devtools.utc_check.proof_report import Report
+from devtools.utc_check.round_trips import FAULTS, cross, describe_error
 from devtools.utc_check.sandbox_schema import confined, plain_connection, sandbox_schema
 from devtools.utc_check.subjects import Subject, Target, make_subjects
 
@@ -34,12 +34,12 @@ def verify(
     """Prove on this database that no layer stores or shows a wrong time. Failures are reported, not raised.
 
     The application that `make_app` returns creates its tables in a schema that is dropped at the end; nothing else in
-    the database is written to or set. New sessions start in each of `zones` in turn, by libpq's environment. A `seed`
-    repeats the random values of an earlier report; `only` limits the proof to paths; `alter` is SQL by which tests
-    break the schema.
+    the database is changed. New sessions start in each of `zones` in turn, through libpq's environment variables. A
+    `seed` repeats the random values of an earlier report; `only` limits the proof to paths; `alter` is SQL with which
+    tests break the schema.
 
-    Raises psycopg's and SQLAlchemy's errors without the right to create a schema, and the error of an application
-    that does not start.
+    Raises psycopg's and SQLAlchemy's errors if the role may not create a schema, and the application's error if it
+    does not start.
     """
     began = time.perf_counter()
     seed = Random().randrange(2**32) if seed is None else seed  # noqa: S311 - it has to be repeatable
@@ -57,7 +57,7 @@ def verify(
                     check_sessions(target, new, report)
                 subjects, values = make_subjects(target), zone_values(zone, seed)
                 if not number:
-                    # What is the same in every zone is tried in the first only.
+                    # Checks that do not depend on the zone run only in the first one.
                     values = COMMON_VALUES + values
                     _check_once(subjects, report)
                 for subject in subjects:

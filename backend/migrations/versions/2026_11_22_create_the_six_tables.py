@@ -1,7 +1,6 @@
 """Create the six tables, and the trigger that keeps their timestamps.
 
-The function's text stands here and not in an import, because a migration is history: it must not change when
-the code does.
+The text of the function is copied here and not imported: a migration must not change when the code does.
 """
 
 import sqlalchemy as sa

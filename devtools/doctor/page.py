@@ -1,4 +1,4 @@
-"""The page: what was found, by subject, as wide as the terminal."""
+"""Print the findings by subject, as wide as the terminal."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -31,7 +31,7 @@ def _label(finding: Finding) -> str:
 
 
 def _merged(findings: Iterator[Finding]) -> Iterator[tuple[str, Finding]]:
-    """Give each finding with its label; those that are unknown for one reason become one, with all their labels."""
+    """Yield each finding with its label; findings that are unknown for the same reason become one, with all labels."""
     for (state, *_), same in groupby(findings, key=lambda each: (each.state, each.finding, each.cure)):
         members = list(same)
         if state is State.UNKNOWN:

@@ -1,4 +1,4 @@
-"""What a migration risks on a live table: what squawk says of its SQL, and where a drop may be a rename."""
+"""The risks of a migration on a live table: squawk's findings about its SQL, and drops that may be renames."""
 
 import json
 import subprocess
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
-from devtools.migrations.statements import names
+from devtools.migrations.difference_sql import names
 
 SQUAWK = Path(sys.executable).parent / "squawk"
-# Drops have a remark of ours. Migrations set lock_timeout, and run in a transaction by design. Of taste are the rest.
+# We have our own remark about drops. Migrations set lock_timeout and run in a transaction by design. The other rules
+# are matters of taste.
 QUIET = (
     "ban-drop-",
     "require-lock-timeout",
@@ -23,7 +24,7 @@ QUIET = (
 
 
 def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
-    """Return squawk's sentences for each step's statements; it knows which tables were created on the way."""
+    """Return squawk's messages for each step's statements; squawk knows which tables were created before."""
     lines: list[int] = []
     written: list[str] = []
     found: list[list[str]] = []
@@ -44,7 +45,7 @@ def of_sql(steps: Iterable[Iterable[str]]) -> list[list[str]]:
 
 
 def of_rows(difference: Difference, before: Catalog, wanted: Catalog) -> Iterator[str]:
-    """Say what rows lose, or where they stop it, and what may be a rename; a line that is to be copied is indented."""
+    """Yield what rows lose, why rows make it fail, and what may be a rename. Lines for copying are indented."""
     thing = difference.thing
     if thing.kind == "type" and difference.what == "changed":
         yield from _of_values(difference)
@@ -52,15 +53,15 @@ def of_rows(difference: Difference, before: Catalog, wanted: Catalog) -> Iterato
         referred = difference.expected["definition"].partition(" REFERENCES ")[2].partition("(")[0]
         if _table(referred) not in before:
             yield (
-                f"Fails if rows of `{thing.table}` refer to something: `{referred}` is new, so insert what they refer "
-                "to first."
+                f"Fails if rows of `{thing.table}` have a value here: `{referred}` is new, so insert the referenced "
+                "rows first."
             )
     if difference.what != "extra" or thing.kind not in ("table", "column"):
         return
     name = thing.name if thing.kind == "table" else f"{thing.table}.{thing.name}"
     yield (
-        f"Drops `{name}` with what is in it, which the code of the release before still reads: do this in the release "
-        "after the one that no longer does."
+        f"Drops `{name}` and its data. The previous release still reads it during a deployment: drop it one release "
+        "after the code stops using it."
     )
     new = [each for each in wanted if each.kind == thing.kind and each not in before]
     if thing.kind == "table":
@@ -78,7 +79,7 @@ def of_rows(difference: Difference, before: Catalog, wanted: Catalog) -> Iterato
     for each in similar:
         option = f', schema="{schema[0]}"' if schema else ""
         line = call.format(names(thing.name)[-1], names(each.name)[-1], option, table)
-        yield f"If `{thing.name}` became `{each.name}`, keep what is in it with this instead of both steps:\n    {line}"
+        yield f"If `{thing.name}` became `{each.name}`, replace both steps with this, which keeps the data:\n    {line}"
 
 
 def _of_values(difference: Difference) -> Iterator[str]:
@@ -87,10 +88,10 @@ def _of_values(difference: Difference) -> Iterator[str]:
         [each for each in one if each not in other] for one, other in ((there, wanted), (wanted, there))
     )
     if gone:
-        yield f"Fails if a row holds {' or '.join(gone)}, which `{difference.thing.name}` no longer has."
+        yield f"Fails if a row has {' or '.join(gone)}, which `{difference.thing.name}` no longer has."
     if len(gone) == len(new) == 1:
         call = f'op.execute("ALTER TYPE {difference.thing.name} RENAME VALUE {gone[0]} TO {new[0]}")'
-        yield f"If {gone[0]} became {new[0]}, this instead of the change of the type keeps the rows:\n    {call}"
+        yield f"If {gone[0]} became {new[0]}, replace the change of the type with this to keep the rows:\n    {call}"
 
 
 def _table(name: str) -> Thing:

@@ -1,8 +1,8 @@
-"""Which database `dev` and the db_ commands work on, announced in one line; and the db_ commands.
+"""The db_ commands, and the choice of the database on which they and `dev` work.
 
-The first of: the configured one (DATABASE_URL, POSTGRES_HOST or POSTGRES_PORT); Compose's `db` if it answers on
-DB_PORT; the embedded one in `.dev/postgres-18/`, started if need be. If none of them exists, `dev` creates the embedded
-one, and the db_ commands use a temporary server, on which they show what they would do.
+They use the first that exists, and announce it in one line: the configured database (DATABASE_URL, POSTGRES_HOST or
+POSTGRES_PORT); Compose's `db` if it answers on DB_PORT; the embedded one in `.dev/postgres-18/`, which is started if
+necessary. If none exists, `dev` creates the embedded one, and the db_ commands show their work on a temporary server.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from sqlalchemy import URL
 import freshpg
 from backend.config import ROOT, Settings, load_settings
 from backend.startup import describe, ping
-from devtools.terminal import enter, note
+from devtools.command_line import enter, note
 from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
@@ -35,13 +35,13 @@ VERBS = {
     "backup": ["devtools.backup.dump"],
     "restore": ["devtools.backup.restore"],
 }
-# What a database is configured by. A command gets DATABASE_URL in their place.
+# The settings that configure a database. The commands get DATABASE_URL instead of these.
 PARTS = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
 
 
 @dataclass(frozen=True)
 class Found:
-    """The database to work on: its URL, and whether its server is removed when the command ends."""
+    """The database to use: its URL, and whether its server is removed when the command ends."""
 
     url: str
     is_ephemeral: bool = False
@@ -49,7 +49,7 @@ class Found:
 
 @contextmanager
 def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
-    """Give the database to work on, announced on standard error. A server that was started for it is stopped."""
+    """Yield the database to use, and announce it on standard error. A server that was started for it is stopped."""
     with nullcontext() if ephemeral else find_own(settings, make=make) as own:
         if own is not None:
             yield own
@@ -64,7 +64,7 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
 
 @contextmanager
 def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
-    """Give the developer's own database, or None if there is none and none is to be created."""
+    """Yield the developer's own database, or None if it does not exist and must not be created."""
     with nullcontext() if settings.is_database_configured else without_libpq_variables():
         if (why := named(settings)) is not None:
             note(f"Database: {describe(settings.url)}, {why}.")
@@ -78,7 +78,7 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
 
 @contextmanager
 def embedded(settings: Settings) -> Iterator[Found]:
-    """Give the database in `.dev`, whose server is started unless another command has it running."""
+    """Yield the database in `.dev`; its server is started unless another command already runs it."""
     place = os.path.relpath(DIRECTORY)
     if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
         note(
@@ -93,7 +93,7 @@ def embedded(settings: Settings) -> Iterator[Found]:
 
 
 def named(settings: Settings) -> str | None:
-    """Say why the database that the settings name is the one to use, or return None if it is not."""
+    """Return the reason to use the database of the settings, or None if it is not to be used."""
     if settings.is_database_configured:
         return "as configured"
     return f"Compose's, on DB_PORT {settings.db_port}" if answers(settings.url) else None
@@ -106,19 +106,19 @@ def answers(url: URL) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m devtools.database",
+        prog="python -m devtools.db_commands",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", choices=VERBS, help="what to do with the database")
     parser.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="--ephemeral, and the options of the verb (VERB --help)"
+        "rest", nargs=argparse.REMAINDER, help="--ephemeral, and the options of the command (VERB --help)"
     )
     options = parser.parse_args(arguments)
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
     if "--help" in rest:
         code = run([*VERBS[options.verb], "--help"], {})
-        note("Also --ephemeral: do it on a temporary server.")
+        note("Every command also accepts --ephemeral: use a temporary server.")
         return code
     settings = load_settings()
     with find(settings, ephemeral=len(rest) < len(options.rest)) as found:
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
-    """Do on a temporary server what the verb needs first, and the verb."""
+    """Run the verb on a temporary server, after the commands that it needs first."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
     with tempfile.TemporaryDirectory() as place:
         for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
@@ -139,8 +139,8 @@ def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
 
 
 def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
-    """Return the commands that show a verb on an empty server; a backup on the way is written to this file."""
-    # With the database's name typed, because a container's host is not always this machine's.
+    """Return the commands that show a verb on an empty server; they write a backup to this file if they need one."""
+    # They pass the database's name as confirmation, because a container's host may be remote.
     reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))
     init = VERBS["init"]
     names_file = any(not word.startswith("-") for word in rest)
@@ -151,7 +151,7 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
         "reset": [init, [*reset, *rest]],
         "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
         "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
-        # A file that is named is restored, which tells whether it can be.
+        # If a file is named, it is restored, which shows whether that is possible.
         "restore": [init, [*restore, *rest]]
         if names_file
         else [init, [*VERBS["backup"], file], [*restore, file, *others], *drop_old],
@@ -160,14 +160,14 @@ def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
 
 
 def run(command: Sequence[str], variables: dict[str, str]) -> int:
-    """Run a module of this project to its end with these variables, and return its exit code.
+    """Run a module of this project with these variables, and return its exit code.
 
-    Ctrl-C reaches the module from the terminal, and SIGTERM is passed on to it: it decides how it ends.
+    The module gets Ctrl-C from the terminal, and SIGTERM is passed on to it, so it decides how to end.
     """
     kept = {name: value for name, value in os.environ.items() if name not in PARTS or not variables}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = kept | {"PYTHONPATH": os.pathsep.join(paths)} | variables
-    # A handler and not SIG_IGN, which the command would inherit.
+    # This is a handler and not SIG_IGN, because the command would inherit SIG_IGN.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         with subprocess.Popen([sys.executable, "-P", "-m", *command], env=environment) as process:

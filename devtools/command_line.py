@@ -1,4 +1,4 @@
-"""How the developer's commands speak and end."""
+"""Messages, exit codes and signals of the developer's commands."""
 
 import signal
 import sys
@@ -13,12 +13,12 @@ from freshpg import PostgresUnavailable
 
 
 def note(line: str) -> None:
-    """Print a line about what happens on standard error, apart from what the command prints."""
+    """Print a line on standard error, apart from the command's own output."""
     print(line, file=sys.stderr, flush=True)
 
 
 def enter(main: Callable[[], int | None]) -> NoReturn:
-    """Do as `backend.scripts.terminal.enter` does; PostgresUnavailable is a UserError too."""
+    """Do the same as `backend.scripts.terminal.enter`, and treat PostgresUnavailable as a UserError."""
 
     def with_server() -> int | None:
         try:
@@ -31,7 +31,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, by a KeyboardInterrupt."""
+    """Let SIGTERM end the block with a KeyboardInterrupt, like Ctrl-C."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

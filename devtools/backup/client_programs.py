@@ -1,4 +1,4 @@
-"""PostgreSQL's client programs of the server's own major version: on this machine, or in a container."""
+"""PostgreSQL's client programs in the server's major version, on this machine or in a container."""
 
 import os
 import re
@@ -28,20 +28,20 @@ ANSWER_SECONDS = 15.0
 
 
 class ToolError(UserError):
-    """A program failed; the message is what it wrote to standard error."""
+    """A program failed; the message is the program's output on standard error."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Programs of one version in one place."""
+    """The client programs of one version in one place."""
 
     command: Callable[[str], list[str]]
     """Returns the command that runs the program of this name."""
     place: Mapping[str, Any] = field(default_factory=dict)
-    """What to change in a server's URL, because the programs run in a container."""
+    """The changes to a server's URL that are necessary if the programs run in a container."""
 
     def dump(self, url: URL, file: IO[bytes]) -> None:
-        """Write a database to a file, as it is at one moment. Raises ToolError."""
+        """Write a consistent snapshot of a database to a file. Raises ToolError."""
         with progress(f"Dumping {url.database}"):
             self._run("pg_dump", url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
 
@@ -69,11 +69,11 @@ class Tools:
 
 def copy_server(old: Tools, old_url: URL, new: Tools, new_url: URL) -> None:
     """Copy all roles and databases into a new server, whose superuser keeps its password. Raises ToolError."""
-    # That superuser is there already; pg_dumpall quotes a name that needs it.
+    # The new server already has this superuser; pg_dumpall quotes a name if necessary.
     names = (str(new_url.username), quote(str(new_url.username)))
     lines = ("DROP ROLE IF EXISTS {};", "CREATE ROLE {};", "ALTER ROLE {} WITH ")
     ours = tuple(line.format(name).encode() for line in lines for name in names)
-    # A database may have made transactions read-only, which must not stop psql.
+    # A database may be set to read-only transactions, which must not stop psql.
     options = ("--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1")
     writable = new_url.update_query_dict(
         {"options": "-c default_transaction_read_only=off -c client_min_messages=warning"}
@@ -107,14 +107,14 @@ def copy_server(old: Tools, old_url: URL, new: Tools, new_url: URL) -> None:
 
 
 def progress(what: str) -> Status:
-    """Show at the terminal what takes time."""
+    """Show a status line at the terminal while something takes time."""
     return Console(stderr=True).status(Text(f"{what} ..."))
 
 
 def find_tools(connection: Connection, settings: Settings) -> Tools:
-    """Find the programs of the version of the configured server, to which the connection is.
+    """Find the client programs for the server of this connection.
 
-    The first of: Compose's own container, this machine, the image postgres:MAJOR. Raises UserError.
+    Looks in Compose's own container, on this machine, and for the image postgres:MAJOR. Raises UserError.
     """
     url, port = settings.url, settings.db_port
     major = connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0
@@ -133,7 +133,7 @@ def find_tools(connection: Connection, settings: Settings) -> Tools:
             f"The server is PostgreSQL {major}, and this machine has no pg_dump and pg_restore of that version.\n"
             f"Install them (on Debian: postgresql-client-{major}), or start Docker and run `docker pull {image}`."
         )
-    # A container that reaches what this machine reaches, without a log, which would be a second copy of the dump.
+    # The container uses this machine's network, and keeps no log: a log would be a second copy of the dump.
     options = ["--rm", "--interactive", "--log-driver", "none", "--network", "host", "--env", "PGPASSWORD"]
     is_host_elsewhere = sys.platform != "linux" and url.host in LOOPBACK
     return Tools(

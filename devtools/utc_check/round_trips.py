@@ -1,4 +1,4 @@
-"""Every way to write crossed with every way to read."""
+"""Write timestamps in every way, and read them back in every way."""
 
 import psycopg
 from sqlalchemy import text
@@ -9,7 +9,7 @@ from devtools.utc_check.paths import READS, UPDATE, WRITES, is_canonical
 from devtools.utc_check.proof_report import HTTP, STORED, Report
 from devtools.utc_check.subjects import MICROSECONDS, Subject
 
-# What code with a broken defence may raise: a failure of the path, which does not end the proof.
+# The errors that code with a broken defence may raise. They are failures of the path, and do not end the proof.
 FAULTS = (
     SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
     NotImplementedError,
@@ -18,7 +18,7 @@ UNPINNED, CLOCK = "unpinned", "clock/new-row"
 NOW = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"
 
 Written = dict[int, tuple[str, str, tuple[int | None, ...]]]
-"""By key: the write path, the value, and what PostgreSQL has stored for each column."""
+"""By key: the write path, the value, and the microseconds that PostgreSQL has stored for each column."""
 
 
 def cross(subject: Subject, values: list[Value], report: Report) -> None:
@@ -64,7 +64,7 @@ def _write(subject: Subject, values: list[Value], name: str, report: Report) -> 
 
 
 def _create(subject: Subject, report: Report) -> Written:
-    """Have the API create a row, with timestamps by the database's clock."""
+    """Let the API create a row, whose timestamps come from the database's clock."""
     path, table = f"{HTTP}/{STORED}", subject.table.name
     before, began = subject.last_key(), subject.number(NOW)
     response = subject.target.client.post(subject.listing, json=subject.fixed)

@@ -1,4 +1,4 @@
-"""Which database a command uses, how it announces it, and that the user's data is not touched."""
+"""The database that a command uses, its announcement, and that the user's data are not changed."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from sqlalchemy import Engine, make_url, text
 from backend.config import ROOT, Settings, load_settings
 from backend.database import connect
 from backend.tests.loopback import free_port
-from devtools import database, psql
+from devtools import db_commands, psql
 from freshpg import Server, find_binaries, start_ephemeral
 
 PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
@@ -23,9 +23,9 @@ PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
 
 @pytest.fixture(autouse=True)
 def no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Hide the checkout's own directory, and Docker."""
+    """Hide the checkout's own `.dev` directory, and Docker."""
     directory = tmp_path / ".dev" / "postgres-18"
-    monkeypatch.setattr(database, "DIRECTORY", directory)
+    monkeypatch.setattr(db_commands, "DIRECTORY", directory)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     return directory
 
@@ -35,19 +35,19 @@ def settings(**values: object) -> Settings:
 
 
 def composes(server: Server, password: str) -> Settings:
-    """Describe a server as Compose's database: by its port on loopback, with the parts that Compose takes."""
+    """Return settings that describe a server as Compose's database: by its port on loopback, in parts."""
     return settings(db_port=make_url(server.url).port, postgres_password=password)
 
 
 @pytest.fixture
 def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An empty database, which the settings name."""
+    """Configure an empty database."""
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     return empty_engine
 
 
 def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    with database.find(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as found:
+    with db_commands.find(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as found:
         assert make_url(found.url).database == "mine"
 
     assert capsys.readouterr().err == "Database: 127.0.0.1:1/mine, as configured.\n"
@@ -63,7 +63,7 @@ def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpq
         monkeypatch.setenv("PGSERVICE", "nosuch")
         for password in (PASSWORD, "wrong"):
             mine = composes(server, password)
-            with database.find(mine) as found:
+            with db_commands.find(mine) as found:
                 assert make_url(found.url).password == password
             port = mine.db_port
             assert capsys.readouterr().err == (
@@ -75,12 +75,12 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = settings(db_port=free_port())
-    with database.find(mine, make=True) as made:
+    with db_commands.find(mine, make=True) as made:
         write(made.url, "CREATE TABLE kept AS SELECT 42 AS answer")
-    with database.find(mine) as found:
+    with db_commands.find(mine) as found:
         assert read(found.url, "SELECT answer FROM kept") == 42
 
-    # If root has no user namespace, as in a container, another line says where the data is.
+    # If root has no user namespace, as in a container, another line says where the data are.
     said = capsys.readouterr().err.splitlines()
     first, second = (line for line in said if line.startswith("Database: "))
     assert first == second
@@ -91,7 +91,7 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
 def test_temporary_server_is_used_if_there_is_no_database(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with database.find(settings(db_port=free_port())) as found:
+    with db_commands.find(settings(db_port=free_port())) as found:
         assert found.is_ephemeral
         assert read(found.url, "SELECT 1") == 1
 
@@ -150,10 +150,10 @@ def test_script_runs_by_its_path_from_anywhere(
         assert connection.scalar(text("SELECT to_regclass('companies') IS NOT NULL")) is True
 
 
-def test_script_by_its_path_finds_a_database_as_nox_does(
+def test_script_run_by_its_path_finds_a_database_like_nox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is configured and nothing listens on DB_PORT: it neither waits nor fails."""
+    """Nothing is configured and nothing listens on DB_PORT: the script does not wait and does not fail."""
     for package in ("backend", "devtools"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tests"))
     monkeypatch.setenv("DB_PORT", str(free_port()))
@@ -165,8 +165,10 @@ def test_script_by_its_path_finds_a_database_as_nox_does(
     assert "initialised: from nothing to " in done.stdout
 
 
-@pytest.mark.parametrize("module", [["devtools.database", "init"], ["devtools.dev"]])
-def test_mistake_in_a_setting_is_a_plain_line(module: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", [["devtools.db_commands", "init"], ["devtools.dev"]])
+def test_mistake_in_a_setting_is_reported_in_one_line(
+    module: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("APP_ENV", "prod")
 
     done = run("-m", *module)
@@ -191,7 +193,7 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("-m", "devtools.database", *arguments)
+    return run("-m", "devtools.db_commands", *arguments)
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Copies of the models for a test to change, and migrations taken as a file would."""
+"""Copy the models, so that a test can change them, and run drafted migrations like files."""
 
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -11,7 +11,7 @@ from backend.utc import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
 
 
 def copied_models() -> MetaData:
-    """Copy the models' tables, with the trigger that `create_all` makes on each that keeps its timestamps."""
+    """Copy the models' tables, and have `create_all` create the trigger on each table with timestamps."""
     copy = MetaData(naming_convention=Base.metadata.naming_convention)
     for table in Base.metadata.sorted_tables:
         table.to_metadata(copy)
@@ -27,7 +27,7 @@ def copied_models() -> MetaData:
 
 
 def take(connection: Connection, body: str) -> None:
-    """Run a body as the file would."""
+    """Run the body of a migration like the file."""
     names = {
         "op": Operations(MigrationContext.configure(connection)),
         "sa": sa,

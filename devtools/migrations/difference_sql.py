@@ -1,4 +1,4 @@
-"""The SQL that brings a difference about, made of PostgreSQL's own definitions."""
+"""The SQL statements that resolve a difference, made from PostgreSQL's own definitions."""
 
 import re
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from backend.migrations.drift import Difference
 
 CONSTRAINTS = ("primary key", "unique constraint", "CHECK", "exclusion constraint", "foreign key")
 OF_TABLE = ("trigger", "rule", "policy")
-OLD = "_before"  # what the name of a type ends in while it is replaced
+OLD = "_before"  # the suffix of a type's name while it is replaced
 FILLS = ("default", "generated", "identity")
-"""The facts of a column that give it a value in the rows that exist."""
+"""The facts of a column that give it a value in existing rows."""
 
 
 def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False) -> list[list[str]]:
-    """Return the ways to bring the difference about, best first, each a list of statements; none if it takes a person.
+    """Return the ways to resolve the difference, best first, each as a list of statements; none if a person must do it.
 
-    With `back` it is the way back in a table that exists: if rows lack what went, a NOT NULL column that returns
-    without a default stays nullable, a foreign key NOT VALID, and a primary key away.
+    With `back`, the statements are for a downgrade, where rows may lack the dropped values: then a NOT NULL column
+    without a default stays nullable, a foreign key stays NOT VALID, and a primary key is not restored.
     """
     thing = difference.thing
     if thing.kind == "column":
@@ -40,11 +40,11 @@ def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False)
 
 
 def drop(thing: Thing) -> str:
-    """Return the statement that drops it, and nothing that depends on it."""
+    """Return the statement that drops it, without anything that depends on it."""
     if thing.kind == "column":
         return f"ALTER TABLE {thing.table} DROP COLUMN {thing.name}"
     if thing.kind in CONSTRAINTS:
-        # A primary key may not have returned on a way back.
+        # A primary key may be missing because a downgrade did not restore it.
         there = "IF EXISTS " if thing.kind == "primary key" else ""
         return f"ALTER TABLE {thing.table} DROP CONSTRAINT {there}{thing.name}"
     return f"DROP {thing.kind.upper()} {thing.name}{f' ON {thing.table}' if thing.kind in OF_TABLE else ''}"
@@ -146,7 +146,7 @@ def _nullability(difference: Difference, catalog: Catalog, *, back: bool) -> lis
         return [f"{alter} DROP NOT NULL"]
     if "default" in wanted:
         fill = f"UPDATE {thing.table} SET {thing.name} = DEFAULT WHERE {thing.name} IS NULL"  # noqa: S608  catalog's names
-        # Rows that were changed must be checked before their table can be altered.
+        # Deferred checks of changed rows must run before the table can be altered.
         deferred = any("DEFERRABLE" in of.get("definition", "") for of in catalog.values())
         return [fill, *(["SET CONSTRAINTS ALL IMMEDIATE"] if deferred else []), f"{alter} SET NOT NULL"]
     if "identity" in wanted:
@@ -228,7 +228,7 @@ def _changed_table(thing: Thing, facts: Facts, there: Facts, changed: set[str]) 
 
 
 def added_values(difference: Difference) -> list[str]:
-    """Return the statements that add values to an enumeration; none if a value went, or one moved."""
+    """Return the statements that add values to an enumeration; none if a value was removed or moved."""
     there, wanted = ((of.get("values") or "").split(", ") for of in (difference.actual, difference.expected))
     if difference.thing.kind != "type" or difference.what != "changed" or difference.changed != ["values"]:
         return []
@@ -265,7 +265,7 @@ def _parameters(facts: Facts) -> dict[str, str]:
 
 
 def names(identifier: str) -> list[str]:
-    """Take an identifier apart, as SQL has it, into its names: `audit."Odd"` is audit and Odd."""
+    """Split a qualified SQL identifier into its names: `audit."Odd"` gives audit and Odd."""
     return [
         bare or inner.replace('""', '"')
         for inner, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', identifier)
