@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent
 VENV = ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
+WORKERS = str(min(4, os.cpu_count() or 1))
 PACKAGE = "packages/freshpg"
 DIAGRAM = ("inject", "docs/database.md", "backend.models.models:Base", "--column-sort", "preserve-order")
 # A server needs time to finish its requests when it is stopped; by default nox waits half a second.
@@ -81,8 +82,9 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the application's tests on an ephemeral PostgreSQL (-- --postgres docker|embedded|URL, -n 2)."""
-    run(session, "pytest", *session.posargs)
+    """Run the application's tests on an ephemeral PostgreSQL (-- -k word, --postgres docker|embedded|URL)."""
+    # With arguments, exactly what they say: --pdb and its like do not go together with workers.
+    run(session, "pytest", *(session.posargs or ("-n", WORKERS)))
 
 
 @nox.session
