@@ -289,7 +289,7 @@ def test_function_that_relies_on_the_search_path_is_reported_with_a_cure(ours: D
 
     assert "function inner_one(integer) does not exist" in said
     assert (
-        "Nothing was changed.\nIf a function did not find something that exists: pg_restore empties" in said
+        "Nothing was changed.\nIf a function did not find an object that exists: pg_restore empties" in said
     )
     ours.run("ALTER FUNCTION outer_one SET search_path = public")
     dump.main([str(dump.DIRECTORY / "cured.dump")])
