@@ -106,37 +106,37 @@ def tests_matrix(session: nox.Session, postgres: str) -> None:
 @nox.session
 def db_init(session: nox.Session) -> None:
     """Bring the database's schema to head (-- --ephemeral: on a temporary server)."""
-    module(session, "devtools.db_commands", "init")
+    module(session, "devtools.database", "init")
 
 
 @nox.session
 def db_reset(session: nox.Session) -> None:
     """Drop everything in the database and create the schema again (-- --yes-drop NAME, --ephemeral)."""
-    module(session, "devtools.db_commands", "reset")
+    module(session, "devtools.database", "reset")
 
 
 @nox.session
 def db_seed(session: nox.Session) -> None:
     """Fill the database with realistic rows (-- --scale 1000, --seed N, --replace)."""
-    module(session, "devtools.db_commands", "seed")
+    module(session, "devtools.database", "seed")
 
 
 @nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
-    module(session, "devtools.db_commands", "shell")
+    module(session, "devtools.database", "shell")
 
 
 @nox.session
 def db_backup(session: nox.Session) -> None:
     """Write the database into one file while it is in use (-- FILE, --ephemeral)."""
-    module(session, "devtools.db_commands", "backup")
+    module(session, "devtools.database", "backup")
 
 
 @nox.session
 def db_restore(session: nox.Session) -> None:
     """Replace the database with a backup, and keep the old one (-- FILE, --yes-drop NAME)."""
-    module(session, "devtools.db_commands", "restore")
+    module(session, "devtools.database", "restore")
 
 
 @nox.session
@@ -166,7 +166,7 @@ def diagram(session: nox.Session) -> None:
 @nox.session
 def utc_check(session: nox.Session) -> None:
     """Prove on a database that no layer stores or shows a wrong time (-- --json, --only)."""
-    module(session, "devtools.db_commands", "utc")
+    module(session, "devtools.database", "utc")
 
 
 @nox.session

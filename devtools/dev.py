@@ -5,7 +5,7 @@ import sys
 
 from backend.scripts import serve
 from devtools.command_line import enter
-from devtools.db_commands import find
+from devtools.database import find
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def test_hostile_password_in_env_file_works_for_both_services_and_the_host(check
 
     assert create_company(checkout, "Hostile") > 0
     assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
-    verb = (sys.executable, "-m", "devtools.db_commands")
+    verb = (sys.executable, "-m", "devtools.database")
     assert f"Compose's, on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
     assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Hostile\n")
 

@@ -14,7 +14,7 @@ from freshpg import database_url
 
 from .checkout import Checkout, request, wait_until
 
-DATABASE = (sys.executable, "-m", "devtools.db_commands")
+DATABASE = (sys.executable, "-m", "devtools.database")
 UPGRADE = (sys.executable, "-m", "devtools.backup.upgrade")
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 OLD_DATA = """

@@ -27,7 +27,7 @@ def use_devtools(verb: str) -> None:
     A production image has no devtools; there the script works on the configured database.
     """
     if find_spec("devtools") and find_spec("freshpg"):
-        command = [sys.executable, "-P", "-m", "devtools.db_commands", verb, *sys.argv[1:]]
+        command = [sys.executable, "-P", "-m", "devtools.database", verb, *sys.argv[1:]]
         # -P: import from this checkout, not from the current directory.
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(paths)})  # noqa: S606  likewise

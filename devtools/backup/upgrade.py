@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
-from devtools import db_commands
+from devtools import database
 from devtools.command_line import enter, sigterm_as_ctrl_c
 from freshpg import Server, find_binaries_of, find_clients, running, start_persistent
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--drop-old", action="store_true", help="drop the old data of a finished upgrade")
     options = parser.parse_args(arguments)
     with sigterm_as_ctrl_c(), alone():
-        places = [place for place in (find_volume(), Directory(db_commands.DIRECTORY)) if place and place.old]
+        places = [place for place in (find_volume(), Directory(database.DIRECTORY)) if place and place.old]
         for place in places:
             drop(place) if options.drop_old else upgrade(place)
     if docker_says("version") is None:

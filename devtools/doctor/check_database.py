@@ -16,7 +16,7 @@ from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
 from backend.startup import asked_for_password, can_connect, describe, reason
-from devtools.db_commands import DIRECTORY, named
+from devtools.database import DIRECTORY, named
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
 from freshpg import without_libpq_variables

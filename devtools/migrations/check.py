@@ -23,7 +23,7 @@ from backend.migrations.drift import Difference, by_table, differences
 from backend.scripts.terminal import say
 from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
 from devtools.command_line import enter
-from devtools.db_commands import find_own
+from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
 from freshpg.command import tell
 

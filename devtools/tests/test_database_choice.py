@@ -15,7 +15,7 @@ from sqlalchemy import Engine, make_url, text
 from backend.config import ROOT, Settings, load_settings
 from backend.database import connect
 from backend.tests.loopback import free_port
-from devtools import db_commands, psql
+from devtools import database, psql
 from freshpg import Server, find_binaries, start_ephemeral
 
 PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
@@ -25,7 +25,7 @@ PASSWORD = "p@ : / % $ # ' \" ${HOME} end"
 def no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hide the checkout's own `.dev` directory, and Docker."""
     directory = tmp_path / ".dev" / "postgres-18"
-    monkeypatch.setattr(db_commands, "DIRECTORY", directory)
+    monkeypatch.setattr(database, "DIRECTORY", directory)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     return directory
 
@@ -47,7 +47,7 @@ def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    with db_commands.find(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as found:
+    with database.find(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as found:
         assert make_url(found.url).database == "mine"
 
     assert capsys.readouterr().err == "Database: 127.0.0.1:1/mine, as configured.\n"
@@ -63,7 +63,7 @@ def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpq
         monkeypatch.setenv("PGSERVICE", "nosuch")
         for password in (PASSWORD, "wrong"):
             mine = composes(server, password)
-            with db_commands.find(mine) as found:
+            with database.find(mine) as found:
                 assert make_url(found.url).password == password
             port = mine.db_port
             assert capsys.readouterr().err == (
@@ -75,9 +75,9 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = settings(db_port=free_port())
-    with db_commands.find(mine, make=True) as made:
+    with database.find(mine, make=True) as made:
         write(made.url, "CREATE TABLE kept AS SELECT 42 AS answer")
-    with db_commands.find(mine) as found:
+    with database.find(mine) as found:
         assert read(found.url, "SELECT answer FROM kept") == 42
 
     # If root has no user namespace, as in a container, another line says where the data are.
@@ -91,7 +91,7 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
 def test_temporary_server_is_used_if_there_is_no_database(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with db_commands.find(settings(db_port=free_port())) as found:
+    with database.find(settings(db_port=free_port())) as found:
         assert found.is_ephemeral
         assert read(found.url, "SELECT 1") == 1
 
@@ -165,7 +165,7 @@ def test_script_run_by_its_path_finds_a_database_like_nox(
     assert "initialised: from nothing to " in done.stdout
 
 
-@pytest.mark.parametrize("module", [["devtools.db_commands", "init"], ["devtools.dev"]])
+@pytest.mark.parametrize("module", [["devtools.database", "init"], ["devtools.dev"]])
 def test_mistake_in_a_setting_is_reported_in_one_line(
     module: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +193,7 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("-m", "devtools.db_commands", *arguments)
+    return run("-m", "devtools.database", *arguments)
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from backend.config import ROOT
 from backend.errors import UserError
-from devtools import db_commands
+from devtools import database
 from devtools.backup import upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
@@ -18,11 +18,11 @@ from freshpg import database_url, find_binaries, start_persistent
 COMMAND = """
 import sys
 from pathlib import Path
-from devtools import db_commands
+from devtools import database
 from devtools.backup import upgrade
 from devtools.command_line import enter
 from freshpg import find_binaries
-db_commands.DIRECTORY = Path(sys.argv[1])
+database.DIRECTORY = Path(sys.argv[1])
 upgrade.find_binaries_of = lambda _: find_binaries()
 enter(lambda: upgrade.main([]))
 """
@@ -38,7 +38,7 @@ CONTENT = """
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a `.dev/` for the test, and hide Docker."""
     place = tmp_path / ".dev"
-    monkeypatch.setattr(db_commands, "DIRECTORY", place / "postgres-18")
+    monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
     monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     monkeypatch.chdir(tmp_path)
@@ -112,7 +112,7 @@ def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped
 def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
     before = seen(old)
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(db_commands.DIRECTORY)], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-c", COMMAND, str(database.DIRECTORY)], cwd=ROOT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(random.uniform(0.7, 2.5))  # noqa: S311
         process.kill()

@@ -161,7 +161,7 @@ def test_json_lists_the_checks(live: Engine) -> None:
 
 def test_proof_runs_on_an_ephemeral_server() -> None:
     environment = os.environ | {"DOCKER_HOST": "unix:///nonexistent"}
-    done = run("devtools.db_commands", "utc", "--ephemeral", "--only", "session", **environment)
+    done = run("devtools.database", "utc", "--ephemeral", "--only", "session", **environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PROVED: 18 checks on 6 paths" in done.stdout

@@ -106,7 +106,7 @@ def answers(url: URL) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m devtools.db_commands",
+        prog="python -m devtools.database",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
