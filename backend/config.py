@@ -6,7 +6,6 @@ in the environment hides the one in a file. The files are found next to this pac
 `from backend.config import settings` reads the settings of this process on first use, and then keeps them.
 """
 
-import os
 import re
 from enum import StrEnum
 from functools import cache
@@ -291,4 +290,4 @@ def _sentence(location: tuple[int | str, ...], message: str) -> str:
     name = str(location[0]).upper()
     if not message.startswith(("is ", "must ", "has ")):
         message = f"is invalid: {message[0].lower()}{message[1:]}"
-    return f"{name} {message}. Set it in the environment or in {os.path.relpath(ENV_FILES[-1])}."
+    return f"{name} {message}. Correct it in the environment, .env or backend/.env."

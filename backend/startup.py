@@ -128,8 +128,8 @@ def wait_for_database(
             if time.monotonic() + pause > deadline:
                 raise UserError(
                     f"Could not connect to {describe(engine.url)} within {seconds:g} s: {reason(error)}.\n"
-                    f"Start the database (`docker compose up -d db`), correct DATABASE_URL, or use `nox -s dev` and "
-                    f"`nox -s db_init`, which find or start one.{libpq_variables_note()}"
+                    f"Start the database (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST; "
+                    f"if neither is set, `nox -s dev` finds or starts a database.{libpq_variables_note()}"
                 ) from error
         if pause == LONGEST_PAUSE and not is_announced:
             tell(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}.")

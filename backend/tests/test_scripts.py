@@ -105,7 +105,7 @@ def test_mistake_in_a_setting_is_plain_lines_and_exit_code_1(
     assert done.returncode == 1
     assert lines[0] == (
         "APP_ENV is invalid: input should be 'development', 'test' or 'production'. "
-        "Set it in the environment or in .env."
+        "Correct it in the environment, .env or backend/.env."
     )
     assert lines[1].startswith(
         "DATABASE_URL is not a PostgreSQL URL for psycopg; it must look like postgresql"

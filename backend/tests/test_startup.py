@@ -66,8 +66,8 @@ def test_absent_server_is_waited_for_and_then_named() -> None:
 
     assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/absent?sslmode=require", 0.2) == (
         f"Could not connect to 127.0.0.1:{port}/absent within 0.2 s: Connection refused.\n"
-        "Start the database (`docker compose up -d db`), correct DATABASE_URL, or use `nox -s dev` and "
-        "`nox -s db_init`, which find or start one."
+        "Start the database (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST; if neither is set, "
+        "`nox -s dev` finds or starts a database."
     )
 
 

@@ -28,7 +28,9 @@ def failure_lines(run: Run, server: Server, error: BaseException | None, *, keep
     """Return how to open the databases of a failed test, and what may help."""
     lines = [psql(server, name) for name in run.in_use(kept=keep)]
     if lines and not keep:
-        lines.append("The database is reset after the test; --keep-database keeps it.")
+        lines.append(
+            "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
+        )
     if server.kind == "embedded" and _MISSING_EXTENSION.intersection(_sqlstates(error)):
         lines.append(_EXTENSION_HINT)
     return lines
