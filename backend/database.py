@@ -96,7 +96,7 @@ SessionLocal = sessionmaker(class_=DefaultSession, autoflush=False)
 
 
 # FastAPI passes the request to a parameter of exactly this type, whatever its default is.
-def get_db(request: Request = None) -> Iterator[Session]:  # type: ignore[assignment]
+def get_db(request: Request = None) -> Iterator[Session]:  # type: ignore[assignment]  # FastAPI passes it
     """Give a request its session and its one transaction, which is committed before the response is sent.
 
     A route declares `Depends(get_db, scope="function")` for that; an exception rolls everything back. The session uses
