@@ -15,7 +15,6 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.terminal import say
 from devtools import database
@@ -134,12 +133,15 @@ def drop(place: Volume | Directory) -> None:
 @contextmanager
 def alone() -> Iterator[None]:
     """Let one upgrade of this checkout run at a time. Raises UserError."""
-    with (ROOT / "compose.yaml").open() as lock:
+    checkout = os.open(database.DIRECTORY.parents[1], os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(checkout, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError("Another db_upgrade is running. Wait until it has finished.") from None
         yield
+    finally:
+        os.close(checkout)
 
 
 if __name__ == "__main__":
