@@ -39,7 +39,7 @@ SETTINGS = text("""
 # The name is checked too, because somebody may have renamed an old database back.
 ARE_KEPT = text("""
     SELECT datname FROM pg_database
-    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{6}Z$'
+    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{12}Z$'
     ORDER BY datname
 """)
 
@@ -117,7 +117,7 @@ def replace(connection: Connection, url: URL, new: str) -> str:
 
 
 def rename(connection: Connection, name: str, new: str) -> str:
-    old = next_to(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    old = next_to(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     with connection.execution_options(isolation_level="READ COMMITTED").begin():
         row, _, _, comment = connection.execute(PROPERTIES, {"name": name}).one()
         run(connection, f"ALTER DATABASE {quote(name)} RENAME TO {quote(old)}")

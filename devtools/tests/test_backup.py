@@ -326,6 +326,15 @@ def test_one_restore_runs_at_a_time(ours: Database) -> None:
     assert ours.names() == [ours.name]
 
 
+def test_restores_within_one_second_keep_each_old_database(ours: Database) -> None:
+    engine = connect(sqlalchemy_url(ours.url))
+    with swap.administrative(engine.url) as connection:
+        for _ in range(3):
+            swap.replace(connection, engine.url, swap.create(connection, ours.name))
+    engine.dispose()
+    assert len(ours.names()) == 4
+
+
 def test_drop_old_drops_old_databases_but_not_one_that_was_renamed_back(ours: Database) -> None:
     backup()
     ours.run("CREATE TABLE precious AS SELECT 42 AS answer")
