@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from .server import CONNECT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOCK_SECONDS = 1
 GRACE_SECONDS = 0.25
@@ -25,7 +28,8 @@ _ATTEMPTS = 5
 
 # A row of these that is new or gone is a change of the schema. The conditions leave out PostgreSQL's own rows.
 _CATALOGS: dict[LiteralString, LiteralString] = {
-    "pg_attribute": "attrelid >= 16384 and attnum > 0",
+    # New relations have a new row in pg_class.
+    "pg_attribute": "attrelid = any ({with_columns}::oid[]) and attnum > 0",
     "pg_class": "oid >= 16384",
     "pg_constraint": "oid >= 16384",
     "pg_trigger": "oid >= 16384",
@@ -56,6 +60,10 @@ _RELATIONS = """
        and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
      order by c.oid
 """
+
+_WITH_COLUMNS: LiteralString = (
+    "select array(select oid from pg_class where oid >= 16384 and relkind in ('r', 'p', 'v', 'm', 'f', 'c'))"
+)
 
 # The function behind pg_stat_activity, which joins two tables to it.
 _OTHERS: LiteralString = """
@@ -92,8 +100,7 @@ create or replace function pg_temp.freshpg_reset(
 ) language plpgsql as $freshpg$
 declare
     next bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
-    relation regclass;
-    touched text[] := '{{}}';
+    touched oid[];
 begin
     outcome := 'clean';
     if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
@@ -107,27 +114,24 @@ begin
         outcome := 'changed';
         return;
     end if;
-    foreach relation in array array_remove(array[{touched}]::oid[], null) loop
-        if {may_delete} then
-            execute 'delete from only ' || relation;
-        else
-            touched := touched || relation::text;
-        end if;
-        if pg_relation_size(relation) > {vacuum_bytes} then
-            to_vacuum := array_append(to_vacuum, relation::text);
-        end if;
-    end loop;
-    if touched <> '{{}}' then
-        -- An ordinary role can switch off neither triggers nor foreign keys. What refers to these is emptied, too.
-        execute 'truncate ' || array_to_string(touched, ', ') || ' cascade';
-        outcome := case when pg_temp.freshpg_rows(known) <> rows then 'changed' else 'truncated' end;
-    end if;
+    touched := {touched};
+    {empty}
+    to_vacuum := array(
+        select oid::regclass::text from unnest(touched) as oid where pg_relation_size(oid) > {vacuum_bytes}
+    );
     perform setval(oid::regclass, value, is_called)
        from unnest({sequences}::oid[], {values}::bigint[], {called}::bool[]) as template (oid, value, is_called)
       where pg_sequence_last_value(oid) is distinct from case when is_called then value end;
     seen := greatest(next, pg_current_xact_id_if_assigned()::text::bigint + 1);
 end $freshpg$
 """
+# An ordinary role can switch off neither triggers nor foreign keys. What refers to these tables is emptied, too.
+_TRUNCATE = sql.SQL("""
+    if touched <> '{}' then
+        execute 'truncate ' || array_to_string(touched::regclass[], ', ') || ' cascade';
+        outcome := case when pg_temp.freshpg_rows(known) <> rows then 'changed' else 'truncated' end;
+    end if;
+""")
 
 
 @dataclass
@@ -228,49 +232,64 @@ class Reset:
     def _functions(self) -> sql.Composed:
         """Compose the functions for the tables and sequences that the database has now."""
         relations = self._connection.execute(_RELATIONS).fetchall()
-        tables, filled, sequences = [], [], []
-        has_unlogged_sequence = False
-        for oid, kind, is_unlogged, schema, name, is_of_extension in relations:
-            relation = sql.Identifier(schema, name)
-            if kind == "S":
-                sequences.append((oid, *self._settle(oid, relation)))
-                # A value of it may be taken without a transaction number.
-                has_unlogged_sequence |= is_unlogged
-            elif kind == "m" or self._one(sql.SQL("select exists (select from only {})").format(relation))[0]:
-                # What comes with an extension may be large (PostGIS), and is left alone.
-                filled += [] if is_of_extension and kind == "r" else [oid]
-            else:
-                tables.append(self._touched(oid, relation))
-        catalogs = [
-            sql.SQL(_STATE).format(sql.SQL(each), sql.SQL(where)) for each, where in _CATALOGS.items()
-        ]
-        oids, values, called = zip(*sequences, strict=True) if sequences else ((), (), ())
+        names = {oid: sql.Identifier(schema, name) for oid, _, _, schema, name, _ in relations}
+        stored = _array(_if_filled(oid, names[oid]) for oid, kind, *_ in relations if kind != "S")
+        filled = self._one(sql.SQL("select {}").format(stored))[0]
+        # What comes with an extension may be large (PostGIS), and is left alone.
+        left_alone = {oid for oid, kind, *_, is_of_extension in relations if kind == "r" and is_of_extension}
+        tables = {oid: names[oid] for oid, kind, *_ in relations if kind == "r" and oid not in filled}
+        oids, values, called = self._settle({oid: names[oid] for oid, kind, *_ in relations if kind == "S"})
+        columns = self._one(_WITH_COLUMNS)[0]
         return sql.SQL(_FUNCTIONS).format(
-            catalogs=sql.SQL(" union all ").join(catalogs),
+            catalogs=sql.SQL(" union all ").join(
+                sql.SQL(_STATE).format(sql.SQL(each), sql.SQL(where).format(with_columns=columns))
+                for each, where in _CATALOGS.items()
+            ),
             others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
-            touched=sql.SQL(", ").join(tables),
-            filled=filled,
-            sequences=list(oids),
-            values=list(values),
-            called=list(called),
-            has_unlogged_sequence=has_unlogged_sequence,
-            may_delete=self._may_delete,
+            # Row security may hide rows from an ordinary role. What it truncates has no size.
+            touched=_array(
+                (_if_filled if self._may_delete else _if_sized)(*table) for table in tables.items()
+            ),
+            empty=_deletes(tables) if self._may_delete else _TRUNCATE,
+            filled=[oid for oid in filled if oid not in left_alone],
+            sequences=oids,
+            values=values,
+            called=called,
+            # A value of an unlogged sequence may be taken without a transaction number.
+            has_unlogged_sequence=any(kind == "S" and is_unlogged for _, kind, is_unlogged, *_ in relations),
             vacuum_bytes=_VACUUM_BYTES,
         )
 
-    def _settle(self, oid: int, sequence: sql.Identifier) -> tuple[int, bool]:
-        """Return a sequence's value and whether it was returned by nextval."""
-        value, is_called = self._one(sql.SQL("select last_value, is_called from {}").format(sequence))
-        # It forgets values that were logged ahead: taking the next one needs a transaction number, which is seen.
-        self._one("select setval(%s::oid::regclass, %s, %s)", oid, value, is_called)
-        return value, is_called
+    def _settle(self, sequences: dict[int, sql.Identifier]) -> tuple[list[int], list[int], list[bool]]:
+        """Return the sequences, their values, and whether nextval returned those."""
+        if not sequences:
+            return [], [], []
+        values = sql.SQL(" union all ").join(
+            sql.SQL("select {}, last_value, is_called from {}").format(oid, name)
+            for oid, name in sequences.items()
+        )
+        oids, last_values, called = map(list, zip(*self._connection.execute(values).fetchall(), strict=True))
+        # They forget values that were logged ahead: taking the next one needs a transaction number, which is seen.
+        settle = (
+            "select count(setval(oid, value, is_called)) from unnest(%s::oid[], %s::bigint[], %s::bool[])"
+        )
+        self._one(settle + " as template (oid, value, is_called)", oids, last_values, called)
+        return oids, last_values, called
 
-    def _touched(self, oid: int, table: sql.Identifier) -> sql.Composed:
-        """Compose an expression that is the table if it was written to, else null."""
-        # Row security may hide rows from an ordinary role. What it truncates has no size.
-        condition = (
-            "exists (select from only {table})" if self._may_delete else "pg_relation_size({oid}) <> 0"
-        )
-        return sql.SQL("case when {} then {oid} end").format(
-            sql.SQL(condition).format(table=table, oid=oid), oid=oid
-        )
+
+def _array(items: Iterable[sql.Composed]) -> sql.Composed:
+    return sql.SQL("array_remove(array[{}]::oid[], null)").format(sql.SQL(", ").join(items))
+
+
+def _if_filled(oid: int, table: sql.Identifier) -> sql.Composed:
+    return sql.SQL("case when exists (select from only {}) then {} end").format(table, oid)
+
+
+def _if_sized(oid: int, _: sql.Identifier) -> sql.Composed:
+    return sql.SQL("case when pg_relation_size({oid}) <> 0 then {oid} end").format(oid=oid)
+
+
+def _deletes(tables: dict[int, sql.Identifier]) -> sql.Composed:
+    """Compose one statement per table, because PL/pgSQL keeps their plans."""
+    delete = sql.SQL("if {} = any (touched) then delete from only {}; end if;")
+    return sql.SQL("\n    ").join(delete.format(oid, table) for oid, table in tables.items())
