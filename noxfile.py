@@ -171,7 +171,7 @@ def utc_check(session: nox.Session) -> None:
 
 @nox.session
 def doctor(session: nox.Session) -> None:
-    """Show what works here and what does not, each with its cure; changes nothing (-- --json, --only)."""
+    """Show what works here, what does not, and how to fix it; changes nothing (-- --json, --only)."""
     python = PYTHON if PYTHON.exists() else Path(sys.executable)
     session.run(str(python), "-B", "-m", "devtools.doctor", *session.posargs, external=True)
 

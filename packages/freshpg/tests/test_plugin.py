@@ -300,6 +300,7 @@ def test_server_with_a_kept_database_runs_until_it_is_ended(run: Run) -> None:
     url = re.search(r"^psql (\S+)  # ", result.stdout.str(), re.MULTILINE)
     assert found is not None, result.stdout.str()
     assert url is not None
+    assert result.stdout.str().count("psql ") == 1
     try:
         assert query(url[1], "select name from revision") == [("head",)]
     finally:

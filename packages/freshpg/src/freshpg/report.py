@@ -25,9 +25,9 @@ _EXTENSION_HINT = (
 
 
 def failure_lines(run: Run, server: Server, error: BaseException | None, *, keep: bool) -> list[str]:
-    """Return how to open the databases of a failed test, and what may help."""
-    lines = [psql(server, name) for name in run.in_use(kept=keep)]
-    if lines and not keep:
+    """Return how to open the databases of a failed test, unless the end of the run says it, and what may help."""
+    lines = [] if keep else [psql(server, name) for name in run.in_use()]
+    if lines:
         lines.append(
             "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
         )

@@ -161,10 +161,9 @@ class Run:
         self._environment.callback(restore_variable, name, os.environ.get(name))
         os.environ[name] = value
 
-    def in_use(self, *, kept: bool) -> list[str]:
-        """Return the names of the databases of the test that runs, as they are called once they are kept."""
-        own = [] if self._reset is None else [f"{self._name}_kept{self._made + 1}" if kept else self._name]
-        return own + self._further
+    def in_use(self) -> list[str]:
+        """Return the names of the databases of the test that runs."""
+        return ([] if self._reset is None else [self._name]) + self._further
 
     def expect_databases(self) -> None:
         """Take the databases that the server has now as no test's."""
