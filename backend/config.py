@@ -56,20 +56,19 @@ def parse_url(text: str) -> URL:
     scheme, _, rest = text.strip().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"is not a PostgreSQL URL for psycopg; it must look like {URL_SHAPE}")
-    credentials = re.match("[^@/]*@", rest)
-    end = credentials.end() if credentials else 0
-    place, mark, query = rest[end:].partition("?")
     # An unencoded @ or / in the password moves part of it into the host or the name, where messages would show it.
-    if "@" in place:
+    parts = re.fullmatch(r"([^@/]*@)?([^@?]*)(\?.*)?", rest)
+    if parts is None:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    credentials, place, query = parts.groups(default="")
     # SQLAlchemy writes a space as + in a parameter, and as it is elsewhere.
-    plain = f"postgresql://{rest[:end]}{place}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
+    plain = f"postgresql://{credentials}{place}{query.replace('+', '%20')}".replace(" ", "%20")
     try:
         parameters = conninfo_to_dict(plain)
-    except (ProgrammingError, ValueError) as error:
-        if unknown := re.search(r'query parameter: "(\w+)"', str(error)):
-            raise ValueError(f"has a parameter that libpq does not know ({unknown[1]})") from None
-        raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
+    except (ProgrammingError, ValueError):
+        raise ValueError(
+            f"is not a valid URL, or has a parameter that libpq does not know; it must look like {URL_SHAPE}"
+        ) from None
     if not parameters.get("dbname") and "service" not in parameters:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
     return url_of({name: str(value) for name, value in parameters.items()})
@@ -102,9 +101,7 @@ def libpq_parameters(url: URL) -> dict[str, str]:
 
 
 def _read_url(value: object) -> URL:
-    if isinstance(value, URL):
-        return value
-    return parse_url(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+    return value if isinstance(value, URL) else parse_url(str(value))
 
 
 def _url_of_parts(values: dict[str, Any]) -> URL:

@@ -85,7 +85,7 @@ def behind(revision: str | None) -> int | None:
         return len(known())
     if not is_known(revision):
         return None
-    done = {script.revision for script in scripts().iterate_revisions(revision.split(", "), "base")}
+    done = {script.revision for script in scripts().iterate_revisions(tuple(revision.split(", ")), "base")}
     return len(known() - done)
 
 

@@ -142,33 +142,27 @@ def test_two_heads_are_reported_in_one_line(engine: Engine, broken: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "contents", "words"),
+    ("contents", "words"),
     [
-        ("a.py", 'revision = "a"\ndown_revision = "gone"\n', "Revision gone referenced from gone -> a "),
-        ("a.py", 'revision = "a"\ndown_revision = \n', "The migrations cannot be read: SyntaxError: invalid syntax .a.py, line 2"),
-        ("a.py", "from alembic import op\n", "The migrations cannot be read: .* 'a_py' has no attribute"),
-        ("a.py", 'revision = "4c1d0e5b7a92"\ndown_revision = None\n', "Revision 4c1d0e5b7a92 is present more than once"),
+        ('revision = "a"\ndown_revision = "gone"', "Revision gone referenced from gone -> a "),
+        ('revision = "a"\ndown_revision = ', "cannot be read: SyntaxError: invalid syntax .a.py, line 2"),
+        ("from alembic import op", "cannot be read: .* 'a_py' has no attribute"),
+        ('revision = "4c1d0e5b7a92"\ndown_revision = None', "4c1d0e5b7a92 is present more than once"),
         (
-            "a.py",
-            'from no_such import x\nrevision = "a"\ndown_revision = "4c1d0e5b7a92"\n',
-            "No module named 'no_such'",
-        ),
-        (
-            "a.py",
-            'revision = "a"\ndown_revision = "4c1d0e5b7a92"\ndef upgrade(): {}["x"]\n',
+            'revision = "a"\ndown_revision = "4c1d0e5b7a92"\ndef upgrade(): {}["x"]',
             "The migrations cannot run: KeyError: 'x'.",
         ),
     ],
 )
 def test_missing_or_invalid_file_is_reported_in_one_line(
-    name: str, contents: str, words: str, engine: Engine, broken: Path
+    contents: str, words: str, engine: Engine, broken: Path
 ) -> None:
-    (broken.parent / name).write_text(contents)
+    (broken.parent / "a.py").write_text(contents)
     migrations.forget()
 
     with pytest.raises(UserError, match=words) as caught:
         init_db(engine)
-    assert len(str(caught.value).splitlines()) <= 2
+    assert str(caught.value).count("\n") == 0
 
 
 def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Engine, broken: Path) -> None:
