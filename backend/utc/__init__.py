@@ -22,11 +22,15 @@ of the project.
 
 from backend.utc.column import UtcDateTime
 from backend.utc.field import UtcField
-from backend.utc.guard import guard_models, range_condition
+from backend.utc.guard import (
+    KEEP_TIMESTAMPS_FUNCTION,
+    guard_models,
+    keep_timestamps_trigger,
+    range_condition,
+)
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
 from backend.utc.lint import Finding, lint_catalog, lint_metadata
 from backend.utc.session import pin_utc, stray_settings
-from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
 
 __all__ = [
     "KEEP_TIMESTAMPS_FUNCTION",

@@ -1,6 +1,6 @@
 """`UtcField`, the Pydantic type for timestamps in requests and responses."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -26,8 +26,6 @@ _RESPONSE_SCHEMA = {
 def _validate(value: object) -> datetime:
     # Pydantic's own parser would also accept 1700000000 and "20240101". A datetime object comes from our own code,
     # never from JSON.
-    if type(value) is datetime and value.tzinfo is UTC:
-        return value
     try:
         if isinstance(value, str):
             return parse_utc(value)
