@@ -74,33 +74,24 @@ def _list_timezones(schema: JsonDict) -> None:
 
 
 def _preferences(value: object) -> object:
-    """Refuse values that jsonb cannot store unchanged, before anything recurses into them."""
-    level: list[object] = [value]
-    depth = 0
-    while level:
-        if depth > DEEPEST_PREFERENCES:
-            raise _refused(f"Nest at most {DEEPEST_PREFERENCES} levels deep")
-        for item in level:
-            _check_scalar(item)
-        level = [part for item in level for part in _parts(item)]
-        depth += 1
+    """Refuse values that jsonb cannot store unchanged."""
+    _check(value, 0)
     size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
     if size > LARGEST_PREFERENCES:
         raise _refused(f"Send at most {LARGEST_PREFERENCES} bytes of JSON")
     return value
 
 
-def _parts(item: object) -> list[object]:
-    if isinstance(item, dict):
-        return [*item.keys(), *item.values()]
-    return item if isinstance(item, list) else []
-
-
-def _check_scalar(item: object) -> None:
-    if isinstance(item, str) and _NOT_IN_JSON.search(item):
+def _check(item: object, depth: int) -> None:
+    if depth > DEEPEST_PREFERENCES:
+        raise _refused(f"Nest at most {DEEPEST_PREFERENCES} levels deep")
+    if isinstance(item, dict | list):
+        for part in (*item, *item.values()) if isinstance(item, dict) else item:
+            _check(part, depth + 1)
+    elif isinstance(item, str) and _NOT_IN_JSON.search(item):
         raise _refused("NUL characters and lone surrogates are not accepted")
     # Comparisons with NaN are false, so this refuses NaN too.
-    if isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
+    elif isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
         raise _refused(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
 
 
