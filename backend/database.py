@@ -177,10 +177,8 @@ def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Conn
     with engine.begin() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         if lock_timeout is not None:
-            milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 as "no limit"
-            connection.execute(
-                text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{milliseconds}ms"}
-            )
+            limit = text("SELECT set_config('lock_timeout', :limit, true)")
+            connection.execute(limit, {"limit": f"{lock_timeout}s"})
         connection.execute(SCHEMA_LOCK)
         yield connection
 

@@ -28,7 +28,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
 LOCK_NOT_AVAILABLE = "55P03"
 # The message of a server that has no free connection. libpq passes on only this text, without an error code.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
-SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
 PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
 NAMED = 3  # the number of differences that a start names; it counts the others
 
@@ -155,7 +154,8 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
     answer = ping(url)
     if answer == Ping.OK and can_connect(url):  # the server came up after the attempt that failed
         return None
-    if answer not in {Ping.OK, Ping.NO_ATTEMPT} and not lacks_ssl(url):
+    # If SSL is required but the server has none, it closes the connection without an answer.
+    if answer not in {Ping.OK, Ping.NO_ATTEMPT} and ping(url, sslmode="disable") != Ping.OK:
         return None
     return missing_database(url) or (
         f"Could not connect to {describe(url)}: {reason(error)}.\n"
@@ -184,12 +184,6 @@ def missing_database(url: URL) -> str | None:
         f"Create it (`{shlex.join(command)}`), "
         "or set DATABASE_URL or POSTGRES_DB to one that exists."
     )
-
-
-def lacks_ssl(url: URL) -> bool:
-    """Whether SSL is required but the server answers only without it; such a server ends connections silently."""
-    mode = libpq_parameters(url).get("sslmode") or os.environ.get("PGSSLMODE")
-    return mode in SSL_REQUIRED and ping(url, sslmode="disable") == Ping.OK
 
 
 def ping(url: URL, **parameters: str) -> Ping:

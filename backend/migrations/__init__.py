@@ -23,7 +23,6 @@ LOCK_SECONDS = 5
 LOCK_NAME = "procore_integrator schema"
 """The name of the advisory lock that is held while the schema is changed; hashtext() makes its key."""
 _PLACE = Path(__file__).parent
-MERGE = 'join them with `nox -s db_revision -- --merge -m "merge"`'
 
 
 @cache
@@ -57,7 +56,10 @@ def head() -> str:
     if not found:
         raise UserError(f"{_PLACE / 'versions'} has no migrations.")
     if len(found) > 1:
-        raise UserError(f"The migrations end in {len(found)} revisions, {' and '.join(found)}: {MERGE}.")
+        raise UserError(
+            f"The migrations end in {len(found)} revisions, {' and '.join(found)}: "
+            'join them with `nox -s db_revision -- --merge -m "merge"`.'
+        )
     return found[0]
 
 

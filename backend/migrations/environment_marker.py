@@ -33,8 +33,8 @@ def read(connection: Connection) -> str | None:
     return found[1] if found and found[1] in _COMMENTS else None
 
 
-def write(connection: Connection, environment: str) -> bool:
-    """Mark a database that has a schema as `development`, `test` or `production`; return whether the role may do so.
+def write(connection: Connection, environment: str) -> None:
+    """Mark a database that has a schema as `development`, `test` or `production`, if the role may do so.
 
     It runs in the caller's transaction, which continues if the role may not.
     """
@@ -45,5 +45,3 @@ def write(connection: Connection, environment: str) -> bool:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _NOT_OURS:
             raise
-        return False
-    return True

@@ -10,6 +10,9 @@ from sqlalchemy.sql.elements import ClauseElement
 from backend.utc.column import UtcDateTime
 from backend.utc.instants import ensure_utc
 
+# With these bounds, every time zone can show the value in the years 1 to 9999, because an offset is less than a day.
+_RANGE = "{column} >= '0001-01-02 00:00:00+00' AND {column} < '9999-12-31 00:00:00+00'"
+
 
 def guard_models(base: type[DeclarativeBase]) -> None:
     """Guard every `UtcDateTime` column that is mapped on this base so far. Call it once, after the last model.
@@ -29,7 +32,7 @@ def guard_models(base: type[DeclarativeBase]) -> None:
     for table in base.metadata.tables.values():
         for column in list(table.c):
             if isinstance(column.type, UtcDateTime):
-                check = CheckConstraint(range_condition(column.name), name=f"{column.name}_range")
+                check = CheckConstraint(_RANGE.format(column=column.name), name=f"{column.name}_range")
                 table.append_constraint(check)
     event.listen(base.metadata, "after_create", _create_triggers)
 
@@ -49,14 +52,6 @@ def _normalise(column: Column[Any], value: Any) -> object:  # noqa: ANN401 - any
         return ensure_utc(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{column}: {error}") from error
-
-
-def range_condition(column: str) -> str:
-    """Return the SQL condition under which every time zone can show a timestamptz in the years 1 to 9999.
-
-    An offset is less than a day, so one day is cut off at either end. Nulls pass.
-    """
-    return f"{column} >= '0001-01-02 00:00:00+00' AND {column} < '9999-12-31 00:00:00+00'"
 
 
 def _create_triggers(_metadata: MetaData, connection: Connection, tables: list[Table], **_: object) -> None:
