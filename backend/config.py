@@ -130,16 +130,12 @@ def read_env_file(path: Path) -> dict[str, str | None]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{path} cannot be read: {reason}.") from None
-    values: dict[str, str | None] = {}
-    for binding in parse_stream(StringIO(text)):
-        if binding.error:
-            line = binding.original.line
-            raise UserError(
-                f"{path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
-            )
-        if binding.key is not None:
-            values[binding.key] = binding.value
-    return values
+    bindings = list(parse_stream(StringIO(text)))
+    if wrong := [str(binding.original.line) for binding in bindings if binding.error]:
+        raise UserError(
+            f"{path}, line {wrong[0]}, cannot be read: write NAME='value', and \\' for a single quote."
+        )
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
 class Settings(BaseSettings):
