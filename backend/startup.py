@@ -165,14 +165,12 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 
 def missing_database(url: URL) -> str | None:
     """Say how to create the database if it does not exist; a connection to the database `postgres` shows that."""
-    exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)").bindparams(
-        name=url.database
-    )
     try:
         with connect(url.set(database="postgres"), poolclass=NullPool).connect() as connection:
-            if url.database is None or connection.scalar(exists):
-                return None
+            names = connection.scalars(text("SELECT datname FROM pg_database")).all()
     except OperationalError:
+        return None
+    if url.database is None or url.database in names:
         return None
     given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
     options = [word for option, value in given.items() if value for word in (option, value)]

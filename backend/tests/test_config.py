@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import make_url
 
 from backend import config
 from backend.config import (
@@ -98,18 +97,6 @@ def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"\.env cannot be read: it is not UTF-8"):
         settings_from(tmp_path / ".env")
-
-
-def test_directory_of_a_socket_survives_being_written_and_read_again() -> None:
-    url = load_settings(_env_file=None, postgres_host="/var/run/postgresql", postgres_password="a b").url
-
-    again = make_url(url.render_as_string(hide_password=False))
-
-    assert (again.query["host"], again.database, again.password) == (
-        "/var/run/postgresql",
-        "procore_integrator",
-        "a b",
-    )
 
 
 def test_file_with_windows_line_endings_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
