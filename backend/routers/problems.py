@@ -134,7 +134,8 @@ def _on_unexpected(request: Request, _error: Exception) -> Response:
 
 def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
     location, *path = item["loc"]
-    message = item["msg"]
+    # Pydantic's message for a ValueError of ours is written for programmers.
+    message = str(item["ctx"]["error"] if item["type"] == "value_error" else item["msg"])
     if item["type"] == "json_invalid":
         # For invalid JSON, the path is a position in the text.
         message, path = f"Invalid JSON at character {path[0]}", []
