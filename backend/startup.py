@@ -152,10 +152,10 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
             f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
         )
     answer = ping(url)
-    if answer == Ping.OK and can_connect(url):  # the server came up after the attempt that failed
-        return None
     # If SSL is required but the server has none, it closes the connection without an answer.
-    if answer not in {Ping.OK, Ping.NO_ATTEMPT} and ping(url, sslmode="disable") != Ping.OK:
+    is_up = answer == Ping.OK or ping(url, sslmode="disable") == Ping.OK
+    # The server may have come up after the attempt that failed.
+    if answer != Ping.NO_ATTEMPT and (not is_up or can_connect(url)):
         return None
     return missing_database(url) or (
         f"Could not connect to {describe(url)}: {reason(error)}.\n"
