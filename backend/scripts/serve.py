@@ -56,14 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="serve",
-        description="Bring the configured database's schema to head, and serve the API.",
-        argument_default=argparse.SUPPRESS,  # an option that is not given does not hide a setting
+        prog="serve", description="Bring the configured database's schema to head, and serve the API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument(
-        "--port", dest="api_port", metavar="PORT", help="port to listen on (API_PORT, by default 8000)"
-    )
+    parser.add_argument("--port", help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
         "--root-path",
         metavar="PREFIX",
@@ -71,10 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     processes = parser.add_mutually_exclusive_group()
     processes.add_argument(
-        "--workers",
-        dest="web_concurrency",
-        metavar="N",
-        help="number of worker processes (WEB_CONCURRENCY, by default 1)",
+        "--workers", metavar="N", help="number of worker processes (WEB_CONCURRENCY, by default 1)"
     )
     processes.add_argument(
         "--reload", action="store_true", help="restart when a Python file in backend/ is saved"
@@ -84,7 +77,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_for(options: argparse.Namespace) -> Settings:
     """Read the settings; the options take precedence."""
-    return load_settings(**{name: it for name, it in vars(options).items() if name in Settings.model_fields})
+    given = {
+        "api_port": options.port,
+        "root_path": options.root_path,
+        "web_concurrency": options.workers,
+    }
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def refuse_taken_port(host: str, port: int) -> None:
