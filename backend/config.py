@@ -56,20 +56,19 @@ def parse_url(text: str) -> URL:
     scheme, _, rest = text.strip().partition("://")
     if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ValueError(f"is not a PostgreSQL URL for psycopg; it must look like {URL_SHAPE}")
-    credentials = re.match("[^@/]*@", rest)
-    end = credentials.end() if credentials else 0
-    place, mark, query = rest[end:].partition("?")
     # An unencoded @ or / in the password moves part of it into the host or the name, where messages would show it.
-    if "@" in place:
+    parts = re.fullmatch(r"([^@/]*@)?([^@?]*)(\?.*)?", rest)
+    if parts is None:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    credentials, place, query = parts.groups(default="")
     # SQLAlchemy writes a space as + in a parameter, and as it is elsewhere.
-    plain = f"postgresql://{rest[:end]}{place}{mark}{query.replace('+', '%20')}".replace(" ", "%20")
+    plain = f"postgresql://{credentials}{place}{query.replace('+', '%20')}".replace(" ", "%20")
     try:
         parameters = conninfo_to_dict(plain)
-    except (ProgrammingError, ValueError) as error:
-        if unknown := re.search(r'query parameter: "(\w+)"', str(error)):
-            raise ValueError(f"has a parameter that libpq does not know ({unknown[1]})") from None
-        raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
+    except (ProgrammingError, ValueError):
+        raise ValueError(
+            f"is not a valid URL, or has a parameter that libpq does not know; it must look like {URL_SHAPE}"
+        ) from None
     if not parameters.get("dbname") and "service" not in parameters:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
     return url_of({name: str(value) for name, value in parameters.items()})
@@ -102,9 +101,7 @@ def libpq_parameters(url: URL) -> dict[str, str]:
 
 
 def _read_url(value: object) -> URL:
-    if isinstance(value, URL):
-        return value
-    return parse_url(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+    return value if isinstance(value, URL) else parse_url(str(value))
 
 
 def _url_of_parts(values: dict[str, Any]) -> URL:
@@ -133,16 +130,12 @@ def read_env_file(path: Path) -> dict[str, str | None]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{path} cannot be read: {reason}.") from None
-    values: dict[str, str | None] = {}
-    for binding in parse_stream(StringIO(text)):
-        if binding.error:
-            line = binding.original.line
-            raise UserError(
-                f"{path}, line {line}, cannot be read: write NAME='value', and \\' for a single quote."
-            )
-        if binding.key is not None:
-            values[binding.key] = binding.value
-    return values
+    bindings = list(parse_stream(StringIO(text)))
+    if wrong := [str(binding.original.line) for binding in bindings if binding.error]:
+        raise UserError(
+            f"{path}, line {wrong[0]}, cannot be read: write NAME='value', and \\' for a single quote."
+        )
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
 class Settings(BaseSettings):

@@ -12,11 +12,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
 from backend import migrations
 from backend.config import get_settings, parse_url
+from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
 from backend.migrations.drop_all import Holder
 from backend.models.models import Base
@@ -73,6 +75,21 @@ def default_engine() -> Engine:
     return connect(get_settings().database_url)
 
 
+@cache
+def answering_engine() -> Engine:
+    """Return the default engine after its first connection. If that fails, it raises UserError."""
+    engine = default_engine()
+    try:
+        engine.connect().close()
+    except OperationalError as error:
+        reason = str(error.orig).partition("\n")[0]
+        raise UserError(
+            f"Could not connect to the database: {reason}.\n"
+            "Start it (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST."
+        ) from None
+    return engine
+
+
 if TYPE_CHECKING:
     engine: Engine
 
@@ -88,7 +105,7 @@ class DefaultSession(Session):
     """A session on the engine or connection that it is given, and otherwise on the configured database."""
 
     def __init__(self, bind: Engine | Connection | None = None, **options: Any) -> None:  # noqa: ANN401  Session's
-        super().__init__(default_engine() if bind is None else bind, **options)
+        super().__init__(answering_engine() if bind is None else bind, **options)
 
 
 SessionLocal = sessionmaker(class_=DefaultSession, autoflush=False)
@@ -134,7 +151,7 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
     If it creates the schema in an empty database, it marks the database with the environment; production always does.
     """
     if engine is None:
-        engine, environment = default_engine(), environment or get_settings().app_env
+        engine, environment = answering_engine(), environment or get_settings().app_env
     with engine.connect() as connection:
         before = schema_state(connection)
         is_to_mark = environment == "production" != environment_marker.read(connection)
@@ -160,10 +177,8 @@ def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Conn
     with engine.begin() as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
         if lock_timeout is not None:
-            milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 as "no limit"
-            connection.execute(
-                text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{milliseconds}ms"}
-            )
+            limit = text("SELECT set_config('lock_timeout', :limit, true)")
+            connection.execute(limit, {"limit": f"{lock_timeout}s"})
         connection.execute(SCHEMA_LOCK)
         yield connection
 

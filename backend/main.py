@@ -3,16 +3,14 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from multiprocessing import parent_process
 from operator import attrgetter
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
 from sqlalchemy import Engine
 from uvicorn.config import STARTUP_FAILURE
 
@@ -65,13 +63,15 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
             if owned:
                 owned.dispose()
 
-    app = FastAPI(
+    # FastAPI's own /docs loads its scripts from the Internet.
+    app = FastAPIOffline(
         title="Procore integrator",
         summary="Companies, their users, and the users' settings.",
         version="0.1.0",
         lifespan=lifespan,
-        docs_url=None,
         redoc_url=None,
+        static_url="/docs/assets",
+        swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
         # An operation has the name of its route's function, so that generated clients have readable function names.
         generate_unique_id_function=attrgetter("name"),
         responses=problem_responses(503, "default"),
@@ -85,34 +85,20 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     app.include_router(routers.api)
     app.include_router(health.router)
     install_problems(app)
-    install_docs(app, is_home=settings.app_env is not AppEnv.PRODUCTION)
+    install_home(app, redirects=settings.app_env is not AppEnv.PRODUCTION)
     return app
 
 
-def install_docs(app: FastAPI, *, is_home: bool) -> None:
-    """Serve /docs with its assets, so it needs no Internet access, and `/`, which redirects or links to /docs."""
-    assets = files("fastapi_offline") / "static"
-    app.mount("/docs/assets", StaticFiles(directory=str(assets)), name="docs-assets")
-
-    async def docs(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "")
-        return get_swagger_ui_html(
-            openapi_url=f"{root}{app.openapi_url}",
-            title=app.title,
-            swagger_js_url=f"{root}/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url=f"{root}/docs/assets/swagger-ui.css",
-            swagger_favicon_url=f"{root}/docs/assets/favicon.png",
-            swagger_ui_parameters={"persistAuthorization": True, "defaultModelsExpandDepth": 0},
-        )
+def install_home(app: FastAPI, *, redirects: bool) -> None:
+    """Let `/` redirect to /docs; in production, let it list links instead."""
 
     async def home(request: Request) -> Response:
         root = request.scope.get("root_path", "")
-        if is_home:
+        if redirects:
             return RedirectResponse(f"{root}/docs")
         links = {"docs": "/docs", "openapi": app.openapi_url, "health": "/health/ready"}
         return JSONResponse(
             {"title": app.title, "version": app.version} | {k: f"{root}{v}" for k, v in links.items()}
         )
 
-    app.add_route("/docs", docs, include_in_schema=False)
     app.add_route("/", home, include_in_schema=False)

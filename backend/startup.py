@@ -28,7 +28,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
 LOCK_NOT_AVAILABLE = "55P03"
 # The message of a server that has no free connection. libpq passes on only this text, without an error code.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
-SSL_REQUIRED = {"require", "verify-ca", "verify-full"}
 PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
 NAMED = 3  # the number of differences that a start names; it counts the others
 
@@ -153,9 +152,10 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
             f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
         )
     answer = ping(url)
-    if answer == Ping.OK and can_connect(url):  # the server came up after the attempt that failed
-        return None
-    if answer not in {Ping.OK, Ping.NO_ATTEMPT} and not lacks_ssl(url):
+    # If SSL is required but the server has none, it closes the connection without an answer.
+    is_up = answer == Ping.OK or ping(url, sslmode="disable") == Ping.OK
+    # The server may have come up after the attempt that failed.
+    if answer != Ping.NO_ATTEMPT and (not is_up or can_connect(url)):
         return None
     return missing_database(url) or (
         f"Could not connect to {describe(url)}: {reason(error)}.\n"
@@ -165,14 +165,12 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 
 def missing_database(url: URL) -> str | None:
     """Say how to create the database if it does not exist; a connection to the database `postgres` shows that."""
-    exists = text("SELECT EXISTS (SELECT FROM pg_database WHERE datname = :name)").bindparams(
-        name=url.database
-    )
     try:
         with connect(url.set(database="postgres"), poolclass=NullPool).connect() as connection:
-            if url.database is None or connection.scalar(exists):
-                return None
+            names = connection.scalars(text("SELECT datname FROM pg_database")).all()
     except OperationalError:
+        return None
+    if url.database is None or url.database in names:
         return None
     given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
     options = [word for option, value in given.items() if value for word in (option, value)]
@@ -184,12 +182,6 @@ def missing_database(url: URL) -> str | None:
         f"Create it (`{shlex.join(command)}`), "
         "or set DATABASE_URL or POSTGRES_DB to one that exists."
     )
-
-
-def lacks_ssl(url: URL) -> bool:
-    """Whether SSL is required but the server answers only without it; such a server ends connections silently."""
-    mode = libpq_parameters(url).get("sslmode") or os.environ.get("PGSSLMODE")
-    return mode in SSL_REQUIRED and ping(url, sslmode="disable") == Ping.OK
 
 
 def ping(url: URL, **parameters: str) -> Ping:

@@ -11,12 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from backend.migrations.catalog import VERSION_TABLE
 
-_MARK = re.compile(r"procore-integrator, (\w+)")
-_COMMENTS = {
-    "development": "procore-integrator, development: db_reset may drop what is in this database",
-    "test": "procore-integrator, test: db_reset may drop what is in this database",
-    "production": "procore-integrator, production: db_reset never drops what is in this database",
-}
+_MARK = re.compile(r"procore-integrator, (development|test|production)\b")
 # We may not write the mark if the table belongs to another role, or if the server is a standby.
 _NOT_OURS = ("42501", "25006")
 
@@ -30,20 +25,19 @@ def read(connection: Connection) -> str | None:
         {"table": VERSION_TABLE},
     )
     found = _MARK.match(comment or "")
-    return found[1] if found and found[1] in _COMMENTS else None
+    return found[1] if found else None
 
 
-def write(connection: Connection, environment: str) -> bool:
-    """Mark a database that has a schema as `development`, `test` or `production`; return whether the role may do so.
+def write(connection: Connection, environment: str) -> None:
+    """Mark a database that has a schema as `development`, `test` or `production`, if the role may do so.
 
     It runs in the caller's transaction, which continues if the role may not.
     """
-    statement = f"COMMENT ON TABLE {VERSION_TABLE} IS '{_COMMENTS[environment]}'"
+    verb = "never drops" if environment == "production" else "may drop"
+    comment = f"procore-integrator, {environment}: db_reset {verb} what is in this database"
     try:
         with connection.begin_nested():
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(f"COMMENT ON TABLE {VERSION_TABLE} IS '{comment}'")
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) not in _NOT_OURS:
             raise
-        return False
-    return True

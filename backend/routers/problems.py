@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -42,7 +43,7 @@ class Kind:
     """The field of the body that is wrong, if it is always the same."""
 
 
-KINDS: dict[type[DomainError], Kind] = {
+KINDS: dict[type[Exception], Kind] = {
     NotFoundError: Kind(404, "not-found", "Not found"),
     EmailTakenError: Kind(409, "email-taken", "Email taken", pointer="/email"),
     SettingsExistError: Kind(409, "settings-exist", "Settings exist"),
@@ -75,12 +76,9 @@ def install_problems(app: FastAPI) -> None:
 
 
 def _on_domain_error(request: Request, error: Exception) -> Response:
-    # A subclass without a row in the table is treated as its base class.
-    kind = next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
-    errors = None
-    if kind.pointer is not None:
-        errors = [FieldProblem(location="body", pointer=kind.pointer, message=str(error))]
-    return _respond(request, kind, str(error), errors=errors)
+    kind = KINDS[type(error)]
+    field = FieldProblem(location="body", pointer=kind.pointer, message=str(error)) if kind.pointer else None
+    return _respond(request, kind, str(error), errors=[field] if field else None)
 
 
 def _on_integrity_error(request: Request, error: Exception) -> Response:
@@ -134,19 +132,16 @@ def _on_unexpected(request: Request, _error: Exception) -> Response:
     return _respond(request, Kind(500, "", "Internal Server Error"), "Internal error; it has been logged.")
 
 
-def _field_problem(item: Mapping[str, object]) -> FieldProblem:
-    location, *path = item["loc"] if isinstance(item["loc"], tuple | list) else [item["loc"]]
-    message = str(item["msg"])
+def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
+    location, *path = item["loc"]
+    # Pydantic's message for a ValueError of ours is written for programmers.
+    message = str(item["ctx"]["error"] if item["type"] == "value_error" else item["msg"])
     if item["type"] == "json_invalid":
         # For invalid JSON, the path is a position in the text.
-        message, path = f"Invalid JSON at character {path[0] if path else 0}", []
-    pointer = "".join(f"/{_escape(part)}" for part in path)
-    return FieldProblem.model_validate({"location": location, "pointer": pointer, "message": message})
-
-
-def _escape(part: object) -> str:
+        message, path = f"Invalid JSON at character {path[0]}", []
     # The name of an unknown field can be very long.
-    return str(part)[:100].replace("~", "~0").replace("/", "~1")
+    names = (str(part)[:100].replace("~", "~0").replace("/", "~1") for part in path)
+    return FieldProblem(location=location, pointer="".join(f"/{name}" for name in names), message=message)
 
 
 def _respond(

@@ -4,11 +4,10 @@ import json
 import re
 import zoneinfo
 from functools import cache
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
 
 LARGEST_PREFERENCES = 16_384  # bytes of compact JSON
 DEEPEST_PREFERENCES = 32  # levels of nesting
@@ -45,10 +44,10 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _strip(pattern: str, error: LiteralString) -> AfterValidator:
+def _strip(pattern: str, error: str) -> AfterValidator:
     def strip(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise PydanticCustomError("text", error)
+            raise ValueError(error)
         return value.strip()
 
     return AfterValidator(strip)
@@ -56,7 +55,7 @@ def _strip(pattern: str, error: LiteralString) -> AfterValidator:
 
 def _timezone(value: str) -> str:
     if value not in _timezones():
-        raise PydanticCustomError("timezone", "Send an IANA time zone key, such as Europe/Berlin")
+        raise ValueError("Send an IANA time zone key, such as Europe/Berlin")
     return value
 
 
@@ -74,38 +73,25 @@ def _list_timezones(schema: JsonDict) -> None:
 
 
 def _preferences(value: object) -> object:
-    """Refuse values that jsonb cannot store unchanged, before anything recurses into them."""
-    level: list[object] = [value]
-    depth = 0
-    while level:
-        if depth > DEEPEST_PREFERENCES:
-            raise _refused(f"Nest at most {DEEPEST_PREFERENCES} levels deep")
-        for item in level:
-            _check_scalar(item)
-        level = [part for item in level for part in _parts(item)]
-        depth += 1
+    """Refuse values that jsonb cannot store unchanged."""
+    _check(value, 0)
     size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
     if size > LARGEST_PREFERENCES:
-        raise _refused(f"Send at most {LARGEST_PREFERENCES} bytes of JSON")
+        raise ValueError(f"Send at most {LARGEST_PREFERENCES} bytes of JSON")
     return value
 
 
-def _parts(item: object) -> list[object]:
-    if isinstance(item, dict):
-        return [*item.keys(), *item.values()]
-    return item if isinstance(item, list) else []
-
-
-def _check_scalar(item: object) -> None:
-    if isinstance(item, str) and _NOT_IN_JSON.search(item):
-        raise _refused("NUL characters and lone surrogates are not accepted")
+def _check(item: object, depth: int) -> None:
+    if depth > DEEPEST_PREFERENCES:
+        raise ValueError(f"Nest at most {DEEPEST_PREFERENCES} levels deep")
+    if isinstance(item, dict | list):
+        for part in (*item, *item.values()) if isinstance(item, dict) else item:
+            _check(part, depth + 1)
+    elif isinstance(item, str) and _NOT_IN_JSON.search(item):
+        raise ValueError("NUL characters and lone surrogates are not accepted")
     # Comparisons with NaN are false, so this refuses NaN too.
-    if isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
-        raise _refused(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
-
-
-def _refused(sentence: str) -> PydanticCustomError:
-    return PydanticCustomError("preferences", "{sentence}", {"sentence": sentence})
+    elif isinstance(item, int | float) and not abs(item) <= LARGEST_NUMBER:
+        raise ValueError(f"Send numbers of a magnitude of at most {LARGEST_NUMBER}, or send them as text")
 
 
 # JSON does not distinguish 7.0 from 7.

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from backend.schemas.fields import ResponseBody
 
@@ -22,7 +21,7 @@ def encode_cursor(key: int) -> str:
 def _decode_cursor(value: object) -> int:
     text = str(value)
     if not re.fullmatch(CURSOR, text):
-        raise PydanticCustomError("cursor", "Send the next_cursor of another page, or omit it")
+        raise ValueError("Send the next_cursor of another page, or omit it")
     return int(text, 16)
 
 

@@ -19,7 +19,7 @@ def make_app(engine: Engine, *, api_token: str | None = None) -> FastAPI:
     settings = Settings(
         _env_file=None,
         app_env=AppEnv.TEST,
-        database_url=SecretStr(engine.url.render_as_string(hide_password=False)),
+        database_url=engine.url,
         api_token=SecretStr(api_token) if api_token else None,
     )
     return create_app(settings, engine=engine)

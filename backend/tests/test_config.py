@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import make_url
 
 from backend import config
 from backend.config import (
@@ -100,18 +99,6 @@ def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         settings_from(tmp_path / ".env")
 
 
-def test_directory_of_a_socket_survives_being_written_and_read_again() -> None:
-    url = load_settings(_env_file=None, postgres_host="/var/run/postgresql", postgres_password="a b").url
-
-    again = make_url(url.render_as_string(hide_password=False))
-
-    assert (again.query["host"], again.database, again.password) == (
-        "/var/run/postgresql",
-        "procore_integrator",
-        "a b",
-    )
-
-
 def test_file_with_windows_line_endings_and_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAPI_PORT='8001'\r\nDB_PORT='5000'\r\n")
 
@@ -205,7 +192,7 @@ def test_malformed_url_is_reported_with_a_cure_and_never_shown(url: str) -> None
         ({"database_url": "postgresql://a,b/d?port=1,2,3"}, "DATABASE_URL has several ports"),
         (
             {"database_url": "postgresql://u:p@h/d?nonsense=1"},
-            "DATABASE_URL has a parameter that libpq does not know (nonsense)",
+            "DATABASE_URL is not a valid URL, or has a parameter that libpq does not know",
         ),
         ({"postgres_host": "postgresql://u:p@h/d"}, "POSTGRES_HOST must be only a host name"),
         ({"postgres_host": "[::1"}, "POSTGRES_HOST must be only a host name"),

@@ -25,13 +25,6 @@ def test_init_builds_the_schema_and_does_nothing_the_second_time(empty_engine: E
     assert tables(empty_engine) == TABLES
 
 
-def test_many_inits_at_the_same_moment_all_succeed_and_one_does_the_work(empty_engine: Engine) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        states = list(pool.map(lambda _: init_db(empty_engine), range(8)))
-
-    assert sorted(state.current is None for state in states) == [False] * 7 + [True]
-
-
 def test_inits_at_the_same_moment_succeed_if_the_database_defaults_to_repeatable_read(
     empty_engine: Engine,
 ) -> None:

@@ -5,13 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.exc import StaleDataError
 
-from backend.database import SessionLocal
 from backend.models.models import Base, Company, JobQueue, Role, User, UserSettings
 from backend.tests import factories
 
@@ -116,22 +114,6 @@ def test_deleting_a_connections_user_counts_as_a_change(session: Session) -> Non
 
     assert connection.connected_by_id is None
     assert connection.updated_at > before
-
-
-def test_second_writer_of_a_version_gets_an_error(engine: Engine) -> None:
-    with SessionLocal(bind=engine) as session, session.begin():
-        user_id = factories.make_user_settings(session).user_id
-    with SessionLocal(bind=engine) as one, SessionLocal(bind=engine) as other:
-        mine, theirs = one.get_one(UserSettings, user_id), other.get_one(UserSettings, user_id)
-        theirs.timezone = "Europe/Paris"
-        other.commit()
-        mine.timezone = "Europe/Berlin"
-        with pytest.raises(StaleDataError):
-            one.flush()
-
-    with SessionLocal(bind=engine) as session:
-        settings = session.get_one(UserSettings, user_id)
-        assert (settings.timezone, settings.version) == ("Europe/Paris", 2)
 
 
 def test_enumeration_is_loaded_as_its_member(session: Session) -> None:

@@ -31,6 +31,14 @@ def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def forget() -> None:
     config.get_settings.cache_clear()
     database.default_engine.cache_clear()
+    database.answering_engine.cache_clear()
+
+
+def run_program(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_settings_and_engine_are_made_at_first_use_and_once(configured: Engine) -> None:
@@ -64,6 +72,16 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+def test_database_that_does_not_answer_is_a_short_error_with_the_cure_at_its_end(unreachable: None) -> None:
+    for statement in ("SessionLocal()", "init_db()"):
+        done = run_program(f"from backend.database import SessionLocal, init_db; {statement}")
+
+        lines = done.stderr.splitlines()
+        assert len(lines) < 20
+        assert lines[-2].startswith("backend.errors.UserError: Could not connect to the database: ")
+        assert lines[-1] == "Start it (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST."
 
 
 def test_engine_that_is_given_wins_over_the_configured_database(unreachable: None, engine: Engine) -> None:
@@ -102,13 +120,6 @@ def test_importing_reads_no_settings_and_connects_to_nothing() -> None:
         "sys.addaudithook(watch)\n"
         "import backend.database, backend.main, backend.models.models, backend.scripts.init_db\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"APP_ENV": "nonsense"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(program, APP_ENV="nonsense")
 
     assert (done.returncode, done.stderr) == (0, "")

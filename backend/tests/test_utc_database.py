@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from psycopg.adapt import PyFormat, Transformer
 from psycopg.postgres import types
 from psycopg.pq import Format
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, insert, select, text
@@ -208,17 +207,14 @@ def test_value_that_python_cannot_represent_is_an_error_and_not_another_time(
             cursor.fetchone()
 
 
-def test_psycopgs_c_code_loads_values_and_sends_values_that_are_in_utc(engine: Engine) -> None:
+def test_psycopgs_c_code_loads_values(engine: Engine) -> None:
     has_c = psycopg.pq.__impl__ != "python"
     with engine.connect() as connection:
         raw = driver(connection)
-        oid, transformer = types["timestamptz"].oid, Transformer(raw)
+        oid = types["timestamptz"].oid
         used = [raw.adapters.get_loader(oid, form)(oid, None) for form in Format]  # type: ignore[misc]  # registered
-        used.append(transformer.get_dumper(FOLD.astimezone(UTC), PyFormat.AUTO))
-        other = transformer.get_dumper(FOLD, PyFormat.AUTO)
 
-    assert [type(each).__module__.endswith("._psycopg") for each in used] == [has_c] * 3
-    assert type(other).__module__ == "backend.utc.dumpers"
+    assert [type(each).__module__.endswith("._psycopg") for each in used] == [has_c] * 2
 
 
 def test_other_connections_of_the_process_stay_as_they_were(engine: Engine) -> None:

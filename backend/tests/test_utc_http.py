@@ -42,7 +42,7 @@ def test_every_endpoint_declares_its_times(engine: Engine) -> None:
     assert len(declared) > 5
     assert not [time for time in declared if is_bare(time)]
     for route in iter_route_contexts(app.routes):
-        if isinstance(route.original_route, APIRoute) and route.path != "/docs":
+        if isinstance(route.original_route, APIRoute) and not str(route.path).startswith("/docs"):
             # Without a schema, nothing would describe the response.
             assert route.include_in_schema, route.path
             assert route.response_model is not None, route.path

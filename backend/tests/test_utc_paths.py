@@ -8,7 +8,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from sqlalchemy import Engine, create_engine
 
 from backend.tests.application import Connect
-from backend.utc import dumpers, loaders
+from backend.utc import loaders
 from devtools.utc_check.cases import COMMON_VALUES, zone_values
 from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, check_sessions
 from devtools.utc_check.paths import READS, WRITES
@@ -71,19 +71,16 @@ def test_sessions_of_the_pool_are_in_utc(utc_target: Target, connect_pinned: Con
     assert report.failures == []
 
 
-@pytest.mark.parametrize(
-    "path", ["orm/stored", "core/cursor-set-local", "core/binary-range", "refused/array"]
-)
+@pytest.mark.parametrize("path", ["orm/stored", "core/cursor-set-local", "core/binary-range"])
 def test_psycopg_without_its_c_code_gives_the_same_results(
     utc_target: Target, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (loaders, dumpers):
-        monkeypatch.setattr(module, "fastest", lambda python_class: python_class)
+    monkeypatch.setattr(loaders, "fastest", lambda python_class: python_class)
     utc_target.engine.dispose()
     with utc_target.engine.connect() as connection:
         raw = connection.connection.driver_connection
         loader = raw.adapters.get_loader(1184, 0)(1184, None)  # type: ignore[union-attr]  # it is open
         assert type(loader) is TimestamptzLoader
 
-    assert_proved(utc_target, path, check_refusals if path.startswith("refused/") else check_crossing)
+    assert_proved(utc_target, path, check_crossing)
     utc_target.engine.dispose()

@@ -13,8 +13,7 @@ enters.
 - `guard_models`: attributes convert their values to UTC, columns have a range, and a trigger maintains `created_at`
   and `updated_at`.
 - `lint_metadata`, `lint_catalog`, `stray_settings`: find columns and session settings that could give a wrong time.
-- `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`, `range_condition`: the DDL for migrations. With it, PostgreSQL
-  itself enforces the range and the two timestamps for every client.
+- `KEEP_TIMESTAMPS_FUNCTION`, `keep_timestamps_trigger`: the DDL of the trigger, which serves every client.
 
 `nox -s utc_check` proves on any database that all of this works together. This package imports nothing from the rest
 of the project.
@@ -22,15 +21,13 @@ of the project.
 
 from backend.utc.column import UtcDateTime
 from backend.utc.field import UtcField
-from backend.utc.guard import guard_models, range_condition
+from backend.utc.guard import KEEP_TIMESTAMPS_FUNCTION, guard_models, keep_timestamps_trigger
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
-from backend.utc.lint import Finding, lint_catalog, lint_metadata
+from backend.utc.lint import lint_catalog, lint_metadata
 from backend.utc.session import pin_utc, stray_settings
-from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
 
 __all__ = [
     "KEEP_TIMESTAMPS_FUNCTION",
-    "Finding",
     "UtcDateTime",
     "UtcField",
     "ensure_utc",
@@ -41,6 +38,5 @@ __all__ = [
     "lint_metadata",
     "parse_utc",
     "pin_utc",
-    "range_condition",
     "stray_settings",
 ]

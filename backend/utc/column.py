@@ -1,7 +1,7 @@
 """`UtcDateTime`, the column type for timestamps."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect
@@ -29,9 +29,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return _bind
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        if value is None or value.tzinfo is UTC:
-            return value
-        return ensure_utc(value)
+        return _bind(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         # The driver of a pinned engine already returns UTC, so the values need no further call.
@@ -46,6 +44,4 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def _bind(value: datetime | None) -> datetime | None:
-    if value is None or (type(value) is datetime and value.tzinfo is UTC):
-        return value
-    return ensure_utc(value)
+    return None if value is None else ensure_utc(value)

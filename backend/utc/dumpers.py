@@ -1,16 +1,13 @@
 """psycopg dumpers that send only aware datetimes as timestamptz, on raw cursors and in COPY too."""
 
 import struct
-from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
-from typing import cast
+from datetime import UTC, datetime, timedelta
 
-from psycopg.abc import Buffer, DumperKey
-from psycopg.adapt import AdaptersMap, Dumper, PyFormat
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.errors import DataError
 from psycopg.postgres import types
 from psycopg.pq import Format
-from psycopg.types.datetime import DatetimeBinaryDumper
 from psycopg.types.multirange import Multirange, TimestamptzMultirange, TimestamptzMultirangeBinaryDumper
 from psycopg.types.range import Range, TimestamptzRange, TimestamptzRangeBinaryDumper
 
@@ -18,8 +15,6 @@ from backend.utc.instants import ensure_utc
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _MICROSECOND = timedelta(microseconds=1)
-# The key in psycopg's dumper cache for a plain datetime whose tzinfo is `timezone.utc`.
-_IN_UTC = (datetime, timezone)
 _pack = struct.Struct("!q").pack
 
 
@@ -41,8 +36,6 @@ def register(adapters: AdaptersMap) -> None:
 
 
 def _checked(value: datetime) -> datetime:
-    if type(value) is datetime and value.tzinfo is UTC:
-        return value
     try:
         return ensure_utc(value)
     except (TypeError, ValueError) as error:
@@ -57,31 +50,11 @@ class _AwareDumper(Dumper):
 
 
 class _AwareBinaryDumper(Dumper):
-    """Converts to UTC first. A parameter that is in UTC already goes to psycopg's own dumper, which may be C code."""
-
     format = Format.BINARY
     oid = types["timestamptz"].oid
 
-    # psycopg calls this for every parameter and caches one dumper per key. For values in an array or a range it uses
-    # one dumper for all of them, so that dumper has to check every value.
-    def get_key(self, obj: datetime, format: PyFormat) -> DumperKey:  # noqa: A002 - psycopg's signature
-        is_utc = obj.tzinfo is UTC and self.cls is datetime and format is PyFormat.AUTO
-        return _IN_UTC if is_utc else self.cls
-
-    def upgrade(self, obj: datetime, format: PyFormat) -> Dumper:  # noqa: A002, ARG002 - psycopg's signature
-        return fastest(DatetimeBinaryDumper)(self.cls)
-
     def dump(self, obj: datetime) -> bytes:
         return _pack((_checked(obj) - _EPOCH) // _MICROSECOND)
-
-
-@cache
-def fastest(dumper: type[Dumper]) -> type[Dumper]:
-    """Return psycopg's C implementation of its own dumper, or the same dumper if it does not exist."""
-    # The C classes have no public name, but the adapters map, which is public, returns the C class for a Python class.
-    scratch = AdaptersMap()
-    scratch.register_dumper(datetime, dumper)
-    return cast("type[Dumper]", scratch.get_dumper(datetime, PyFormat.from_pq(dumper.format)))
 
 
 class _NaiveDumper(Dumper):

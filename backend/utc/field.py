@@ -1,6 +1,6 @@
 """`UtcField`, the Pydantic type for timestamps in requests and responses."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -8,26 +8,14 @@ from pydantic_core import PydanticCustomError
 
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
 
-_EXAMPLES = ["2024-01-31T12:00:00.000000Z"]
-_REQUEST_SCHEMA = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$",
-    "examples": _EXAMPLES,
-}
-_RESPONSE_SCHEMA = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$",
-    "examples": _EXAMPLES,
-}
+_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2024-01-31T12:00:00.000000Z"]}
+_REQUEST = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+_RESPONSE = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$"
 
 
 def _validate(value: object) -> datetime:
     # Pydantic's own parser would also accept 1700000000 and "20240101". A datetime object comes from our own code,
     # never from JSON.
-    if type(value) is datetime and value.tzinfo is UTC:
-        return value
     try:
         if isinstance(value, str):
             return parse_utc(value)
@@ -44,7 +32,7 @@ UtcField = Annotated[
     datetime,
     PlainValidator(_validate),
     PlainSerializer(format_utc, return_type=str, when_used="json"),
-    WithJsonSchema(_REQUEST_SCHEMA, mode="validation"),
-    WithJsonSchema(_RESPONSE_SCHEMA, mode="serialization"),
+    WithJsonSchema(_SCHEMA | {"pattern": _REQUEST}, mode="validation"),
+    WithJsonSchema(_SCHEMA | {"pattern": _RESPONSE}, mode="serialization"),
 ]
 """A timestamp: RFC 3339 with an offset in requests, exactly `YYYY-MM-DDTHH:MM:SS.ffffffZ` in responses."""

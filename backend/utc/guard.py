@@ -1,16 +1,17 @@
 """`guard_models`: attributes in UTC, a range for each column, and a trigger for the two timestamps."""
 
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Table, event, text
-from sqlalchemy.orm import DeclarativeBase, Mapper
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.elements import ClauseElement
 
 from backend.utc.column import UtcDateTime
 from backend.utc.instants import ensure_utc
-from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
+
+# With these bounds, every time zone can show the value in the years 1 to 9999, because an offset is less than a day.
+_RANGE = "{column} >= '0001-01-02 00:00:00+00' AND {column} < '9999-12-31 00:00:00+00'"
 
 
 def guard_models(base: type[DeclarativeBase]) -> None:
@@ -24,19 +25,16 @@ def guard_models(base: type[DeclarativeBase]) -> None:
     - `create_all` also creates the trigger that maintains `created_at` and `updated_at` on tables that have both.
     """
     for mapper in base.registry.mappers:
-        for column, key in _utc_columns(mapper):
-            event.listen(getattr(mapper.class_, key), "set", _setter(column), retval=True, propagate=True)
+        for column in mapper.columns:
+            if isinstance(column.type, UtcDateTime):
+                attribute = getattr(mapper.class_, mapper.get_property_by_column(column).key)
+                event.listen(attribute, "set", _setter(column), retval=True, propagate=True)
     for table in base.metadata.tables.values():
         for column in list(table.c):
             if isinstance(column.type, UtcDateTime):
-                table.append_constraint(_range_check(column))
+                check = CheckConstraint(_RANGE.format(column=column.name), name=f"{column.name}_range")
+                table.append_constraint(check)
     event.listen(base.metadata, "after_create", _create_triggers)
-
-
-def _utc_columns(mapper: Mapper[Any]) -> Iterator[tuple[Column[Any], str]]:
-    for column in mapper.columns:
-        if isinstance(column.type, UtcDateTime):
-            yield column, mapper.get_property_by_column(column).key
 
 
 def _setter(column: Column[Any]) -> Callable[..., object]:
@@ -56,21 +54,45 @@ def _normalise(column: Column[Any], value: Any) -> object:  # noqa: ANN401 - any
         raise type(error)(f"{column}: {error}") from error
 
 
-def _range_check(column: Column[datetime]) -> CheckConstraint:
-    return CheckConstraint(range_condition(column.name), name=f"{column.name}_range")
-
-
-def range_condition(column: str) -> str:
-    """Return the SQL condition under which every time zone can show a timestamptz in the years 1 to 9999.
-
-    An offset is less than a day, so one day is cut off at either end. Nulls pass.
-    """
-    return f"{column} >= '0001-01-02 00:00:00+00' AND {column} < '9999-12-31 00:00:00+00'"
-
-
 def _create_triggers(_metadata: MetaData, connection: Connection, tables: list[Table], **_: object) -> None:
     maintained = [table for table in tables if {"created_at", "updated_at"} <= set(table.c.keys())]
     if maintained:
         connection.execute(text(KEEP_TIMESTAMPS_FUNCTION))
     for table in maintained:
         connection.execute(text(keep_timestamps_trigger(table.fullname)))
+
+
+# Raw SQL and ON CONFLICT skip an ORM's `onupdate`, so a trigger maintains the two timestamps.
+# `*<>` compares the stored bytes of the rows, so a change from 1.0 to 1.00 counts, and nulls need no special case.
+# clock_timestamp() is used because now() does not advance in a transaction. The extra microsecond keeps the order
+# strict if the clock was set back or two changes happen at the same tick.
+KEEP_TIMESTAMPS_FUNCTION = """\
+CREATE OR REPLACE FUNCTION keep_timestamps() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF NEW.created_at IS DISTINCT FROM OLD.created_at THEN
+        RAISE EXCEPTION 'created_at of table "%" cannot be changed', TG_TABLE_NAME
+            USING ERRCODE = 'check_violation',
+                  SCHEMA = TG_TABLE_SCHEMA,
+                  TABLE = TG_TABLE_NAME,
+                  COLUMN = 'created_at',
+                  CONSTRAINT = format('ck_%s_created_at_unchanged', TG_TABLE_NAME);
+    END IF;
+    NEW.updated_at := OLD.updated_at;
+    IF NEW *<> OLD THEN
+        NEW.updated_at := greatest(clock_timestamp(), OLD.updated_at + interval '1 microsecond');
+    END IF;
+    RETURN NEW;
+END
+$$"""
+"""The function of every trigger: created_at cannot be changed (SQLSTATE 23514, constraint
+`ck_<table>_created_at_unchanged`); updated_at increases if the row changed, and stays the same otherwise."""
+
+
+def keep_timestamps_trigger(table: str) -> str:
+    """Return the DDL of the trigger on `table`, which has both columns; the name is not quoted."""
+    return (
+        f"CREATE TRIGGER keep_timestamps BEFORE UPDATE ON {table}\n"
+        "FOR EACH ROW EXECUTE FUNCTION keep_timestamps()"
+    )
