@@ -12,10 +12,12 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
+from urllib.parse import parse_qsl
 
 from dotenv.parser import parse_stream
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 from pydantic import Field, PlainValidator, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -66,9 +68,11 @@ def parse_url(text: str) -> URL:
     try:
         parameters = conninfo_to_dict(plain)
     except (ProgrammingError, ValueError):
-        raise ValueError(
-            f"is not a valid URL, or has a parameter that libpq does not know; it must look like {URL_SHAPE}"
-        ) from None
+        known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+        for name, _ in parse_qsl(query.removeprefix("?")):
+            if name.isidentifier() and name not in known:
+                raise ValueError(f"has a parameter that libpq does not know ({name})") from None
+        raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
     if not parameters.get("dbname") and "service" not in parameters:
         raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
     return url_of({name: str(value) for name, value in parameters.items()})
