@@ -15,8 +15,7 @@ from backend.utc import lint_catalog, lint_metadata
 from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
 from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.round_trips import FAULTS
-from devtools.utc_check.subjects import Row, Subject, Target
+from devtools.utc_check.sandbox_schema import Row, Subject, Target
 
 PINNED = ("UTC", "ISO, MDY")
 # SQL that depends on the session's zone. In UTC every condition is true.
@@ -122,7 +121,7 @@ def _try(subject: Subject, entry: str, value: object) -> str | None:
         connection.begin()
         try:
             ENTRIES[entry](connection, subject, [subject.row(value)])
-        except FAULTS as error:
+        except Exception as error:  # noqa: BLE001 - as in `Report.continued`
             reason = error.orig if isinstance(error, StatementError) and error.orig else error
             if isinstance(reason, psycopg.Error) and reason.sqlstate is not None:
                 return f"it reached PostgreSQL: {reason.sqlstate} {reason}"
