@@ -19,7 +19,8 @@ def first(make_checkout: Callable[[], Checkout]) -> Checkout:
 @pytest.fixture
 def up(first: Checkout) -> Checkout:
     """Start whatever a test before has stopped in the checkout that these tests share."""
-    first.compose("up", "--detach", "--wait")
+    first.compose("up", "--detach")
+    wait_until(lambda: answers(f"{first.url}/health/ready"), seconds=120, what="the API being ready")
     return first
 
 
@@ -75,8 +76,6 @@ def test_mistake_in_a_saved_file_is_survived_and_the_next_version_is_served(up: 
     health.write_text(text.replace('prefix="/health"', 'prefix="/well"'))
     wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=60, what="the saved file's answer")
     health.write_text(text)
-
-    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=60, what="the first version's answer")
 
 
 def test_stop_finishes_the_request_in_flight_and_kills_nothing(up: Checkout) -> None:

@@ -36,7 +36,7 @@ def refused(*entries: str) -> tuple[str, ...]:
 
 DEFENCES = {
     "session pin": Defence(
-        ("session/new", "session/rolled-back", "session/leaked-zone", "session/sql", "orm/rendered"),
+        ("session/new", "session/rolled-back", "session/leaked-zone", "session/sql"),
         replaced(session, "_pin", lambda _: None),
     ),
     "pin outside any transaction": Defence(
@@ -51,7 +51,7 @@ DEFENCES = {
         replaced(loaders, "register", lambda _: None),
     ),
     "dumpers": Defence(
-        refused("text", "cursor", "binary-cursor", "copy", "binary-copy", "copy-of-timestamps")
+        refused("text", "cursor", "binary-cursor", "copy", "binary-copy")
         + refused("array", "mixed-array", "range", "binary-range", "untyped-range", "multirange"),
         replaced(dumpers, "register", lambda _: None),
     ),

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.orm import Session
 
 from devtools.utc_check.cases import EPOCH, canonical
-from devtools.utc_check.sandbox_schema import Row, Subject
+from devtools.utc_check.sandbox import Row, Subject
 
 Write = Callable[[Connection, Subject, list[Row]], object]
 Rows = Iterable[Iterable[Any]]
@@ -148,19 +148,12 @@ def is_canonical(seen: object, microseconds: int) -> bool:
     return seen == canonical(microseconds)
 
 
-def is_rendered(seen: object, microseconds: int) -> bool:
-    """Whether it is PostgreSQL's text in UTC, where the fraction has no trailing zeros."""
-    return seen == f"{canonical(microseconds)[:-1].replace('T', ' ').rstrip('0').rstrip('.')}+00"
-
-
 @dataclass(frozen=True)
 class Read:
     """Read the rows whose key is above a number; `shows` decides whether a value that was read is this instant."""
 
     rows: Callable[[Connection, Subject, int], Rows]
     shows: Callable[[Any, int], bool] = is_utc
-    in_utc: bool = False
-    """Whether the session stays in UTC. For any other read it is moved to another zone, in the same transaction."""
 
 
 _ARRAY, _RANGE = "ARRAY[{0}, {0}]", "tstzrange({0}, {0}, '[]')"
@@ -180,6 +173,5 @@ READS: dict[str, Read] = {
     "multirange": Read(partial(read_cursor, what=f"tstzmultirange({_RANGE})"), are_utc),
     "copy": Read(read_copy),
     "binary-copy": Read(partial(read_copy, options="(FORMAT BINARY)")),
-    "rendered": Read(partial(read_cursor, what="{0}::text"), is_rendered, in_utc=True),
     "unpinned": Read(read_orm),
 }

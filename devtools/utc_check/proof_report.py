@@ -38,9 +38,8 @@ _SHORT = {
     "unpinned": "un-\npin.",
 }
 _LEGEND = (
-    "stored: the microseconds in PostgreSQL. Before every other read, SET LOCAL moves the session to another zone, "
-    "except for rendered, which is PostgreSQL's ::text. psql: a client without our code. unpinned: an engine with only "
-    "our models. The API's timestamps come from the database's clock.\n"
+    "stored: the microseconds in PostgreSQL. All other reads follow a SET LOCAL timezone. psql: a client without our "
+    "code. unpinned: an engine with only our models. The API's timestamps come from the database's clock.\n"
 )
 
 
@@ -53,7 +52,7 @@ class Failure:
     subject: str
     value: str
     seen: str
-    stored: str
+    stored: str = ""
     """The microseconds since 1970 that PostgreSQL has stored, if there is a row."""
 
 
@@ -64,8 +63,7 @@ class Report:
     seed: int
     zones: tuple[str, ...]
     only: tuple[str, ...] = ()
-    server: dict[str, str] = field(default_factory=dict)
-    """Its server_version, and the TimeZone and DateStyle in which it starts sessions."""
+    server: str = ""
     checks: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -87,15 +85,15 @@ class Report:
         if self.wants(path):
             self.checks[path] += 1
             if not ok:
-                self.fail(path, subject, value, seen, stored)
+                shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
+                number = "" if stored is None else show(stored)
+                self.fail(Failure(path, subject, str(value), shown, number))
 
-    def fail(self, path: str, subject: str, value: object, seen: object, stored: int | None = None) -> None:
+    def fail(self, failure: Failure) -> None:
         """Record a failure, whatever `only` says."""
-        self.failed[path] += 1
-        if self.failed[path] <= EXAMPLES:
-            shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
-            number = "" if stored is None else show(stored)
-            self.failures.append(Failure(path, subject, str(value), shown, number))
+        self.failed[failure.path] += 1
+        if self.failed[failure.path] <= EXAMPLES:
+            self.failures.append(failure)
 
     @contextmanager
     def continued(self, path: str, subject: str = "the proof") -> Iterator[None]:
@@ -103,16 +101,13 @@ class Report:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - code with a broken defence may raise anything
-            self.fail(path, subject, "it stopped here", describe_error(error))
+            self.fail(Failure(path, subject, "it stopped here", describe_error(error)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dict that can be written as JSON."""
-        totals = {"checks": self.checks.total(), "failed": self.failed.total()}
-        paths = {
-            path: {"checks": self.checks[path], "failed": self.failed[path]}
-            for path in sorted(self.checks | self.failed)
-        }
-        return {"proved": self.is_proved} | asdict(self) | totals | {"paths": paths}
+        # `asdict` copies every part, but cannot copy a Counter.
+        counted = {"checks": dict(self.checks), "failed": dict(self.failed)}
+        return {"proved": self.is_proved, "total": self.checks.total()} | asdict(self) | counted
 
 
 def describe_error(error: BaseException) -> str:
@@ -121,19 +116,17 @@ def describe_error(error: BaseException) -> str:
 
 def print_report(console: Console, report: Report, database: str) -> None:
     """Print the results, the failures with the commands that repeat them, and the verdict."""
-    version, zone, style = report.server.values()
     only = f", only {', '.join(report.only)}" if report.only else ""
     console.print(f"\nNo layer stores or shows a wrong time: tried on {database}", style="bold", markup=False)
     console.print(
-        f"PostgreSQL {version.partition(' ')[0]}, which starts sessions in {zone}, {style}\n"
-        f"sessions moved to {', '.join(report.zones)}\nseed {report.seed}{only}",
+        f"{report.server}\nsessions moved to {', '.join(report.zones)}\nseed {report.seed}{only}",
         style="dim",
         markup=False,
     )
     _print_matrix(console, report)
     for group, promise in _PROMISES.items():
         checks, failed = (
-            sum(number for path, number in counted.items() if path.startswith(f"{group}/"))
+            sum(number for path, number in counted.items() if path.partition("/")[0] == group)
             for counted in (report.checks, report.failed)
         )
         if checks or failed:
@@ -149,16 +142,15 @@ def _print_matrix(console: Console, report: Report) -> None:
     """Print a table with a column for each way to write and a row for each way to read."""
     crossed = [path.split("/") for path in report.checks if path.split("/")[0] not in _PROMISES]
     writes = dict.fromkeys(write for write, _ in crossed)
-    if not writes:
-        return console.print()
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("    written →\nread ↓", vertical="bottom", no_wrap=True)
     for name in writes:
         table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom", min_width=4)
     for read in dict.fromkeys(read for _, read in crossed):
         table.add_row(read, *(_cell(report, f"{write}/{read}") for write in writes))
-    console.print(table)
-    return console.print(_LEGEND, style="dim")
+    if writes:
+        console.print(table)
+        console.print(_LEGEND, style="dim")
 
 
 def _cell(report: Report, path: str) -> Text:

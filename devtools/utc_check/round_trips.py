@@ -5,7 +5,7 @@ from sqlalchemy import text
 from devtools.utc_check.cases import Value, show
 from devtools.utc_check.paths import READS, UPDATE, WRITES, is_canonical
 from devtools.utc_check.proof_report import HTTP, STORED, Report, describe_error
-from devtools.utc_check.sandbox_schema import MICROSECONDS, Subject
+from devtools.utc_check.sandbox import MICROSECONDS, Subject
 
 UNPINNED, CLOCK = "unpinned", "clock/new-row"
 NOW = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"
@@ -68,9 +68,8 @@ def _read(subject: Subject, name: str, report: Report, missing: Written) -> None
     engine = subject.target.unpinned if name == UNPINNED else subject.target.engine
     try:
         with engine.begin() as connection:
-            if not READS[name].in_utc:
-                zone = {"zone": subject.target.zone}
-                connection.execute(text("SELECT set_config('timezone', :zone, true)"), zone)
+            # A session that was moved to another zone in the same transaction reads the same instants.
+            connection.execute(text(f"SET LOCAL timezone TO '{subject.target.zone}'"))
             for key, *parts in READS[name].rows(connection, subject, after):
                 if key in missing:
                     write, value, numbers = missing.pop(key)
@@ -81,5 +80,4 @@ def _read(subject: Subject, name: str, report: Report, missing: Written) -> None
         reason = describe_error(error)
     # An error stopped the read of all rows that were still to come.
     for write, value, numbers in missing.values():
-        path, table = f"{write}/{name}", subject.table.name
-        report.check(path, table, value, ok=False, seen=reason, stored=numbers[0])
+        report.check(f"{write}/{name}", labels[0], value, ok=False, seen=reason, stored=numbers[0])

@@ -44,7 +44,7 @@ def sandbox_schema(url: URL) -> Iterator[str]:
 
 @contextmanager
 def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterator[Engine]:
-    """Yield the engine, whose transactions see only this schema, and dispose of it at the end.
+    """Yield the engine, whose transactions see only this schema from now on, and dispose of it at the end.
 
     A setting of the session would leak to others behind a pooler in transaction mode.
     """
@@ -61,16 +61,13 @@ def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterat
     try:
         yield engine
     finally:
-        event.remove(engine, "begin", set_search_path)
         engine.dispose()
 
 
-@contextmanager
-def plain_connection(url: URL) -> Iterator[psycopg.Connection[Any]]:
-    """Open a plain psycopg connection in autocommit, like another program."""
+def plain_connection(url: URL) -> psycopg.Connection[Any]:
+    """Open a plain psycopg connection in autocommit, like another program; use it in a `with` block."""
     libpq_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(libpq_url, autocommit=True) as connection:
-        yield connection
+    return psycopg.connect(libpq_url, autocommit=True)
 
 
 MICROSECONDS = "(extract(epoch FROM {0}) * 1000000)::int8"
