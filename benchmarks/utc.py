@@ -121,7 +121,7 @@ def timed(work: Callable[[Side], None], side: Side) -> float:
     return taken
 
 
-def main(runs: int = 10) -> None:
+def main(runs: int = 5) -> None:
     measured = defaultdict[tuple[str, Side], list[float]](list)
     with freshpg.choose("auto").start() as server:
         url = freshpg.sqlalchemy_url(server.url)

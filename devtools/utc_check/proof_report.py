@@ -131,7 +131,7 @@ def print_report(console: Console, report: Report, database: str) -> None:
         )
         if checks or failed:
             mark = f"[bold red]{failed} failed of[/]" if failed else "[green]✓[/]"
-            console.print(f"{mark} {checks:,}: {promise}")
+            console.print(f"{mark} {checks:5,}  {promise}")
     console.print()
     for path in report.failed:
         _print_failures(console, report, path)
