@@ -58,7 +58,7 @@ WAYS = (
         "pytest-databases",
         "-p pytest_databases._service",
     ),
-    Way("testcontainers, create_all and drop_all", "with_testcontainers", "testcontainers"),
+    Way("testcontainers, create_all, drop_all", "with_testcontainers", "testcontainers"),
 )
 
 
@@ -82,7 +82,7 @@ def main(*, runs: int = 3, tests: int = 200) -> None:
         first = median(around[0] for around in measured[way])
         ratio = seconds / per_test[OURS]
         rows.append([way.name, f"{seconds * 1000:.2f} ms", f"{ratio:.1f}", f"{first:.2f} s"])
-    headings = ("", "around a test, p50", "times ours", "until the first test")
+    headings = ("", "around a test", "ratio", "first test")
     print_table(f"{tests} tests that insert and commit; medians of the runs", headings, rows)
 
 
