@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
-import rich
-from rich.box import SIMPLE
-from rich.table import Table
 from sqlalchemy import NullPool, text
 
 import freshpg
 from backend.database import connect, init_db
 from backend.tests.loopback import free_port
+from benchmarks.reporting import print_table, take_turns
 
 WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 4000
 OURS, TEN_LINES = "--factory backend.main:create_app", "benchmarks.api_ten_lines:app"
@@ -90,37 +88,35 @@ def served(application: str, url: str) -> Iterator[int]:
 
 
 def compare(url: str, runs: int) -> None:
-    """Measure both applications in turns, because a machine's speed varies over time."""
-    rates = defaultdict(list)
+    rates, rows = defaultdict[tuple[str, int], list[float]](list), []
     with served(OURS, url) as ours, served(TEN_LINES, url) as ten_lines:
-        for request in (READ, LIST, CREATE) * runs:
+        for request in take_turns((READ, LIST, CREATE), runs):
             for port in (ours, ten_lines):
                 rates[request, port].append(asyncio.run(Load(port, request, REQUESTS // 4).run(CONNECTIONS)))
-    table = Table(f"{CONNECTIONS} clients, per second", "this API", "ten lines", "ratio", box=SIMPLE)
     for request in (READ, LIST, CREATE):
         pair = rates[request, ours], rates[request, ten_lines]
         ratio = median(a / b for a, b in zip(*pair, strict=True))
-        table.add_row(request, *(f"{median(side):.0f}" for side in pair), f"{ratio:.2f}")
-    rich.print(table)
+        rows.append([request, *(f"{median(side):.0f}" for side in pair), f"{ratio:.2f}"])
+    headings = ("", "this API", "ten lines", "ratio")
+    print_table(f"{WORKERS} workers, {CONNECTIONS} clients, requests per second", headings, rows)
 
 
 def crowd(url: str, runs: int) -> None:
-    """Measure each number of clients in turns; the ratio is to the first number in the same turn."""
-    loads = defaultdict(list)
+    """Measure each number of clients; the ratio is to the first number in the same run."""
+    loads, rows = defaultdict[int, list[Load]](list), []
     with served(OURS, url) as port:
-        for clients in CLIENTS * runs:
+        for clients in take_turns(CLIENTS, runs):
             loads[clients].append(Load(port, READ, REQUESTS))
             asyncio.run(loads[clients][-1].run(clients, check_health=True))
-    columns = "clients", "per second", "ratio", "slowest 1%", "slowest health check", "answers"
-    table = Table(*columns, box=SIMPLE, title=f"{WORKERS} workers: {READ}")
     for clients, measured in loads.items():
         seconds = sorted(second for load in measured for second in load.seconds)
         ratio = median(a.rate / b.rate for a, b in zip(measured, loads[CLIENTS[0]], strict=True))
         statuses = sum((load.statuses for load in measured), Counter[str]())
         row = [str(clients), f"{median(load.rate for load in measured):.0f}", f"{ratio:.2f}"]
         row += [f"{seconds[len(seconds) * 99 // 100]:.2f} s", f"{max(load.check for load in measured):.2f} s"]
-        table.add_row(*row, ", ".join(f"{count} x {status}" for status, count in statuses.items()))
-    rich.print(table)
+        rows.append([*row, ", ".join(f"{count} x {status}" for status, count in statuses.items())])
+    headings = ("clients", "per second", "ratio", "slowest 1%", "slowest health check", "answers")
+    print_table(f"{WORKERS} workers: {READ}", headings, rows)
 
 
 def main(runs: int = 3) -> None:

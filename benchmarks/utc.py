@@ -1,22 +1,22 @@
 """The cost of UTC timestamps, compared with plain `DateTime(timezone=True)` in a session that is already in UTC."""
 
 import gc
-import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from statistics import median
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from rich import box
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from sqlalchemy import DateTime, Engine, create_engine, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import freshpg
 from backend.utc import UtcDateTime, UtcField, guard_models, pin_utc
+from benchmarks.reporting import print_table, take_turns
 
 ROWS, ITEMS, CHECKOUTS = 20_000, 1_000, 1_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -26,31 +26,27 @@ VALUES = [
 ]
 
 
-class PlainBase(DeclarativeBase):
-    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 - SQLAlchemy's declaration
+class Base(DeclarativeBase):
+    pass
 
 
-class OurBase(DeclarativeBase):
-    type_annotation_map = {datetime: UtcDateTime()}  # noqa: RUF012 - SQLAlchemy's declaration
-
-
-class Plain(PlainBase):
+class Plain(Base):
     __tablename__ = "plain"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    one: Mapped[datetime]
-    other: Mapped[datetime]
+    one: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    other: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
-class Ours(OurBase):
+class Ours(Base):
     __tablename__ = "ours"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    one: Mapped[datetime]
-    other: Mapped[datetime]
+    one: Mapped[datetime] = mapped_column(UtcDateTime())
+    other: Mapped[datetime] = mapped_column(UtcDateTime())
 
 
-guard_models(OurBase)
+guard_models(Base)
 
 
 class PlainItem(BaseModel):
@@ -63,108 +59,94 @@ class OurItem(BaseModel):
     other: UtcField
 
 
-@dataclass
-class Measure:
-    """The same work, done in two ways, in turns."""
+@dataclass(frozen=True)
+class Side:
+    """One of the two ways that are compared."""
 
-    name: str
-    most: float
-    """The largest ratio that we promise."""
-    plain: Callable[[], object]
-    ours: Callable[[], object]
-    seconds: list[tuple[float, float]] = field(default_factory=list)
-
-    def run(self, number: int) -> None:
-        if number % 2:
-            ours, plain = _time(self.ours), _time(self.plain)
-        else:
-            plain, ours = _time(self.plain), _time(self.ours)
-        self.seconds.append((plain, ours))
-
-    @property
-    def ratio(self) -> float:
-        """The median of the ratios within a run, since the machine's load changes between runs."""
-        return statistics.median(ours / plain for plain, ours in self.seconds)
+    engine: Engine
+    model: type[Any]
+    dump_items: Callable[[], bytes]
 
 
-def _time(work: Callable[[], object]) -> float:
+def read_orm(side: Side) -> None:
+    with Session(side.engine) as session:
+        session.scalars(select(side.model)).all()
+
+
+def read_core(side: Side) -> None:
+    with side.engine.connect() as connection:
+        connection.execute(select(*side.model.__table__.c)).all()
+
+
+def write(side: Side) -> None:
+    with side.engine.connect() as connection:
+        connection.execute(text(f"TRUNCATE {side.model.__tablename__} RESTART IDENTITY"))
+        connection.execute(insert(side.model.__table__), VALUES)
+        connection.rollback()
+
+
+def check_out(side: Side) -> None:
+    for _ in range(CHECKOUTS):
+        with side.engine.connect():
+            pass
+
+
+def dump_json(side: Side) -> None:
+    side.dump_items()
+
+
+def dump(model: type[BaseModel]) -> Callable[[], bytes]:
+    """Return a function that writes the first values as the JSON of this model."""
+    items = TypeAdapter[Any](list[model])  # type: ignore[valid-type]  # it is a type while the program runs
+    return partial(items.dump_json, items.validate_python(VALUES[:ITEMS]))
+
+
+# The largest ratio that we promise.
+WORK: dict[str, tuple[float, Callable[[Side], None]]] = {
+    "read by the ORM": (1.1, read_orm),
+    "read by Core": (1.1, read_core),
+    "bulk write": (1.3, write),
+    f"{CHECKOUTS:,} checkouts": (1.3, check_out),
+    f"JSON of {ITEMS:,} rows": (2.5, dump_json),
+}
+
+
+def timed(work: Callable[[Side], None], side: Side) -> float:
     gc.collect()
     gc.disable()
     began = time.perf_counter()
-    work()
+    work(side)
     taken = time.perf_counter() - began
     gc.enable()
     return taken
 
 
-def read_orm(engine: Engine, model: type[DeclarativeBase]) -> None:
-    with Session(engine) as session:
-        session.scalars(select(model)).all()
-
-
-def read_core(engine: Engine, model: type[DeclarativeBase]) -> None:
-    with engine.connect() as connection:
-        connection.execute(select(*model.__table__.c)).all()
-
-
-def write(engine: Engine, model: type[DeclarativeBase]) -> None:
-    with engine.connect() as connection:
-        connection.execute(text(f"TRUNCATE {model.__tablename__} RESTART IDENTITY"))
-        connection.execute(insert(model.__table__), VALUES)  # type: ignore[arg-type]  # it is a table
-        connection.rollback()
-
-
-def check_out(engine: Engine) -> None:
-    for _ in range(CHECKOUTS):
-        with engine.connect():
-            pass
-
-
-def measures(plain: Engine, ours: Engine) -> list[Measure]:
-    plain_items, our_items = TypeAdapter(list[PlainItem]), TypeAdapter(list[OurItem])
-    plain_list = plain_items.validate_python(VALUES[:ITEMS])
-    our_list = our_items.validate_python(VALUES[:ITEMS])
-    return [
-        Measure("read by the ORM", 1.1, lambda: read_orm(plain, Plain), lambda: read_orm(ours, Ours)),
-        Measure("read by Core", 1.1, lambda: read_core(plain, Plain), lambda: read_core(ours, Ours)),
-        Measure("bulk write", 1.3, lambda: write(plain, Plain), lambda: write(ours, Ours)),
-        Measure(f"{CHECKOUTS:,} checkouts", 1.3, lambda: check_out(plain), lambda: check_out(ours)),
-        Measure(
-            f"JSON of {ITEMS:,} rows",
-            2.5,
-            lambda: plain_items.dump_json(plain_list),
-            lambda: our_items.dump_json(our_list),
-        ),
-    ]
-
-
-def main(runs: int) -> None:
+def main(runs: int = 5) -> None:
+    measured = defaultdict[tuple[str, Side], list[float]](list)
     with freshpg.choose("auto").start() as server:
         url = freshpg.sqlalchemy_url(server.url)
-        plain = create_engine(url, connect_args={"options": "-c timezone=UTC"})
-        ours = pin_utc(create_engine(url))
-        for engine, base, model in ((plain, PlainBase, Plain), (ours, OurBase, Ours)):
-            base.metadata.create_all(engine)
-            with engine.begin() as connection:
-                connection.execute(insert(model), VALUES)
+        in_utc = create_engine(url, connect_args={"options": "-c timezone=UTC"})
+        plain = Side(in_utc, Plain, dump(PlainItem))
+        ours = Side(pin_utc(create_engine(url)), Ours, dump(OurItem))
+        Base.metadata.create_all(ours.engine)
+        for side in (plain, ours):
+            with side.engine.begin() as connection:
+                connection.execute(insert(side.model), VALUES)
                 connection.execute(text("ANALYZE"))
-        measured = measures(plain, ours)
-        for number in track(range(runs * 2 + 1), "Measuring", console=Console(stderr=True), transient=True):
-            for measure in measured:
-                measure.run(number)
-        plain.dispose()
-        ours.dispose()
-    show(measured, server.version)
-
-
-def show(measured: list[Measure], version: str) -> None:
-    title = f"UTC timestamps compared with plain ones: {ROWS:,} rows of two, PostgreSQL {version}"
-    table = Table("", box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for heading in ("plain", "ours", "ratio", "promised"):
-        table.add_column(heading, justify="right")
-    for measure in measured:
-        plain, ours = (statistics.median(side) * 1e3 for side in zip(*measure.seconds[1:], strict=True))
-        color = "green" if measure.ratio <= measure.most else "bold red"
-        ratio = f"[{color}]{measure.ratio:.2f}[/]"
-        table.add_row(measure.name, f"{plain:.3f} ms", f"{ours:.3f} ms", ratio, f"{measure.most:.2f}")
-    Console().print(table)
+        # Each side is the first one in half of the runs.
+        for first, second in take_turns([(plain, ours), (ours, plain)], runs):
+            for name, (_, work) in WORK.items():
+                for side in (first, second):
+                    measured[name, side].append(timed(work, side))
+        plain.engine.dispose()
+        ours.engine.dispose()
+    rows = []
+    for name, (promised, _) in WORK.items():
+        sides = measured[name, plain][1:], measured[name, ours][1:]  # the first one warmed up
+        # The ratio within a run, since the machine's load changes between runs.
+        ratio = median(our / other for other, our in zip(*sides, strict=True))
+        color = "green" if ratio <= promised else "bold red"
+        figures = [f"{median(side) * 1e3:.3f} ms" for side in sides]
+        rows.append([name, *figures, f"[{color}]{ratio:.2f}[/]", f"{promised:.2f}"])
+    title = f"UTC timestamps compared with plain ones: {ROWS:,} rows of two, PostgreSQL {server.version}"
+    print_table(title, ("", "plain", "ours", "ratio", "promised"), rows)

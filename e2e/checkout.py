@@ -1,23 +1,24 @@
 """Fresh copies of the checkout with their own Compose projects and ports, and functions to work with them."""
 
-import json
 import os
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
-from backend.tests.loopback import WITHOUT_PROXY, free_port
+import httpx2
+import psycopg
+from httpx2 import Response, TransportError
+
+from backend.tests.loopback import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 # Variables of a developer's shell that must not affect a fresh clone.
-OURS = (
+OURS = [
     "APP_ENV",
     "API_TOKEN",
     "DATABASE_URL",
@@ -25,7 +26,10 @@ OURS = (
     "VIRTUAL_ENV",
     "PYTHONPATH",
     "COMPOSE_FILE",
-)
+]
+HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
+"""A password, and how it is written in single quotes in `.env`."""
+HOSTILE_IN_ENV = HOSTILE.replace("'", "\\'")
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
@@ -36,32 +40,32 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> N
         time.sleep(0.02)
 
 
-@dataclass
-class Answer:
-    status: int
-    body: Any
-    headers: dict[str, str]
-
-
-def request(url: str, *, data: object = None, timeout: float = 30) -> Answer:
-    """Make an HTTP request. An error status is returned, not raised."""
-    body = None if data is None else json.dumps(data).encode()
-    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  always http
-    try:
-        with WITHOUT_PROXY.open(asked, timeout=timeout) as response:
-            status, text, headers = response.status, response.read(), dict(response.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            status, text, headers = error.code, error.read(), dict(error.headers)
-    is_json = "json" in headers.get("content-type", "")
-    return Answer(status, json.loads(text) if is_json else text.decode(), headers)
+def request(url: str, *, data: object = None) -> Response:
+    """Get a page, or post the data as JSON. An error status is returned, not raised."""
+    method = "GET" if data is None else "POST"
+    return httpx2.request(method, url, json=data, timeout=30, trust_env=False)
 
 
 def answers(url: str) -> bool:
     try:
-        return request(url, timeout=5).status == 200
-    except OSError:
+        return request(url).status_code == HTTPStatus.OK
+    except TransportError:
         return False
+
+
+def accepts(url: str) -> bool:
+    """Whether a PostgreSQL server accepts this login."""
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @dataclass

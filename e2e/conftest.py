@@ -1,21 +1,20 @@
 """Fixtures for fresh checkouts that leave nothing behind."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from .checkout import Checkout, copy_checkout
 
 
-@pytest.fixture
-def make_checkout(tmp_path: Path) -> Iterator[Callable[[], Checkout]]:
+@pytest.fixture(scope="module")
+def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Checkout]]:
     """Make fresh checkouts; their Compose containers, volumes and images are removed afterwards."""
     made: list[Checkout] = []
 
     def make() -> Checkout:
         # The name has a space, as directories of users may have.
-        made.append(Checkout(copy_checkout(tmp_path / f"checkout {len(made)}")))
+        made.append(Checkout(copy_checkout(tmp_path_factory.mktemp("fresh") / "a checkout")))
         return made[-1]
 
     yield make

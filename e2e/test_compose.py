@@ -1,5 +1,6 @@
 """`docker compose up` in a fresh clone: it works for a new user, and survives mistakes and restarts."""
 
+import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,156 +8,47 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from .checkout import Checkout, answers, request, wait_until
+from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, answers, request, wait_until
 
-HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
+
+@pytest.fixture(scope="module")
+def first(make_checkout: Callable[[], Checkout]) -> Checkout:
+    return make_checkout()
 
 
 @pytest.fixture
-def up(checkout: Checkout) -> Checkout:
-    checkout.compose("up", "--detach", "--wait")
-    return checkout
+def up(first: Checkout) -> Checkout:
+    """Start whatever a test before has stopped in the checkout that these tests share."""
+    first.compose("up", "--detach")
+    wait_until(lambda: answers(f"{first.url}/health/ready"), seconds=120, what="the API being ready")
+    return first
 
 
 def create_company(checkout: Checkout, name: str) -> int:
     answer = request(f"{checkout.url}/api/v1/companies", data={"name": name})
-    assert answer.status == 201, answer
-    identifier: int = answer.body["id"]
+    assert answer.status_code == 201, answer.text
+    identifier: int = answer.json()["id"]
     return identifier
 
 
 def test_wait_returns_when_the_api_is_ready_and_data_survives_down_and_up(up: Checkout) -> None:
-    assert request(f"{up.url}/health/ready").status == 200
+    assert request(f"{up.url}/health/ready").status_code == 200
     company = create_company(up, "Survivor")
 
     up.compose("down")
     assert not answers(f"{up.url}/health/live")
     up.compose("up", "--detach", "--wait")
 
-    assert request(f"{up.url}/api/v1/companies/{company}").body["name"] == "Survivor"
+    assert request(f"{up.url}/api/v1/companies/{company}").json()["name"] == "Survivor"
 
 
 def test_docs_need_no_network_beyond_the_api(up: Checkout) -> None:
-    page = request(f"{up.url}/docs").body
+    page = request(f"{up.url}/docs").text
 
     assert "https://" not in page
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
         assert f"/docs/assets/{asset}" in page
-    assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").body
-
-
-def test_saved_file_is_served(up: Checkout) -> None:
-    health = up.path / "backend" / "routers" / "health.py"
-    health.write_text(health.read_text().replace('prefix="/health"', 'prefix="/well"'))
-
-    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=60, what="the saved file's answer")
-
-
-def test_mistake_in_a_saved_file_is_survived(up: Checkout) -> None:
-    main = up.path / "backend" / "main.py"
-    text = main.read_text()
-
-    main.write_text(text + "\nthis is no Python\n")
-    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=60, what="the mistake taking effect")
-    main.write_text(text)
-
-    wait_until(lambda: answers(f"{up.url}/health/ready"), seconds=60, what="the cure taking effect")
-
-
-def test_request_in_flight_is_finished_when_the_api_is_stopped(up: Checkout) -> None:
-    """A lock delays the request until the API has received the signal to stop."""
-    database = f"postgresql://postgres:postgres@127.0.0.1:{up.db_port}/procore_integrator"
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with (
-        ThreadPoolExecutor(2) as pool,
-        psycopg.connect(database) as holder,
-        psycopg.connect(database, autocommit=True) as observer,
-    ):
-        holder.execute("LOCK TABLE companies")
-        in_flight = pool.submit(request, f"{up.url}/api/v1/companies", data={"name": "In flight"})
-        wait_until(
-            lambda: observer.execute(waiting).fetchone() == (1,),
-            seconds=20,
-            what="the request waiting for the lock",
-        )
-        stop = pool.submit(up.compose, "stop", "api")
-        wait_until(
-            lambda: "Shutting down" in up.compose("logs", "api"),
-            seconds=20,
-            what="the API shutting down",
-        )
-
-        assert not in_flight.done()
-        holder.commit()
-
-        assert in_flight.result().status == 201
-        stop.result()
-    assert up.psql("SELECT name FROM companies") == "In flight"
-
-
-def test_idle_services_stop_without_being_killed(up: Checkout) -> None:
-    up.compose("stop")
-
-    states = up.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
-    assert set(filter(None, states)) == {"api 0", "db 0"}, "one that was killed exits with 137"
-
-
-def test_hostile_password_in_env_file_works_for_both_services_and_the_host(checkout: Checkout) -> None:
-    written = HOSTILE.replace("'", "\\'")
-    (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\nPOSTGRES_HOST=''\n")
-
-    checkout.compose("up", "--detach", "--wait")
-
-    assert create_company(checkout, "Hostile") > 0
-    assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
-    verb = (sys.executable, "-m", "devtools.database")
-    assert f"Compose's, on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
-    assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Hostile\n")
-
-
-def test_token_from_the_environment_guards_the_api(checkout: Checkout) -> None:
-    checkout.environment["API_TOKEN"] = "t" * 32
-
-    checkout.compose("up", "--detach", "--wait")
-
-    assert request(f"{checkout.url}/api/v1/companies").status == 401
-
-
-def test_url_for_the_host_in_env_file_is_not_used_in_the_container(checkout: Checkout) -> None:
-    (checkout.path / ".env").write_text("DATABASE_URL='postgresql://nobody@127.0.0.1:1/nothing'\n")
-
-    checkout.compose("up", "--detach", "--wait")
-
-    assert request(f"{checkout.url}/health/ready").status == 200
-
-
-def test_env_example_as_env_file_changes_nothing(checkout: Checkout) -> None:
-    (checkout.path / ".env").write_text((checkout.path / ".env.example").read_text())
-
-    checkout.compose("up", "--detach", "--wait")
-
-    assert request(f"{checkout.url}/health/ready").status == 200
-
-
-def test_mistake_in_env_file_is_in_the_log_as_a_line(checkout: Checkout) -> None:
-    (checkout.path / ".env").write_text("APP_ENV='prod'\n")
-
-    checkout.compose("up", "--detach", "--wait", check=False)
-
-    log = checkout.compose("logs", "api")
-    assert "APP_ENV is invalid: input should be 'development', 'test' or 'production'" in log
-    assert "Traceback" not in log
-
-
-def test_two_checkouts_run_side_by_side(make_checkout: Callable[[], Checkout]) -> None:
-    first, second = make_checkout(), make_checkout()
-    for checkout in (first, second):
-        checkout.compose("up", "--detach", "--wait")
-
-    create_company(first, "Only here")
-
-    assert len(request(f"{first.url}/api/v1/companies").body["items"]) == 1
-    assert request(f"{second.url}/api/v1/companies").body["items"] == []
+    assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").text
 
 
 def test_ports_are_open_only_on_loopback(up: Checkout) -> None:
@@ -175,26 +67,100 @@ def test_api_runs_without_root_and_without_capabilities(up: Checkout) -> None:
     assert (lines["CapEff"], lines["CapBnd"], lines["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
 
 
-def test_checkout_that_the_container_cannot_read_is_one_plain_line(checkout: Checkout) -> None:
-    (checkout.path / "backend").chmod(0o700)
+def test_mistake_in_a_saved_file_is_survived_and_the_next_version_is_served(up: Checkout) -> None:
+    health = up.path / "backend" / "routers" / "health.py"
+    text = health.read_text()
 
-    checkout.compose("up", "--detach", "--wait", check=False)
+    health.write_text(text + "\nthis is no Python\n")
+    wait_until(lambda: not answers(f"{up.url}/health/live"), seconds=60, what="the mistake taking effect")
+    health.write_text(text.replace('prefix="/health"', 'prefix="/well"'))
+    wait_until(lambda: answers(f"{up.url}/well/ready"), seconds=60, what="the saved file's answer")
+    health.write_text(text)
 
-    assert "run 'chmod -R go+rX backend' on the host" in checkout.compose("logs", "api")
+
+def test_stop_finishes_the_request_in_flight_and_kills_nothing(up: Checkout) -> None:
+    """A lock delays the request until the API has received the signal to stop."""
+    database = f"postgresql://postgres:postgres@127.0.0.1:{up.db_port}/procore_integrator"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        ThreadPoolExecutor(2) as pool,
+        psycopg.connect(database) as holder,
+        psycopg.connect(database, autocommit=True) as observer,
+    ):
+        holder.execute("LOCK TABLE companies")
+        in_flight = pool.submit(request, f"{up.url}/api/v1/companies", data={"name": "In flight"})
+        wait_until(
+            lambda: observer.execute(waiting).fetchone() == (1,),
+            seconds=20,
+            what="the request waiting for the lock",
+        )
+        stop = pool.submit(up.compose, "stop", "api")
+        wait_until(
+            lambda: "Shutting down" in up.compose("logs", "--since", "30s", "api"),
+            seconds=20,
+            what="the API shutting down",
+        )
+
+        assert not in_flight.done()
+        holder.commit()
+
+        assert in_flight.result().status_code == 201
+        stop.result()
+    assert up.psql("SELECT count(*) FROM companies WHERE name = 'In flight'") == "1"
+
+    up.compose("stop")
+    states = up.compose("ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").split("\n")
+    assert set(filter(None, states)) == {"api 0", "db 0"}, "one that was killed exits with 137"
 
 
-def test_log_of_the_database_is_quiet_when_user_and_name_differ(checkout: Checkout) -> None:
-    (checkout.path / ".env").write_text("POSTGRES_USER='appuser'\n")
+def test_second_checkout_with_its_own_settings_runs_next_to_the_first(
+    up: Checkout, checkout: Checkout
+) -> None:
+    """It has the example's settings, another user, a hostile password, and a token in the environment."""
+    example = (checkout.path / ".env.example").read_text()
+    settings = f"POSTGRES_USER='appuser'\nPOSTGRES_PASSWORD='{HOSTILE_IN_ENV}'\n"
+    (checkout.path / ".env").write_text(example + settings)
 
     checkout.compose("up", "--detach", "--wait")
 
+    create_company(checkout, "Only here")
+    assert "Only here" not in request(f"{up.url}/api/v1/companies").text
+    assert checkout.compose("exec", "-T", "api", "printenv", "POSTGRES_PASSWORD").rstrip("\n") == HOSTILE
+    verb = (sys.executable, "-m", "devtools.database")
+    assert f"Compose's, on DB_PORT {checkout.db_port}" in checkout.run(*verb, "init")
+    assert checkout.run(*verb, "shell", "-Atc", "SELECT name FROM companies").endswith("Only here\n")
     assert "FATAL" not in checkout.compose("logs", "db")
+
+    checkout.environment["API_TOKEN"] = "t" * 32
+    checkout.compose("up", "--detach", "--wait")
+    assert request(f"{checkout.url}/api/v1/companies").status_code == 401
+
+
+def test_url_for_the_host_in_env_file_is_not_used_in_the_container(checkout: Checkout) -> None:
+    (checkout.path / ".env").write_text("DATABASE_URL='postgresql://nobody@127.0.0.1:1/nothing'\n")
+
+    services = json.loads(checkout.compose("config", "--format", "json"))["services"]
+
+    assert services["api"]["environment"]["DATABASE_URL"] == ""
+
+
+def test_checkout_that_the_container_cannot_read_is_one_plain_line(up: Checkout) -> None:
+    (up.path / "backend").chmod(0o700)
+    try:
+        up.compose("restart", "api")
+
+        said = "run 'chmod -R go+rX backend' on the host"
+        wait_until(lambda: said in up.compose("logs", "api"), seconds=20, what="the message")
+    finally:
+        (up.path / "backend").chmod(0o755)
 
 
 def test_changed_lock_is_not_ignored_by_up(up: Checkout) -> None:
     lock = up.path / "requirements" / "runtime.txt"
-    lock.write_text(lock.read_text() + "nonsense==1\n")
+    text = lock.read_text()
+    lock.write_text(text + "nonsense==1\n")
 
     said = up.compose("up", "--detach", "--wait", check=False)
 
+    lock.write_text(text)
     assert "nonsense" in said

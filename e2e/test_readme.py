@@ -22,22 +22,13 @@ SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 def commands() -> list[str]:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    blocks = [
-        block
-        for page in pages
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    ]
-    return list(dict.fromkeys(line for block in blocks for line in block.splitlines()))
+    text = "\n".join(page.read_text() for page in pages)
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return list(dict.fromkeys("".join(blocks).splitlines()))
 
 
 COMMANDS = commands()
-SERVING = [
-    command for command in COMMANDS if command == "docker compose up" or command.endswith("nox -s dev")
-]
-DEV, TESTS = (
-    next(command for command in COMMANDS if command.endswith(ending))
-    for ending in ("nox -s dev", "nox -s tests")
-)
+DEV, TESTS = (command for command in COMMANDS if command.startswith("python3 -m venv"))
 
 
 @dataclass
@@ -45,24 +36,18 @@ class NewUser:
     """Somebody with a fresh clone and nothing else, perhaps another user."""
 
     checkout: Checkout
-    home: Path
     uid: int | None = None
 
-    def start(self, command: str, output: int | IO[str], **environment: str) -> subprocess.Popen[str]:
-        variables = {
-            name: value for name, value in self.checkout.environment.items() if not name.startswith("XDG_")
-        }
-        path = variables["PATH"] if self.uid is None else SYSTEM_PATH
-        variables |= {
-            "HOME": str(self.home),
-            "PATH": f"{self.checkout.path / '.venv' / 'bin'}:{path}",
-            **environment,
-        }
+    @contextlib.contextmanager
+    def started(
+        self, command: str, output: int | IO[str], **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run a command in a process group of its own, which is killed at the end."""
         identity = {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
         process: subprocess.Popen[str] = subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.checkout.path,
-            env=variables,
+            env=self.checkout.environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -70,44 +55,33 @@ class NewUser:
             start_new_session=True,
             **identity,  # type: ignore[call-overload]  # mypy does not follow it into the keywords
         )
-        return process
-
-    def run(self, command: str, *, seconds: float = 2400, **environment: str) -> str:
-        process = self.start(command, subprocess.PIPE, **environment)
         try:
-            said, _ = process.communicate(timeout=seconds)
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def run(self, command: str, **environment: str) -> str:
+        with self.started(command, subprocess.PIPE, **environment) as process:
+            said, _ = process.communicate(timeout=2400)
         assert process.returncode == 0, f"{command} exited with {process.returncode}:\n{said}"
         return said
 
-    def serve(self, command: str, **environment: str) -> str:
-        """Run a command that serves until Ctrl-C, press it once the API is ready, and return the output."""
+    def serve(self, command: str, **environment: str) -> None:
+        """Run a command that serves until Ctrl-C, and press it once the API is ready."""
         # In a file, because a pipe that nobody reads would fill up.
-        with tempfile.TemporaryFile("w+") as output:
-
-            def said() -> str:
-                output.seek(0)
-                return output.read()
-
-            process = self.start(command, output, **environment)
-            try:
-                wait_until(
-                    lambda: answers(f"{self.checkout.url}/health/ready") or process.poll() is not None,
-                    seconds=900,
-                    what=f"{command}: the API being ready",
-                )
-                assert process.poll() is None, f"{command} ended:\n{said()}"
-                os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
-                process.wait(90)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-            output_text = said()
+        log = self.checkout.path.with_name("log")
+        with log.open("w") as output, self.started(command, output, **environment) as process:
+            wait_until(
+                lambda: answers(f"{self.checkout.url}/health/ready") or process.poll() is not None,
+                seconds=900,
+                what=f"{command}: the API being ready",
+            )
+            assert process.poll() is None, f"{command} ended:\n{log.read_text()}"
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+            process.wait(90)
         assert not answers(f"{self.checkout.url}/health/live")
-        assert "Traceback" not in output_text, output_text
-        return output_text
+        assert "Traceback" not in log.read_text(), log.read_text()
 
 
 @pytest.fixture
@@ -120,20 +94,23 @@ def place() -> Iterator[Path]:
 
 
 def new_user(place: Path, uid: int | None = None) -> NewUser:
-    checkout = Checkout(copy_checkout(place / "clone"))
-    home = place / "home"
+    checkout, home = Checkout(copy_checkout(place / "clone")), place / "home"
     home.mkdir()
     if uid is not None:
         for path in (checkout.path, home, *checkout.path.rglob("*")):
             os.chown(path, uid, uid)
-    return NewUser(checkout, home, uid)
+    system = os.environ["PATH"] if uid is None else SYSTEM_PATH
+    kept = {name: value for name, value in checkout.environment.items() if not name.startswith("XDG_")}
+    own = {"HOME": str(home), "PATH": f"{checkout.path / '.venv' / 'bin'}:{system}"}
+    checkout.environment = kept | own
+    return NewUser(checkout, uid)
 
 
 def test_every_command_does_what_it_says(place: Path) -> None:
     user = new_user(place)
     try:
         for command in COMMANDS:
-            if command in SERVING:
+            if command in ("docker compose up", DEV):
                 user.serve(command)
             elif command.startswith("pipx "):
                 user.run(f".venv/bin/pip install -q pipx && {command}")

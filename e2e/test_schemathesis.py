@@ -3,18 +3,16 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from backend.config import ROOT
 from backend.tests.application import TOKEN
-from backend.tests.loopback import WITHOUT_PROXY, free_port
+from backend.tests.loopback import free_port
+
+from .checkout import ROOT, answers, wait_until
 
 BIN = Path(sys.executable).parent
 
@@ -35,37 +33,33 @@ def run(*command: str, directory: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module", params=[None, TOKEN], ids=["open", "with a token"])
-def token(request: pytest.FixtureRequest) -> str | None:
-    given: str | None = request.param
+@pytest.fixture(scope="module", params=["", TOKEN], ids=["open", "with a token"])
+def token(request: pytest.FixtureRequest) -> str:
+    given: str = request.param
     return given
 
 
 @pytest.fixture(scope="module")
-def address(engine: Engine, token: str | None) -> Iterator[str]:
+def address(engine: Engine, token: str) -> Iterator[str]:
     """Serve the API, and give its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     url = engine.url.render_as_string(hide_password=False)
     process = subprocess.Popen(
         [sys.executable, "-m", "backend.scripts.serve", "--port", str(port)],
         cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": url, "APP_ENV": "test", "API_TOKEN": token or ""},
+        env=os.environ | {"DATABASE_URL": url, "APP_ENV": "test", "API_TOKEN": token},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            with suppress(OSError), WITHOUT_PROXY.open(urllib.request.Request(f"{address}/health/ready")):  # noqa: S310  http
-                break
-            time.sleep(0.1)
+        wait_until(lambda: answers(f"{address}/health/ready"), seconds=60, what="the API being ready")
         yield address
     finally:
         process.terminate()
         process.wait()
 
 
-def test_schemathesis_finds_nothing(address: str, token: str | None, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(address: str, token: str, tmp_path: Path) -> None:
     # Coverage takes most of the time, and the routes are the same with and without a token.
     mode = ("--header", f"Authorization: Bearer {token}") if token else ("--phases", "fuzzing,stateful")
     options = ("--checks", "all", "--max-examples", "20", "--no-color", *mode)
@@ -85,22 +79,12 @@ with AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[2], raise_on_unexp
 """
 
 
-def test_generated_client_compiles_and_lists_companies(
-    address: str, token: str | None, tmp_path: Path
-) -> None:
-    url, client = f"{address}/openapi.json", tmp_path / "client"
-    run(
-        "openapi-python-client",
-        "generate",
-        "--fail-on-warning",
-        "--url",
-        url,
-        "--output-path",
-        str(client),
-        directory=tmp_path,
-    )
-    run("python", "-W", "error", "-m", "compileall", "-q", str(client), directory=tmp_path)
+def test_generated_client_compiles_and_lists_companies(address: str, token: str, tmp_path: Path) -> None:
+    client = str(tmp_path / "client")
+    source = ("--url", f"{address}/openapi.json", "--output-path", client)
+    run("openapi-python-client", "generate", "--fail-on-warning", *source, directory=tmp_path)
+    run("python", "-W", "error", "-m", "compileall", "-q", client, directory=tmp_path)
 
-    listed = run("python", "-c", USE_OF_THE_CLIENT, address, token or "none", directory=client)
+    listed = run("python", "-c", USE_OF_THE_CLIENT, address, token or "none", directory=Path(client))
 
     assert listed == "['Acme']\n"

@@ -18,7 +18,7 @@ from backend.utc import UtcDateTime, pin_utc
 from devtools.utc_check.cases import REFUSED_DATETIMES
 from devtools.utc_check.checks import FOLLOWS_THE_ZONE, PINNED, settings
 from devtools.utc_check.paths import driver
-from devtools.utc_check.sandbox_schema import plain_connection
+from devtools.utc_check.sandbox import plain_connection
 
 NEW_YORK = ZoneInfo("America/New_York")
 FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)
@@ -215,6 +215,20 @@ def test_psycopgs_c_code_loads_values(engine: Engine) -> None:
         used = [raw.adapters.get_loader(oid, form)(oid, None) for form in Format]  # type: ignore[misc]  # registered
 
     assert [type(each).__module__.endswith("._psycopg") for each in used] == [has_c] * 2
+
+
+def test_naive_datetime_is_refused_in_a_copy_of_timestamps(engine: Engine) -> None:
+    """In binary COPY the bytes of a timestamp are those of a timestamptz."""
+    statement = "COPY companies (created_at) FROM STDIN (FORMAT BINARY)"
+    with engine.connect() as connection, driver(connection).cursor() as cursor:
+
+        def copy_naive() -> None:
+            with cursor.copy(statement) as rows:
+                rows.set_types(["timestamp"])
+                rows.write_row([REFUSED_DATETIMES["naive"]])
+
+        with pytest.raises(psycopg.DataError, match="name the type timestamptz"):
+            copy_naive()
 
 
 def test_other_connections_of_the_process_stay_as_they_were(engine: Engine) -> None:

@@ -14,8 +14,7 @@ from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, che
 from devtools.utc_check.paths import READS, WRITES
 from devtools.utc_check.proof_report import HTTP, STORED, Report
 from devtools.utc_check.round_trips import cross
-from devtools.utc_check.sandbox_schema import confined, plain_connection
-from devtools.utc_check.subjects import Subject, Target, make_subjects
+from devtools.utc_check.sandbox import Subject, Target, confined, make_subjects, plain_connection
 
 ZONE, SEED = "America/New_York", 7
 VALUES = [*COMMON_VALUES, *zone_values(ZONE, SEED)]
@@ -71,7 +70,7 @@ def test_sessions_of_the_pool_are_in_utc(utc_target: Target, connect_pinned: Con
     assert report.failures == []
 
 
-@pytest.mark.parametrize("path", ["orm/stored", "core/cursor-set-local", "core/binary-range"])
+@pytest.mark.parametrize("path", ["orm/stored", "core/cursor", "core/binary-range"])
 def test_psycopg_without_its_c_code_gives_the_same_results(
     utc_target: Target, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy import Engine
+from fastapi import FastAPI
+from sqlalchemy import Engine, text
 
+from backend.database import init_db
 from backend.tests.application import make_app
 from backend.utc import column, dumpers, guard, instants, loaders, session
 from devtools.utc_check.proof_report import Report
@@ -34,7 +36,7 @@ def refused(*entries: str) -> tuple[str, ...]:
 
 DEFENCES = {
     "session pin": Defence(
-        ("session/new", "session/rolled-back", "session/leaked-zone", "session/sql", "orm/rendered"),
+        ("session/new", "session/rolled-back", "session/leaked-zone", "session/sql"),
         replaced(session, "_pin", lambda _: None),
     ),
     "pin outside any transaction": Defence(
@@ -45,14 +47,11 @@ DEFENCES = {
         replaced(session, "_session_is_utc", lambda _: True),
     ),
     "loaders": Defence(
-        tuple(
-            f"core/{read}"
-            for read in ("orm-set-local", "cursor-set-local", "copy-set-local", "binary-copy", "binary-range")
-        ),
+        tuple(f"core/{read}" for read in ("orm", "cursor", "copy", "binary-copy", "binary-range")),
         replaced(loaders, "register", lambda _: None),
     ),
     "dumpers": Defence(
-        refused("text", "cursor", "binary-cursor", "copy", "binary-copy", "copy-of-timestamps")
+        refused("text", "cursor", "binary-cursor", "copy", "binary-copy")
         + refused("array", "mixed-array", "range", "binary-range", "untyped-range", "multirange"),
         replaced(dumpers, "register", lambda _: None),
     ),
@@ -64,8 +63,7 @@ DEFENCES = {
         replaced(column.UtcDateTime, "process_result_value", lambda _type, value, _dialect: value),
     ),
     "conversion when set": Defence(
-        ("refused/attribute", "orm-update/stored"),
-        replaced(guard, "_normalise", lambda _column, value: value),
+        ("refused/attribute",), replaced(guard, "_normalise", lambda _column, value: value)
     ),
     "width of responses": Defence(("core/http",), replaced(instants, "_WHOLE_SECOND", "Z")),
     "range of a column": Defence(
@@ -86,8 +84,15 @@ DEFENCES = {
 EVERYTHING = {path for defence in DEFENCES.values() for path in defence.paths}
 
 
-def prove(engine: Engine, only: Collection[str], *, alter: str | None = None) -> Report:
-    return verify(engine.url, make_app, zones=["America/New_York"], seed=7, only=tuple(only), alter=alter)
+def prove(engine: Engine, only: Collection[str], *, sql: str | None = None) -> Report:
+    def make_broken_app(engine: Engine) -> FastAPI:
+        if sql:
+            init_db(engine)
+            with engine.begin() as connection:
+                connection.execute(text(sql))
+        return make_app(engine)
+
+    return verify(engine.url, make_broken_app, zones=["America/New_York"], seed=7, only=tuple(only))
 
 
 def test_paths_that_the_defences_name_hold_with_all_of_them(engine: Engine) -> None:
@@ -102,7 +107,7 @@ def test_proof_fails_without_a_defence(
     engine: Engine, defence: Defence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defence.remove(monkeypatch)
-    report = prove(engine, defence.paths, alter=defence.sql)
+    report = prove(engine, defence.paths, sql=defence.sql)
 
     assert set(defence.paths) - set(report.failed) == set()
     assert not report.is_proved

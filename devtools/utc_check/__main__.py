@@ -2,19 +2,15 @@
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Sequence
 
-from fastapi import FastAPI
 from rich.console import Console
-from sqlalchemy import Engine
 
 from backend.config import AppEnv, load_settings
 from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter
+from devtools.command_line import enter, sigterm_as_ctrl_c
 from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 
@@ -24,17 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     # The application needs no token, because only this process calls it. In a test, its start does not look for drift.
     open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
-
-    def make_app(engine: Engine) -> FastAPI:
-        return create_app(open_settings, engine=engine)
-
-    # Without this, SIGTERM would leave the schema behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with engine_for(settings) as engine:
+    # Otherwise SIGTERM would leave the schema behind.
+    with sigterm_as_ctrl_c(), engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
-        report = verify(engine.url, make_app, seed=options.seed, only=options.only)
+        report = verify(
+            engine.url,
+            lambda engine: create_app(open_settings, engine=engine),
+            seed=options.seed,
+            only=options.only,
+        )
     if options.json:
-        sys.stdout.write(json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
         print_report(Console(highlight=False), report, describe(engine.url))
     return 0 if report.is_proved else 1
@@ -48,9 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "changed. The exit code is 1 if something is wrong.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="the seed of an earlier report, for the same random values"
-    )
+    parser.add_argument("--seed", type=int, metavar="N", help="repeat the random values of a report")
     parser.add_argument(
         "--only",
         action="append",

@@ -80,10 +80,8 @@ def canonical(microseconds: int) -> str:
 
 
 def show(microseconds: int) -> str:
-    try:
-        return f"{microseconds} ({canonical(microseconds)})"
-    except OverflowError:
-        return str(microseconds)
+    is_in_range = LOWEST <= microseconds <= HIGHEST
+    return f"{microseconds} ({canonical(microseconds)})" if is_in_range else str(microseconds)
 
 
 _NEW_YORK = ZoneInfo("America/New_York")

@@ -13,14 +13,12 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.orm import Session
 
 from devtools.utc_check.cases import EPOCH, canonical
-from devtools.utc_check.subjects import Row, Subject
+from devtools.utc_check.sandbox import Row, Subject
 
 Write = Callable[[Connection, Subject, list[Row]], object]
 Rows = Iterable[Iterable[Any]]
 """Each row has the key and the values that were read for its timestamps."""
 UPDATE = "orm-update"
-_MICROSECOND = timedelta(microseconds=1)
-_OK = 200
 
 
 def driver(connection: Connection) -> psycopg.Connection[Any]:
@@ -34,32 +32,20 @@ def write_orm(connection: Connection, subject: Subject, rows: list[Row]) -> None
 
 
 def write_update(connection: Connection, subject: Subject, rows: list[Row]) -> None:
-    """Change each attribute from the other side of its fold, if it has one: an UPDATE must be sent."""
-    # The trigger sets updated_at.
-    firsts = [{name: value for name, value in row.items() if name != "updated_at"} for row in rows]
-    objects = [
-        subject.model(**first | {name: _other_side(first[name]) for name in subject.changeable})
-        for first in firsts
-    ]
+    """Insert other values, and change each attribute, so that an UPDATE is sent."""
     with Session(connection) as session:
+        objects = [subject.model(**row | dict.fromkeys(subject.changeable, EPOCH)) for row in rows]
         session.add_all(objects)
         session.flush()
-        for new, row in zip(objects, rows, strict=True):
+        for changed, row in zip(objects, rows, strict=True):
             for name in subject.changeable:
-                setattr(new, name, row[name])
+                setattr(changed, name, row[name])
         session.flush()
-
-
-def _other_side(value: datetime) -> datetime:
-    other = value.replace(fold=1 - value.fold)
-    if other.utcoffset() != value.utcoffset():
-        return other
-    # Outside a fold, the value moves by a microsecond, in the direction that is in the column's range.
-    return value + (-_MICROSECOND if value.microsecond else _MICROSECOND)
 
 
 def write_bulk(connection: Connection, subject: Subject, rows: list[Row]) -> None:
-    Session(connection).execute(insert(subject.model), rows)
+    with Session(connection) as session:
+        session.execute(insert(subject.model), rows)
 
 
 def write_core(connection: Connection, subject: Subject, rows: list[Row]) -> None:
@@ -110,9 +96,7 @@ def read_http(_connection: Connection, subject: Subject, after: int) -> Rows:
     query: dict[str, str] | None = {"limit": "200"}
     while query:
         response = subject.target.client.get(subject.listing, params=query)
-        if response.status_code != _OK:
-            raise ValueError(f"GET {subject.listing}: {response.status_code} {response.text[:200]}")
-        page = response.json()
+        page = response.raise_for_status().json()
         for item in page["items"]:
             if item[subject.key.name] > after:
                 yield (item[name] for name in (subject.key.name, *subject.names))
@@ -137,7 +121,7 @@ def read_text(connection: Connection, subject: Subject, after: int) -> Rows:
 def read_cursor(
     connection: Connection, subject: Subject, after: int, what: str = "{0}", *, binary: bool = False
 ) -> Rows:
-    return driver(connection).execute(subject.select(after, what).encode(), binary=binary).fetchall()
+    return driver(connection).execute(subject.select(after, what).encode(), binary=binary)
 
 
 def read_copy(connection: Connection, subject: Subject, after: int, options: str = "") -> Rows:
@@ -151,7 +135,7 @@ def is_utc(seen: object, microseconds: int) -> bool:
     """Whether it is a plain datetime in `timezone.utc`, and this instant."""
     if type(seen) is not datetime or seen.tzinfo is not UTC:
         return False
-    return (seen - EPOCH) // _MICROSECOND == microseconds
+    return (seen - EPOCH) // timedelta(microseconds=1) == microseconds
 
 
 def are_utc(seen: Any, microseconds: int) -> bool:  # noqa: ANN401 - an array, a record, a range or a multirange of one
@@ -164,42 +148,30 @@ def is_canonical(seen: object, microseconds: int) -> bool:
     return seen == canonical(microseconds)
 
 
-def is_rendered(seen: object, microseconds: int) -> bool:
-    """Whether it is PostgreSQL's text in UTC, where the fraction has no trailing zeros."""
-    return seen == f"{canonical(microseconds)[:-1].replace('T', ' ').rstrip('0').rstrip('.')}+00"
-
-
 @dataclass(frozen=True)
 class Read:
     """Read the rows whose key is above a number; `shows` decides whether a value that was read is this instant."""
 
     rows: Callable[[Connection, Subject, int], Rows]
     shows: Callable[[Any, int], bool] = is_utc
-    set_local: bool = False
-    """Whether to move the session to another zone in the same transaction first."""
 
 
 _ARRAY, _RANGE = "ARRAY[{0}, {0}]", "tstzrange({0}, {0}, '[]')"
 READS: dict[str, Read] = {
     "http": Read(read_http, is_canonical),
     "orm": Read(read_orm),
-    "orm-set-local": Read(read_orm, set_local=True),
     "core": Read(read_core),
-    "core-set-local": Read(read_core, set_local=True),
     "text": Read(read_text),
     "cursor": Read(read_cursor),
-    "cursor-set-local": Read(read_cursor, set_local=True),
-    "binary-cursor": Read(partial(read_cursor, binary=True), set_local=True),
-    "array": Read(partial(read_cursor, what=_ARRAY), are_utc, set_local=True),
-    "binary-array": Read(partial(read_cursor, what=_ARRAY, binary=True), are_utc, set_local=True),
+    "binary-cursor": Read(partial(read_cursor, binary=True)),
+    "array": Read(partial(read_cursor, what=_ARRAY), are_utc),
+    "binary-array": Read(partial(read_cursor, what=_ARRAY, binary=True), are_utc),
     # A record has typed values only in binary form.
-    "binary-record": Read(partial(read_cursor, what="row({0})", binary=True), are_utc, set_local=True),
-    "range": Read(partial(read_cursor, what=_RANGE), are_utc, set_local=True),
-    "binary-range": Read(partial(read_cursor, what=_RANGE, binary=True), are_utc, set_local=True),
-    "multirange": Read(partial(read_cursor, what=f"tstzmultirange({_RANGE})"), are_utc, set_local=True),
+    "binary-record": Read(partial(read_cursor, what="row({0})", binary=True), are_utc),
+    "range": Read(partial(read_cursor, what=_RANGE), are_utc),
+    "binary-range": Read(partial(read_cursor, what=_RANGE, binary=True), are_utc),
+    "multirange": Read(partial(read_cursor, what=f"tstzmultirange({_RANGE})"), are_utc),
     "copy": Read(read_copy),
-    "copy-set-local": Read(read_copy, set_local=True),
-    "binary-copy": Read(partial(read_copy, options="(FORMAT BINARY)"), set_local=True),
-    "rendered": Read(partial(read_cursor, what="{0}::text"), is_rendered),
+    "binary-copy": Read(partial(read_copy, options="(FORMAT BINARY)")),
     "unpinned": Read(read_orm),
 }

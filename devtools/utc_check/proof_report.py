@@ -1,6 +1,8 @@
 """The outcome of a proof, and the page that shows it."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -8,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -35,9 +38,8 @@ _SHORT = {
     "unpinned": "un-\npin.",
 }
 _LEGEND = (
-    "stored: the microseconds in PostgreSQL. set-local: after SET LOCAL timezone in the same transaction. "
-    "rendered: PostgreSQL's ::text. upd.: assigned over the other side of a fold. psql: a client without our code. "
-    "unpinned: an engine with only our models. The API's timestamps come from the database's clock.\n"
+    "stored: the microseconds in PostgreSQL. All other reads follow a SET LOCAL timezone. psql: a client without our "
+    "code. unpinned: an engine with only our models. The API's timestamps come from the database's clock.\n"
 )
 
 
@@ -50,7 +52,7 @@ class Failure:
     subject: str
     value: str
     seen: str
-    stored: str
+    stored: str = ""
     """The microseconds since 1970 that PostgreSQL has stored, if there is a row."""
 
 
@@ -61,8 +63,7 @@ class Report:
     seed: int
     zones: tuple[str, ...]
     only: tuple[str, ...] = ()
-    server: dict[str, str] = field(default_factory=dict)
-    """Its server_version, and the TimeZone and DateStyle in which it starts sessions."""
+    server: str = ""
     checks: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -74,11 +75,8 @@ class Report:
 
     def wants(self, *paths: str) -> bool:
         """Whether to try one of these: each of `only` is a path, the first part of paths, or a pattern with `*`."""
-        return not self.only or any(
-            path == only or path.startswith(f"{only}/") or fnmatchcase(path, only)
-            for path in paths
-            for only in self.only
-        )
+        patterns = [pattern for only in self.only for pattern in (only, f"{only}/*")]
+        return not patterns or any(fnmatchcase(path, pattern) for path in paths for pattern in patterns)
 
     def check(
         self, path: str, subject: str, value: object, *, ok: bool, seen: object, stored: int | None = None
@@ -87,40 +85,54 @@ class Report:
         if self.wants(path):
             self.checks[path] += 1
             if not ok:
-                self.fail(path, subject, value, seen, stored)
+                shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
+                number = "" if stored is None else show(stored)
+                self.fail(Failure(path, subject, str(value), shown, number))
 
-    def fail(self, path: str, subject: str, value: object, seen: object, stored: int | None = None) -> None:
+    def fail(self, failure: Failure) -> None:
         """Record a failure, whatever `only` says."""
-        self.failed[path] += 1
-        if self.failed[path] <= EXAMPLES:
-            shown = f"{seen.isoformat()} in {seen.tzinfo}" if isinstance(seen, datetime) else str(seen)
-            number = "" if stored is None else show(stored)
-            self.failures.append(Failure(path, subject, str(value), shown, number))
+        self.failed[failure.path] += 1
+        if self.failed[failure.path] <= EXAMPLES:
+            self.failures.append(failure)
+
+    @contextmanager
+    def continued(self, path: str, subject: str = "the proof") -> Iterator[None]:
+        """Record an error as a failure of this path, and continue with the next checks."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - code with a broken defence may raise anything
+            self.fail(Failure(path, subject, "it stopped here", describe_error(error)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dict that can be written as JSON."""
-        totals = {"checks": self.checks.total(), "failed": self.failed.total()}
-        paths = {
-            path: {"checks": self.checks[path], "failed": self.failed[path]}
-            for path in sorted(self.checks | self.failed)
-        }
-        return {"proved": self.is_proved} | asdict(self) | totals | {"paths": paths}
+        # `asdict` copies every part, but cannot copy a Counter.
+        counted = {"checks": dict(self.checks), "failed": dict(self.failed)}
+        return {"proved": self.is_proved, "total": self.checks.total()} | asdict(self) | counted
+
+
+def describe_error(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def print_report(console: Console, report: Report, database: str) -> None:
     """Print the results, the failures with the commands that repeat them, and the verdict."""
-    version, zone, style = report.server.values()
     only = f", only {', '.join(report.only)}" if report.only else ""
+    console.print(f"\nNo layer stores or shows a wrong time: tried on {database}", style="bold", markup=False)
     console.print(
-        Text.assemble("\n", ("No layer stores or shows a wrong time", "bold"), f": tried on {database}")
-    )
-    console.print(
-        f"PostgreSQL {version.partition(' ')[0]}, which starts sessions in {zone}, {style}\n"
-        f"sessions moved to {', '.join(report.zones)}\nseed {report.seed}{only}",
+        f"{report.server}\nsessions moved to {', '.join(report.zones)}\nseed {report.seed}{only}",
         style="dim",
+        markup=False,
     )
     _print_matrix(console, report)
-    _print_promises(console, report)
+    for group, promise in _PROMISES.items():
+        checks, failed = (
+            sum(number for path, number in counted.items() if path.partition("/")[0] == group)
+            for counted in (report.checks, report.failed)
+        )
+        if checks or failed:
+            mark = f"[bold red]{failed} failed of[/]" if failed else "[green]✓[/]"
+            console.print(f"{mark} {checks:5,}  {promise}")
+    console.print()
     for path in report.failed:
         _print_failures(console, report, path)
     console.print(_verdict(report))
@@ -130,16 +142,15 @@ def _print_matrix(console: Console, report: Report) -> None:
     """Print a table with a column for each way to write and a row for each way to read."""
     crossed = [path.split("/") for path in report.checks if path.split("/")[0] not in _PROMISES]
     writes = dict.fromkeys(write for write, _ in crossed)
-    if not writes:
-        return console.print()
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("    written →\nread ↓", vertical="bottom", no_wrap=True)
     for name in writes:
         table.add_column(_SHORT.get(name, name), justify="center", vertical="bottom", min_width=4)
     for read in dict.fromkeys(read for _, read in crossed):
         table.add_row(read, *(_cell(report, f"{write}/{read}") for write in writes))
-    console.print(table)
-    return console.print(_LEGEND, style="dim")
+    if writes:
+        console.print(table)
+        console.print(_LEGEND, style="dim")
 
 
 def _cell(report: Report, path: str) -> Text:
@@ -148,38 +159,24 @@ def _cell(report: Report, path: str) -> Text:
     return Text("✓", "green") if report.checks[path] else Text("·", "dim")
 
 
-def _print_promises(console: Console, report: Report) -> None:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for group, promise in _PROMISES.items():
-        checks, failed = (
-            sum(number for path, number in counted.items() if path.startswith(f"{group}/"))
-            for counted in (report.checks, report.failed)
-        )
-        mark = Text(f"{failed} failed", "bold red") if failed else Text("✓", "green")
-        if checks:
-            table.add_row(promise, Text(f"{checks:,}", justify="right"), mark)
-    console.print(table, "")
-
-
 def _print_failures(console: Console, report: Report, path: str) -> None:
-    console.print(Text(f"✗ {path}: {report.failed[path]:,} of {report.checks[path]:,}", "bold red"))
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-    for failure in (failure for failure in report.failures if failure.path == path):
-        table.add_row(Text(failure.subject), Text(failure.value, "bold"))
-        if failure.stored:
-            table.add_row(Text("stored", "dim"), Text(failure.stored))
-        table.add_row(Text("seen", "dim"), Text(failure.seen))
-    again = f"nox -s utc_check -- --seed {report.seed} --only {path}"
-    console.print(table, Text.assemble("  again: ", (again, "cyan")), "", sep="\n")
+    console.print(f"[bold red]✗ {path}: {report.failed[path]:,} of {report.checks[path]:,}[/]")
+    for failure in report.failures:
+        if failure.path == path:
+            lines = [f"  {failure.subject}  {failure.value}", f"    seen    {failure.seen}"]
+            if failure.stored:
+                lines.insert(1, f"    stored  {failure.stored}")
+            console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print(
+        f"  again: [cyan]nox -s utc_check -- --seed {report.seed} --only {path}[/]\n", soft_wrap=True
+    )
 
 
-def _verdict(report: Report) -> Text:
+def _verdict(report: Report) -> str:
     summary = f"{report.checks.total():,} checks on {len(report.checks)} paths in {report.seconds:.1f} s"
     if report.is_proved:
-        return Text.assemble(("PROVED", "bold green"), f": {summary}, and no wrong time.")
-    if not report.failed:
-        return Text.assemble(
-            ("NOTHING CHECKED", "bold red"), f": no path matches {' or '.join(report.only)}."
-        )
-    wrong = f"{report.failed.total():,} wrong on {len(report.failed)} paths"
-    return Text.assemble(("NOT PROVED", "bold red"), f": {summary}, {wrong}.")
+        return f"[bold green]PROVED[/]: {summary}, and no wrong time."
+    if report.failed:
+        wrong = f"{report.failed.total():,} wrong on {len(report.failed)} paths"
+        return f"[bold red]NOT PROVED[/]: {summary}, {wrong}."
+    return f"[bold red]NOTHING CHECKED[/]: no path matches {escape(' or '.join(report.only))}."

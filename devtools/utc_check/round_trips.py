@@ -1,19 +1,12 @@
 """Write timestamps in every way, and read them back in every way."""
 
-import psycopg
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from devtools.utc_check.cases import Value, show
 from devtools.utc_check.paths import READS, UPDATE, WRITES, is_canonical
-from devtools.utc_check.proof_report import HTTP, STORED, Report
-from devtools.utc_check.subjects import MICROSECONDS, Subject
+from devtools.utc_check.proof_report import HTTP, STORED, Report, describe_error
+from devtools.utc_check.sandbox import MICROSECONDS, Subject
 
-# The errors that code with a broken defence may raise. They are failures of the path, and do not end the proof.
-FAULTS = (
-    SQLAlchemyError, psycopg.Error, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
-    NotImplementedError,
-)  # fmt: skip
 UNPINNED, CLOCK = "unpinned", "clock/new-row"
 NOW = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"
 
@@ -23,13 +16,14 @@ Written = dict[int, tuple[str, str, tuple[int | None, ...]]]
 
 def cross(subject: Subject, values: list[Value], report: Report) -> None:
     """Write in every way, compare what is stored, and read it in every way. The rows are deleted afterwards."""
-    before, written = subject.last_key(), Written()
+    before, written, table = subject.last_key(), Written(), subject.table.name
     for name in (HTTP, *WRITES):
         is_wanted = report.wants(*(f"{name}/{read}" for read in (STORED, *READS)))
-        if name == HTTP and subject.listing and (is_wanted or report.wants(CLOCK)):
-            written |= _create(subject, report)
-        elif name != HTTP and is_wanted and (subject.changeable or name != UPDATE):
-            written |= _write(subject, values, name, report)
+        with report.continued(f"{name}/{STORED}", table):
+            if name == HTTP and subject.listing and (is_wanted or report.wants(CLOCK)):
+                written |= _create(subject, report)
+            elif name != HTTP and is_wanted and (subject.changeable or name != UPDATE):
+                written |= _write(subject, values, name, report)
     for name in READS:
         wanted = {key: row for key, row in written.items() if report.wants(f"{row[0]}/{name}")}
         if wanted and (subject.listing or name != HTTP):
@@ -38,23 +32,13 @@ def cross(subject: Subject, values: list[Value], report: Report) -> None:
         connection.execute(subject.table.delete().where(subject.key > before))
 
 
-def describe_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
 def _write(subject: Subject, values: list[Value], name: str, report: Report) -> Written:
-    path, table, rows = f"{name}/{STORED}", subject.table.name, f"{len(values)} rows"
+    path, table, before, written = f"{name}/{STORED}", subject.table.name, subject.last_key(), Written()
     engine = subject.target.unpinned if name == UNPINNED else subject.target.engine
-    before, written = subject.last_key(), Written()
-    try:
-        with engine.begin() as connection:
-            WRITES[name](connection, subject, [subject.row(value.held) for value in values])
-    except FAULTS as error:
-        report.check(path, table, rows, ok=False, seen=describe_error(error))
-        return written
-    found = subject.stored(before)
-    report.check(path, table, rows, ok=len(found) == len(values), seen=f"{len(found)} rows")
-    for (key, *numbers), value in zip(found, values, strict=False):  # keys are in the order of the values
+    with engine.begin() as connection:
+        WRITES[name](connection, subject, [subject.row(value.held) for value in values])
+    # The keys are in the order of the values.
+    for (key, *numbers), value in zip(subject.stored(before), values, strict=True):
         written[key] = (name, str(value), tuple(numbers))
         for column, number in zip(subject.names, numbers, strict=True):
             ok = number == value.microseconds or (name, column) == (UPDATE, "updated_at")
@@ -68,14 +52,11 @@ def _create(subject: Subject, report: Report) -> Written:
     path, table = f"{HTTP}/{STORED}", subject.table.name
     before, began = subject.last_key(), subject.number(NOW)
     response = subject.target.client.post(subject.listing, json=subject.fixed)
-    ended, found = subject.number(NOW), subject.stored(before)
-    if len(found) != 1:
-        report.check(path, table, "POST", ok=False, seen=f"{response.status_code} {response.text[:200]}")
-        return {}
-    ((key, *numbers),) = found
+    created, ended = response.raise_for_status().json(), subject.number(NOW)
+    ((key, *numbers),) = subject.stored(before)
     report.check(CLOCK, table, "POST", ok=len({*numbers}) == 1, seen=numbers)
     for column, number in zip(subject.names, numbers, strict=True):
-        seen = response.json().get(column)
+        seen = created.get(column)
         ok = began <= number <= ended and is_canonical(seen, number)
         report.check(path, f"{table}.{column}", "POST", ok=ok, seen=seen, stored=number)
     return {key: (HTTP, "POST", tuple(numbers))}
@@ -87,18 +68,16 @@ def _read(subject: Subject, name: str, report: Report, missing: Written) -> None
     engine = subject.target.unpinned if name == UNPINNED else subject.target.engine
     try:
         with engine.begin() as connection:
-            if READS[name].set_local:
-                zone = {"zone": subject.target.zone}
-                connection.execute(text("SELECT set_config('timezone', :zone, true)"), zone)
+            # A session that was moved to another zone in the same transaction reads the same instants.
+            connection.execute(text(f"SET LOCAL timezone TO '{subject.target.zone}'"))
             for key, *parts in READS[name].rows(connection, subject, after):
                 if key in missing:
                     write, value, numbers = missing.pop(key)
                     for label, seen, number in zip(labels, parts, numbers, strict=True):
                         ok = seen is None if number is None else shows(seen, number)
                         report.check(f"{write}/{name}", label, value, ok=ok, seen=seen, stored=number)
-    except FAULTS as error:
+    except Exception as error:  # noqa: BLE001 - as in `Report.continued`
         reason = describe_error(error)
     # An error stopped the read of all rows that were still to come.
     for write, value, numbers in missing.values():
-        path, table = f"{write}/{name}", subject.table.name
-        report.check(path, table, value, ok=False, seen=reason, stored=numbers[0])
+        report.check(f"{write}/{name}", labels[0], value, ok=False, seen=reason, stored=numbers[0])
