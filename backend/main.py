@@ -55,9 +55,9 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         # A request that holds a row lock must never wait for a thread while all threads wait for that lock.
         threads = to_thread.current_default_thread_limiter()
         threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
-        await run_in_threadpool(start_database, app.state.engine, settings)
-        tell_drift(app.state.engine, settings)
         try:
+            await run_in_threadpool(start_database, app.state.engine, settings)
+            tell_drift(app.state.engine, settings)
             yield
         finally:
             if owned:
