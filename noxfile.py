@@ -211,7 +211,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed, as ratios in one run (-- isolation, -- utc)."""
+    """Measure speed, as ratios in one run (-- isolation, -- utc, -- api)."""
     module(session, "benchmarks")
 
 
