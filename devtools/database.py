@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from psycopg.pq import Ping
 from sqlalchemy import URL
@@ -80,9 +81,9 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
 def embedded(settings: Settings) -> Iterator[Found]:
     """Yield the database in `.dev`; its server is started unless another command already runs it."""
     place = os.path.relpath(DIRECTORY)
-    if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
+    if (old := older_data()) is not None and not DIRECTORY.exists():
         note(
-            f"{os.path.relpath(old[-1])} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
+            f"{os.path.relpath(old)} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
         )
     shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
     with freshpg.start_persistent(DIRECTORY) as server:
@@ -90,6 +91,12 @@ def embedded(settings: Settings) -> Iterator[Found]:
         for line in server.notes:
             note(line)
         yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
+
+
+def older_data() -> Path | None:
+    """Return the newest directory of an older PostgreSQL in `.dev`, if there is one."""
+    found = DIRECTORY.parent.glob("postgres-[0-9][0-9]")
+    return max((path for path in found if path.name < DIRECTORY.name), default=None)
 
 
 def named(settings: Settings) -> str | None:
