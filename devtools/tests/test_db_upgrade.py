@@ -94,12 +94,12 @@ def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped
 
         upgrade.main([])
 
-    assert capsys.readouterr().out.splitlines() == [
-        "Docker does not answer, so Compose's volume was not checked.",
-        ".dev/postgres-18: from PostgreSQL 17 to 18.",
+    assert capsys.readouterr().out == (
+        "Docker does not answer, so Compose's volume was not checked.\n"
+        ".dev/postgres-18: from PostgreSQL 17 to 18.\n"
         ".dev/postgres-18 is upgraded. The old data are kept; "
-        "`nox -s db_upgrade -- --drop-old` drops the data of PostgreSQL 17.",
-    ]
+        "`nox -s db_upgrade -- --drop-old` drops the data of PostgreSQL 17.\n"
+    )
     assert seen(place / "postgres-18") == before == seen(old)
     upgrade.main([])
     assert "is already upgraded" in capsys.readouterr().out
