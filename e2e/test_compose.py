@@ -1,11 +1,17 @@
 """`docker compose up` in a fresh clone: it works for a new user, and survives mistakes and restarts."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
+
+from backend.config import ROOT
+from devtools.doctor import check_compose
+from devtools.doctor.docker_cli import examine
 
 from .checkout import Checkout, answers, request, wait_until
 
@@ -157,6 +163,20 @@ def test_two_checkouts_run_side_by_side(make_checkout: Callable[[], Checkout]) -
 
     assert len(request(f"{first.url}/api/v1/companies").body["items"]) == 1
     assert request(f"{second.url}/api/v1/companies").body["items"] == []
+
+
+def test_directory_whose_name_gives_no_project_name_is_reported_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
+    directory = tmp_path / "日本語"
+    directory.mkdir()
+    shutil.copy(ROOT / "compose.yaml", directory)
+
+    (found,) = check_compose.check(examine(directory))
+
+    assert "cannot derive a project name" in found.finding
+    assert found.cure.startswith("Set COMPOSE_PROJECT_NAME='procore' in .env,")
 
 
 def test_ports_are_open_only_on_loopback(up: Checkout) -> None:

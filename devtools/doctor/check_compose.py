@@ -42,7 +42,7 @@ def _files(machine: Machine) -> Finding:
         return wrong("files", finding, cure)
     # Compose's message is not shown: it quotes lines that may contain a password.
     cure = "`docker compose config --quiet` says where."
-    return wrong("files", "Compose cannot read compose.yaml with .env.", cure)
+    return wrong("files", "Compose cannot read compose.yaml with .env and the environment.", cure)
 
 
 def _other_checkouts(machine: Machine) -> Finding:
