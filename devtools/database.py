@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg.pq import Ping
-from sqlalchemy import URL
 
 import freshpg
 from backend.config import ROOT, Settings, load_settings
@@ -103,12 +102,9 @@ def named(settings: Settings) -> str | None:
     """Return the reason to use the database of the settings, or None if it is not to be used."""
     if settings.is_database_configured:
         return "as configured"
-    return f"Compose's, on DB_PORT {settings.db_port}" if answers(settings.url) else None
-
-
-def answers(url: URL) -> bool:
-    """Whether a PostgreSQL server accepts connections there, even if it refuses our password or database."""
-    return ping(url, connect_timeout="2") == Ping.OK
+    # A server that refuses our password or database counts too.
+    answers = ping(settings.url, connect_timeout="2") == Ping.OK
+    return f"Compose's, on DB_PORT {settings.db_port}" if answers else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import IO
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from backend import migrations
 from backend.config import Settings, load_settings
@@ -92,13 +93,9 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
         tools.run("pg_restore", url, *options, stdin=file)
     except UserError as error:
         raise UserError(f"The backup was not restored. {UNCHANGED}\n{HINT}") from error
-    engine = connect(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("ANALYZE"))
-            revision = migrations.current(connection)
-    finally:
-        engine.dispose()
+    with connect(url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("ANALYZE"))
+        revision = migrations.current(connection)
     if revision is not None and not migrations.is_known(revision):
         raise UserError(
             f"The backup is at revision {revision}, which this code does not know. {UNCHANGED}\n"

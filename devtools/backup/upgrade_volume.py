@@ -49,11 +49,9 @@ class Volume:
                 f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
             )
         self.script('rm -rf "$1"', making)
-        user = self.service["environment"]["POSTGRES_USER"].replace(
-            "$$", "$"
-        )  # written for Compose to read again
-        socket = {"host": "/var/run/postgresql"}
-        url = URL.create("postgresql", user, database="postgres", query=socket)
+        # Compose writes `$` as `$$`, for itself to read again.
+        user = self.service["environment"]["POSTGRES_USER"].replace("$$", "$")
+        url = URL.create("postgresql", user, database="postgres", query={"host": "/var/run/postgresql"})
         with self.servers(making) as (old, new):
             copy_server(old, url, new, url)
         self.script(FINISH, making, self.new, str(self.old))
