@@ -49,8 +49,7 @@ class Volume:
                 f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
             )
         self.script('rm -rf "$1"', making)
-        # Compose writes `$` as `$$`, for itself to read again.
-        user = self.service["environment"]["POSTGRES_USER"].replace("$$", "$")
+        user = self.service["environment"]["POSTGRES_USER"]
         url = URL.create("postgresql", user, database="postgres", query={"host": "/var/run/postgresql"})
         with self.servers(making) as (old, new):
             copy_server(old, url, new, url)
@@ -68,7 +67,7 @@ class Volume:
     @contextmanager
     def servers(self, making: str) -> Iterator[list[Tools]]:
         """Run the old and the new server in containers without a network, and yield their programs."""
-        compose = ("compose", "--project-name", self.project)
+        compose = ("compose", "--progress", "quiet", "--project-name", self.project)
         servers = [self.server(self.old, "/volume"), self.server(self.major, f"/volume/{making}")]
         config = {
             "services": {server["container_name"]: server for server in servers},
@@ -79,26 +78,35 @@ class Volume:
             docker(*compose, "--file", "-", "up", "--detach", "--wait", given=json.dumps(config))
             yield [Tools(inside(server["container_name"])) for server in servers]
         except UserError as error:
-            raise UserError(f"{error}\n{docker_says(*compose, 'logs', '--tail', '5')}") from None
+            logs = docker_says(*compose, "logs", "--tail", "3")
+            raise UserError(
+                f"{error}\nThe old data are unchanged. The servers' logs end with:\n{logs}"
+            ) from None
         finally:
             docker(*compose, "down", "--volumes")
 
     def server(self, major: int, directory: str) -> dict[str, Any]:
         """Return Compose's configuration of the server of this version, with its data in this directory."""
+        environment = self.service["environment"]
+        is_ready = [
+            "CMD",
+            "pg_isready",
+            "--quiet",
+            "--host=127.0.0.1",
+            f"--username={environment['POSTGRES_USER']}",
+        ]
         return {
             "image": re.sub(r":\d+(?=[^/]*$)", f":{major}", self.image),
             "container_name": f"{self.project}-{major}",
             "command": ["-c", "listen_addresses=127.0.0.1"],
             # The dump creates the databases.
-            "environment": {**self.service["environment"], "PGDATA": directory, "POSTGRES_DB": "postgres"},
+            "environment": {**environment, "PGDATA": directory, "POSTGRES_DB": "postgres"},
             # Over TCP, because the server that initialises the data listens only on its socket.
-            "healthcheck": {
-                "test": ["CMD", "pg_isready", "--quiet", "--host=127.0.0.1"], "interval": "0.5s", "retries": 1200,
-            },
+            "healthcheck": {"test": is_ready, "interval": "0.5s", "retries": 1200},
             "network_mode": "none",
             "stop_grace_period": "10m",
             "volumes": ["volume:/volume"],
-        }  # fmt: skip
+        }
 
 
 def find_volume() -> Volume | None:
