@@ -2,9 +2,7 @@
 
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NoReturn
 
 from backend.errors import UserError
@@ -18,7 +16,11 @@ def note(line: str) -> None:
 
 
 def enter(main: Callable[[], int | None]) -> NoReturn:
-    """Do the same as `backend.scripts.terminal.enter`, and treat PostgresUnavailable as a UserError."""
+    """Do the same as `backend.scripts.terminal.enter`, and treat PostgresUnavailable as a UserError.
+
+    SIGTERM ends the command like Ctrl-C, so that it cleans up.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def with_server() -> int | None:
         try:
@@ -27,20 +29,3 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
             raise UserError(str(error)) from None
 
     terminal.enter(with_server)
-
-
-@contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the block with a KeyboardInterrupt, like Ctrl-C."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from psycopg.pq import Ping
-from sqlalchemy import URL
 
 import freshpg
 from backend.config import ROOT, Settings, load_settings
@@ -80,9 +80,9 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
 def embedded(settings: Settings) -> Iterator[Found]:
     """Yield the database in `.dev`; its server is started unless another command already runs it."""
     place = os.path.relpath(DIRECTORY)
-    if old := [] if DIRECTORY.exists() else sorted(DIRECTORY.parent.glob("postgres-[0-9][0-9]")):
+    if (old := older_data()) is not None and not DIRECTORY.exists():
         note(
-            f"{os.path.relpath(old[-1])} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
+            f"{os.path.relpath(old)} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
         )
     shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
     with freshpg.start_persistent(DIRECTORY) as server:
@@ -92,16 +92,19 @@ def embedded(settings: Settings) -> Iterator[Found]:
         yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
 
 
+def older_data() -> Path | None:
+    """Return the newest directory of an older PostgreSQL in `.dev`, if there is one."""
+    found = DIRECTORY.parent.glob("postgres-[0-9][0-9]")
+    return max((path for path in found if path.name < DIRECTORY.name), default=None)
+
+
 def named(settings: Settings) -> str | None:
     """Return the reason to use the database of the settings, or None if it is not to be used."""
     if settings.is_database_configured:
         return "as configured"
-    return f"Compose's, on DB_PORT {settings.db_port}" if answers(settings.url) else None
-
-
-def answers(url: URL) -> bool:
-    """Whether a PostgreSQL server accepts connections there, even if it refuses our password or database."""
-    return ping(url, connect_timeout="2") == Ping.OK
+    # A server that refuses our password or database counts too.
+    answers = ping(settings.url, connect_timeout="2") == Ping.OK
+    return f"Compose's, on DB_PORT {settings.db_port}" if answers else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

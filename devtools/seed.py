@@ -1,7 +1,8 @@
-"""Fill the database with realistic rows: `nox -s db_seed`, which also finds the database.
+"""Fill the six tables with realistic rows; the same seed and scale give the same rows, including ids and times.
 
-The same seed and scale give the same rows, including ids and times. The rows are useless outside: addresses are at
-example.com, users have no password, and the tokens are not real. Everything is written in one transaction.
+Addresses are at example.com, users have no password, and the tokens are not real. Everything is written in one
+transaction. Runs without confirmation only on a local or Compose database that is marked as development or test, and
+never on production.
 """
 
 import argparse
@@ -242,12 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="db_seed",
-        description="Fill the six tables with realistic rows; the same seed and scale give the same rows. Runs without "
-        "confirmation only on a local or Compose database that is marked as development or test, and never on "
-        "production.",
-    )
+    parser = argparse.ArgumentParser(prog="db_seed", description=__doc__)
     parser.add_argument(
         "--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)"
     )

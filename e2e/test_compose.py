@@ -1,12 +1,18 @@
 """`docker compose up` in a fresh clone: it works for a new user, and survives mistakes and restarts."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
+
+from backend.config import ROOT
+from devtools.doctor import check_compose
+from devtools.doctor.docker_cli import examine
 
 from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, answers, request, wait_until
 
@@ -49,6 +55,20 @@ def test_docs_need_no_network_beyond_the_api(up: Checkout) -> None:
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
         assert f"/docs/assets/{asset}" in page
     assert "SwaggerUIBundle" in request(f"{up.url}/docs/assets/swagger-ui-bundle.js").text
+
+
+def test_directory_whose_name_gives_no_project_name_is_reported_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
+    directory = tmp_path / "日本語"
+    directory.mkdir()
+    shutil.copy(ROOT / "compose.yaml", directory)
+
+    (found,) = check_compose.check(examine(directory))
+
+    assert "cannot derive a project name" in found.finding
+    assert found.cure.startswith("Set COMPOSE_PROJECT_NAME='procore' in .env,")
 
 
 def test_ports_are_open_only_on_loopback(up: Checkout) -> None:

@@ -4,16 +4,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from tempfile import TemporaryFile
 from typing import IO, Any, cast
 
 from rich.console import Console
-from rich.status import Status
-from rich.text import Text
 from sqlalchemy import URL, Connection, text
 
 from backend.config import Settings
@@ -27,39 +23,25 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 15.0
 
 
-class ToolError(UserError):
-    """A program failed; the message is the program's output on standard error."""
-
-
 @dataclass(frozen=True)
 class Tools:
-    """The client programs of one version in one place."""
+    """The client programs of one version in one place. Their messages appear on standard error."""
 
     command: Callable[[str], list[str]]
     """Returns the command that runs the program of this name."""
     place: Mapping[str, Any] = field(default_factory=dict)
     """The changes to a server's URL that are necessary if the programs run in a container."""
 
-    def dump(self, url: URL, file: IO[bytes]) -> None:
-        """Write a consistent snapshot of a database to a file. Raises ToolError."""
-        with progress(f"Dumping {url.database}"):
-            self._run("pg_dump", url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
-
-    def restore(self, url: URL, file: IO[bytes], *options: str) -> None:
-        """Read a dump into a database. Raises ToolError."""
-        with progress("Restoring"):
-            self._run("pg_restore", url, "--exit-on-error", *options, stdin=file, stdout=subprocess.DEVNULL)
-
-    def _run(self, program: str, url: URL, *options: str, **streams: Any) -> None:  # noqa: ANN401  Popen's
-        with self.start(program, url, *options, stderr=subprocess.PIPE, **streams) as process:
+    def run(self, program: str, url: URL, *options: str, **streams: Any) -> None:  # noqa: ANN401  Popen's
+        """Run a program on a database. Raises UserError if it fails."""
+        with progress(f"Running {program}"), self.start(program, url, *options, **streams) as process:
             try:
-                _, errors = process.communicate()
+                code = process.wait()
             except BaseException:
                 process.terminate()
                 raise
-        if process.returncode != 0:
-            said = errors.decode(errors="replace").strip()
-            raise ToolError(said or f"{program} ended with exit code {process.returncode}.")
+        if code != 0:
+            raise UserError(f"{program} failed.")
 
     def start(self, program: str, url: URL, *options: str, **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
         conninfo, variables = connection_words(url.set(**self.place))
@@ -67,8 +49,13 @@ class Tools:
         return subprocess.Popen(command, env=os.environ | variables, **streams)
 
 
+def progress(work: str) -> AbstractContextManager[object]:
+    """Show on a terminal that work is going on."""
+    return Console(stderr=True).status(work)
+
+
 def copy_server(old: Tools, old_url: URL, new: Tools, new_url: URL) -> None:
-    """Copy all roles and databases into a new server, whose superuser keeps its password. Raises ToolError."""
+    """Copy all roles and databases into a new server, whose superuser keeps its password. Raises UserError."""
     # The new server already has this superuser; pg_dumpall quotes a name if necessary.
     names = (str(new_url.username), quote(str(new_url.username)))
     lines = ("DROP ROLE IF EXISTS {};", "CREATE ROLE {};", "ALTER ROLE {} WITH ")
@@ -79,36 +66,20 @@ def copy_server(old: Tools, old_url: URL, new: Tools, new_url: URL) -> None:
         {"options": "-c default_transaction_read_only=off -c client_min_messages=warning"}
     )
     with (
-        progress("Dumping and restoring"),
-        TemporaryFile() as errors,
-        old.start(
-            "pg_dumpall", old_url, "--clean", "--if-exists", stdout=subprocess.PIPE, stderr=errors
-        ) as dump,
-        new.start("psql", writable, *options, stdin=subprocess.PIPE, stderr=errors) as restore,
+        progress("Copying the data"),
+        old.start("pg_dumpall", old_url, "--clean", "--if-exists", stdout=subprocess.PIPE) as dump,
+        new.start("psql", writable, *options, stdin=subprocess.PIPE) as restore,
     ):
         source, target = cast("IO[bytes]", dump.stdout), cast("IO[bytes]", restore.stdin)
-        try:
-            with suppress(BrokenPipeError), target:
-                for line in source:
-                    if not line.startswith(ours):
-                        target.write(line)
-                    elif line.startswith(b"ALTER"):
-                        break
-                shutil.copyfileobj(source, target)
-            source.close()
-            failed = restore.wait() or dump.wait()
-        except BaseException:
-            dump.terminate()
-            restore.terminate()
-            raise
-        if failed:
-            errors.seek(0)
-            raise ToolError(f"{errors.read().decode(errors='replace').strip()}\nNothing was changed.")
-
-
-def progress(what: str) -> Status:
-    """Show a status line at the terminal while something takes time."""
-    return Console(stderr=True).status(Text(f"{what} ..."))
+        with suppress(BrokenPipeError), target:
+            for line in source:
+                if not line.startswith(ours):
+                    target.write(line)
+                elif line.startswith(b"ALTER"):
+                    break
+            shutil.copyfileobj(source, target)
+    if restore.returncode or dump.returncode:
+        raise UserError("The data could not be copied. Nothing was changed.")
 
 
 def find_tools(connection: Connection, settings: Settings) -> Tools:
@@ -122,8 +93,7 @@ def find_tools(connection: Connection, settings: Settings) -> Tools:
         container = (docker_says("ps", "--quiet", "--filter", f"publish={port}") or "").strip()
         version = docker_says("exec", container, "pg_dump", "--version") if container else None
         if re.search(rf"\(PostgreSQL\) {major}\b", version or ""):
-            inside = ["docker", "exec", "--interactive", "--env", "PGPASSWORD", container]
-            return Tools(lambda program: [*inside, program], {"host": "127.0.0.1", "port": 5432})
+            return Tools(inside(container), {"host": "127.0.0.1", "port": 5432})
     directory = find_clients(major)
     if directory is not None:
         return Tools(lambda program: [str(directory / program)])
@@ -135,32 +105,29 @@ def find_tools(connection: Connection, settings: Settings) -> Tools:
         )
     # The container uses this machine's network, and keeps no log: a log would be a second copy of the dump.
     options = ["--rm", "--interactive", "--log-driver", "none", "--network", "host", "--env", "PGPASSWORD"]
-    is_host_elsewhere = sys.platform != "linux" and url.host in LOOPBACK
-    return Tools(
-        lambda program: ["docker", "run", *options, "--entrypoint", program, image],
-        {"host": "host.docker.internal"} if is_host_elsewhere else {},
-    )
+    return Tools(lambda program: ["docker", "run", *options, "--entrypoint", program, image])
 
 
-def docker(*arguments: str, variables: Mapping[str, str] | None = None, seconds: float | None = None) -> str:
-    """Run a docker command and return its output. Raises ToolError."""
-    if shutil.which("docker") is None:
-        raise ToolError("Docker is not installed.")
+def inside(container: str) -> Callable[[str], list[str]]:
+    """Return how to run a program in a container that runs."""
+    return lambda program: ["docker", "exec", "--interactive", "--env", "PGPASSWORD", container, program]
+
+
+def docker(*arguments: str, given: str = "", seconds: float | None = None) -> str:
+    """Run a docker command with this text as its input, and return its output. Raises UserError."""
     try:
-        done = subprocess.run(
-            ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
-            check=False, env=os.environ | dict(variables or {}),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise ToolError(f"Docker did not answer within {seconds:g} s.") from None
-    if done.returncode != 0:
-        raise ToolError(f"docker {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout
+        return subprocess.run(
+            ["docker", *arguments], input=given, capture_output=True, text=True, timeout=seconds, check=True
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"docker {arguments[0]} failed: {error.stderr.strip()}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"Docker does not answer: {error}.") from None
 
 
 def docker_says(*arguments: str) -> str | None:
     """Return a docker command's output, or None if it fails or Docker does not answer."""
     try:
         return docker(*arguments, seconds=ANSWER_SECONDS)
-    except ToolError:
+    except UserError:
         return None

@@ -1,8 +1,12 @@
-"""Back up the configured database: `nox -s db_backup`, which also finds the database."""
+"""Write a consistent snapshot of a database into one file for pg_restore.
+
+The database can be in use, and nothing in it is changed.
+"""
 
 import argparse
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +20,7 @@ from backend.config import ROOT, load_settings
 from backend.errors import UserError
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter
 
 from .client_programs import find_tools
 
@@ -24,47 +28,40 @@ DIRECTORY = ROOT / "backups"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="db_backup",
-        description="Write a consistent snapshot of the database into one file for pg_restore. The database can be in "
-        "use, and nothing in it is changed.",
-    )
+    parser = argparse.ArgumentParser(prog="db_backup", description=__doc__)
     default = "the file to write (default: in backups/, named by database, revision and UTC time)"
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
     options = parser.parse_args(arguments)
     settings = load_settings()
-    with sigterm_as_ctrl_c(), engine_for(settings) as engine:
+    with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         with engine.connect() as connection:
             tools = find_tools(connection, settings)
             revision = migrations.current(connection)
-        path = (options.file or default_path(str(settings.url.database), revision)).absolute()
-        with writing(path) as file:
-            tools.dump(settings.url, file)
+    at = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    name = f"{file_word(settings.url.database)}-{file_word(revision or 'no_revision')}-{at}.dump"
+    path = (options.file or DIRECTORY / name).absolute()
+    with writing(path) as file:
+        tools.run("pg_dump", settings.url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
     size = decimal(path.stat().st_size)
     say(f"Backed up {describe(settings.url)}, at revision {revision or 'none'}, to {shown(path)} ({size}).")
 
 
-def default_path(database: str, revision: str | None) -> Path:
-    words = (file_word(database), file_word(revision or "no_revision"), f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    return DIRECTORY / f"{'-'.join(words)}.dump"
-
-
-def newest(database: str) -> Path:
-    """Return the newest backup of a database in the default directory, by the time in its name. Raises UserError."""
-    name = re.compile(rf"{re.escape(file_word(database))}-[\w.]+-(\d{{8}}T\d{{6}}Z)\.dump")
-    found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
+def newest(database: str | None) -> Path:
+    """Return the newest backup of a database in the default directory. Raises UserError."""
+    # No other database's backups match, because file_word leaves no hyphen in a name.
+    found = sorted(DIRECTORY.glob(f"{file_word(database)}-*.dump"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise UserError(
             f"{shown(DIRECTORY)} has no backup of {database}.\n"
             "Make one (`nox -s db_backup`), or name the file to restore (`nox -s db_restore -- FILE`)."
         )
-    return max(found)[1]
+    return found[-1]
 
 
-def file_word(word: str) -> str:
+def file_word(word: str | None) -> str:
     """Replace the characters that do not belong in a file name."""
-    return re.sub(r"[^\w.]", "_", word)
+    return re.sub(r"[^\w.]", "_", str(word))
 
 
 def shown(path: Path) -> str:

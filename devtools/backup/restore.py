@@ -1,4 +1,8 @@
-"""Replace the configured database with a backup: `nox -s db_restore`, which also finds the database."""
+"""Fill a new database from a backup and swap it in under the same name, while the API is connected.
+
+The old one is kept under another name. The new one has the old one's owner, locale and settings. Runs without
+confirmation only on a local or Compose database that is marked as development or test, and never on production.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -8,6 +12,7 @@ from typing import IO
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from backend import migrations
 from backend.config import Settings, load_settings
@@ -16,10 +21,10 @@ from backend.errors import UserError
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter
 
 from . import swap
-from .client_programs import ToolError, Tools, find_tools, progress
+from .client_programs import Tools, find_tools, progress
 from .dump import newest, shown
 
 UNCHANGED = "Nothing was changed."
@@ -30,50 +35,37 @@ HINT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    settings = load_settings()
-    refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
-    verb = "drop the old databases of" if options.drop_old else "replace"
-    command = f"nox -s db_restore --{' --drop-old' if options.drop_old else ''} --yes-drop"
-    action = DestructiveAction("Nothing was changed", verb, command)
-    with sigterm_as_ctrl_c(), engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
-        refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
-        engine.dispose()
-        drop_old(settings.url) if options.drop_old else restore(options, settings)
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="db_restore",
-        description="Fill a new database from a backup and swap it in under the same name, while the API is connected. "
-        "The old one is kept under another name. The new one has the old one's owner, locale and settings. Runs "
-        "without confirmation only on a local or Compose database that is marked as development or test, and never on "
-        "production.",
-    )
+    parser = argparse.ArgumentParser(prog="db_restore", description=__doc__)
+    what = parser.add_mutually_exclusive_group()
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
+    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
     old = "restore nothing; drop the databases that earlier restores kept"
-    parser.add_argument("--drop-old", action="store_true", help=old)
+    what.add_argument("--drop-old", action="store_true", help=old)
     owner = "leave out owners and grants: your role owns everything"
     parser.add_argument("--no-owner", action="store_true", help=owner)
     parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
     options = parser.parse_args(arguments)
-    if options.drop_old and options.file:
-        parser.error("--drop-old restores nothing, so it takes no FILE")
-    return options
+    settings = load_settings()
+    refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
+    verb = "drop the old databases of" if options.drop_old else "replace"
+    command = f"nox -s db_restore --{' --drop-old' if options.drop_old else ''} --yes-drop"
+    with engine_for(settings) as engine:
+        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        action = DestructiveAction("Nothing was changed", verb, command)
+        refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
+        drop_old(settings.url) if options.drop_old else restore(options, settings)
 
 
 def restore(options: argparse.Namespace, settings: Settings) -> None:
     url, name = settings.url, str(settings.url.database)
     path = options.file or newest(name)
-    with opened(path) as file, swap.administrative(url) as connection, swap.alone(connection, name):
+    with opened(path) as file, swap.alone(url) as connection:
         tools = find_tools(connection, settings)
         new = swap.create(connection, name)
         try:
             revision = fill(tools, url.set(database=new), file, no_owner=options.no_owner)
             swap.copy_settings(connection, url, new)
-            old = swap.replace(connection, url, new)
+            old = swap.replace(connection, name, new)
         except BaseException:
             with suppress(DBAPIError):
                 swap.drop(connection, new)
@@ -96,18 +88,16 @@ def opened(path: Path) -> IO[bytes]:
 
 def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | None:
     """Restore into an empty database and return the schema's revision. Raises UserError."""
+    options = ["--exit-on-error", *(["--no-owner", "--no-privileges"] if no_owner else [])]
     try:
-        tools.restore(url, file, *(["--no-owner", "--no-privileges"] if no_owner else []))
-    except ToolError as error:
-        raise UserError(f"{error}\nThe backup was not restored. {UNCHANGED}\n{HINT}") from error
-    engine = connect(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection, progress("Gathering statistics"):
-            connection.execute(text("ANALYZE"))
-            revision = migrations.current(connection)
-    finally:
-        engine.dispose()
-    if revision is not None and revision not in migrations.known():
+        tools.run("pg_restore", url, *options, stdin=file)
+    except UserError as error:
+        raise UserError(f"The backup was not restored. {UNCHANGED}\n{HINT}") from error
+    engine = connect(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with progress("Gathering statistics"), engine.connect() as connection:
+        connection.execute(text("ANALYZE"))
+        revision = migrations.current(connection)
+    if revision is not None and not migrations.is_known(revision):
         raise UserError(
             f"The backup is at revision {revision}, which this code does not know. {UNCHANGED}\n"
             "Check out the code that made the backup, and restore it there."
@@ -116,13 +106,13 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
 
 
 def drop_old(url: URL) -> None:
-    name = str(url.database)
-    with swap.administrative(url) as connection, swap.alone(connection, name):
-        dropped = swap.drop_kept(connection, name)
-    for old in dropped:
-        say(f'Dropped "{old}".')
-    if not dropped:
-        say(f"Nothing to drop: there is no old database of {name}.")
+    with swap.alone(url) as connection:
+        names = swap.kept(connection, str(url.database))
+        for name in names:
+            swap.drop(connection, name)
+            say(f'Dropped "{name}".')
+    if not names:
+        say(f"Nothing to drop: there is no old database of {url.database}.")
 
 
 if __name__ == "__main__":

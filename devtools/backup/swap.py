@@ -1,6 +1,6 @@
 """Create a new database next to an existing one, swap their names, and find and drop the old ones.
 
-Every function needs an autocommit connection to another database of the same server.
+Every function needs the connection that `alone` yields.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from psycopg import errors
+from psycopg import errors, sql
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
@@ -27,9 +27,21 @@ END_SESSIONS = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = :name AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')
 """)
-PROPERTIES = text("""
-    SELECT to_jsonb(d), pg_get_userbyid(datdba), pg_encoding_to_char(encoding), shobj_description(oid, 'pg_database')
-    FROM pg_database AS d WHERE datname = :name
+# The column of the locale has one name in PostgreSQL 15 and 16, and another since 17.
+CREATE = text("""
+    SELECT
+        format('CREATE DATABASE %I TEMPLATE template0 OWNER %I ', new, pg_get_userbyid(datdba))
+        || format('ENCODING %L LC_COLLATE %L LC_CTYPE %L ', pg_encoding_to_char(encoding), datcollate, datctype)
+        || CASE datlocprovider
+            WHEN 'i' THEN format('LOCALE_PROVIDER icu ICU_LOCALE %L', locale)
+            WHEN 'b' THEN format('LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', locale)
+            ELSE 'LOCALE_PROVIDER libc'
+        END,
+        format('COMMENT ON DATABASE %I IS %L', new, shobj_description(oid, 'pg_database'))
+    FROM pg_database AS d,
+        CAST(:new AS text) AS new,
+        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale
+    WHERE datname = :name
 """)
 # The settings from ALTER DATABASE ... SET, without the settings of a role in this database.
 SETTINGS = text("""
@@ -45,41 +57,27 @@ ARE_KEPT = text("""
 
 
 @contextmanager
-def administrative(url: URL) -> Iterator[Connection]:
-    """Yield a connection to another database of the server."""
-    engine = connect(
-        url.set(database="template1" if url.database == "postgres" else "postgres"),
-        poolclass=NullPool, pool_pre_ping=False, isolation_level="AUTOCOMMIT",
-    )  # fmt: skip
+def alone(url: URL) -> Iterator[Connection]:
+    """Yield an autocommit connection to another database of the server, to one process at a time. Raises UserError."""
+    other = "template1" if url.database == "postgres" else "postgres"
+    engine = connect(url.set(database=other), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+    # The lock is released with the connection.
     with engine.connect() as connection:
+        if not connection.scalar(lock, {"key": next_to(str(url.database), NEW)}):
+            raise UserError(f"Another db_restore of {url.database} is running. Wait until it has finished.")
         yield connection
 
 
-@contextmanager
-def alone(connection: Connection, name: str) -> Iterator[None]:
-    """Let one restore of a database run at a time. Raises UserError."""
-    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
-    if not connection.scalar(lock, {"key": next_to(name, NEW)}):
-        raise UserError(f"Another db_restore of {name} is running. Wait until it has finished.")
-    # The lock is released with the connection.
-    yield
-
-
 def create(connection: Connection, name: str) -> str:
-    """Create an empty database next to an existing one, with its owner, encoding and locale; return the new name."""
+    """Create an empty database next to an existing one, like that one, and return the new name.
+
+    It gets the owner, encoding, locale and comment.
+    """
     new = next_to(name, NEW)
     drop(connection, new)  # left by a restore that was killed
-    row, owner, encoding, _ = connection.execute(PROPERTIES, {"name": name}).one()
-    provider = {"c": "libc", "i": "icu", "b": "builtin"}[row["datlocprovider"]]
-    words = {"ENCODING": encoding, "LC_COLLATE": row["datcollate"], "LC_CTYPE": row["datctype"]}
-    # The column has one name in PostgreSQL 15 and 16, and another since 17.
-    if locale := row.get("daticulocale") or row.get("datlocale"):
-        words[f"{provider}_LOCALE"] = locale
-    options = " ".join(f"{word} {literal(value)}" for word, value in words.items())
-    run(
-        connection,
-        f"CREATE DATABASE {quote(new)} TEMPLATE template0 OWNER {quote(owner)} LOCALE_PROVIDER {provider} {options}",
-    )
+    for statement in connection.execute(CREATE, {"name": name, "new": new}).one():
+        run(connection, statement)
     return new
 
 
@@ -93,14 +91,13 @@ def copy_settings(connection: Connection, url: URL, new: str) -> None:
             run(inside, f"ALTER DATABASE {quote(new)} SET {name} FROM CURRENT")
 
 
-def replace(connection: Connection, url: URL, new: str) -> str:
-    """Rename the URL's database, and the new one to its name, in one transaction; return the old one's new name.
+def replace(connection: Connection, name: str, new: str) -> str:
+    """Rename a database, and the new one to its name, in one transaction; return the old one's new name.
 
     Sessions in the old database are ended. Raises UserError if this role may not end some of them.
     """
-    name = str(url.database)
     try:
-        with administrative(url) as other, ThreadPoolExecutor(1) as executor:
+        with connection.engine.connect() as other, ThreadPoolExecutor(1) as executor:
             # The rename keeps new sessions out, and waits until the existing ones have ended.
             renamed = executor.submit(rename, other, name, new)
             while not renamed.done():
@@ -119,21 +116,16 @@ def replace(connection: Connection, url: URL, new: str) -> str:
 def rename(connection: Connection, name: str, new: str) -> str:
     old = next_to(name, f"_before_{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
     with connection.execution_options(isolation_level="READ COMMITTED").begin():
-        row, _, _, comment = connection.execute(PROPERTIES, {"name": name}).one()
         run(connection, f"ALTER DATABASE {quote(name)} RENAME TO {quote(old)}")
         run(connection, f"ALTER DATABASE {quote(new)} RENAME TO {quote(name)}")
-        run(connection, f"ALTER DATABASE {quote(name)} CONNECTION LIMIT {row['datconnlimit']}")
-        comment_on(connection, old, KEPT + name)
-        comment_on(connection, name, comment)
+        comment = sql.Literal(KEPT + name).as_string()
+        run(connection, f"COMMENT ON DATABASE {quote(old)} IS {comment}")
     return old
 
 
-def drop_kept(connection: Connection, name: str) -> Sequence[str]:
-    """Drop the databases that earlier restores kept, and return their names."""
-    names = connection.scalars(ARE_KEPT, {"comment": KEPT + name}).all()
-    for each in names:
-        drop(connection, each)
-    return names
+def kept(connection: Connection, name: str) -> Sequence[str]:
+    """Return the names of the databases that earlier restores kept."""
+    return connection.scalars(ARE_KEPT, {"comment": KEPT + name}).all()
 
 
 def drop(connection: Connection, name: str) -> None:
@@ -145,16 +137,8 @@ def next_to(name: str, suffix: str) -> str:
     return name.encode()[: LONGEST - len(suffix)].decode(errors="ignore") + suffix
 
 
-def comment_on(connection: Connection, name: str, comment: str | None) -> None:
-    run(connection, f"COMMENT ON DATABASE {quote(name)} IS {'NULL' if comment is None else literal(comment)}")
-
-
 def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return sql.Identifier(name).as_string()
 
 
 def run(connection: Connection, statement: str) -> None:

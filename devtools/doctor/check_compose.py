@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from devtools.doctor.docker_cli import Machine
-from devtools.doctor.finding import Finding, ok, unknown, wrong
+from devtools.doctor.finding import Finding, ok, unknown, where, wrong
 
 _DIRECTORY = '{{.Label "com.docker.compose.project.working_dir"}}'
 # Prints the version of the image, then the version of each data directory in the volume.
@@ -21,8 +21,7 @@ def check(machine: Machine) -> Iterator[Finding]:
         return
     listed = machine.run("docker", "compose", "ps", "--all", "--format", "json")
     if listed.returncode != 0:
-        for name in ("project", "services", "volume"):
-            yield unknown(name, "Docker Engine does not answer.")
+        yield unknown("services", "Docker Engine does not answer.")
         return
     yield _other_checkouts(machine)
     services = [json.loads(line) for line in listed.stdout.splitlines()]
@@ -38,11 +37,12 @@ def _files(machine: Machine) -> Finding:
     # If Compose accepts the files under another project name, then only the name is wrong.
     if machine.run("docker", "compose", "--project-name", "doctor", "config", "--quiet").returncode == 0:
         finding = "Compose cannot derive a project name from this directory's name or COMPOSE_PROJECT_NAME."
-        cure = "Set COMPOSE_PROJECT_NAME='procore' in .env, a name of lowercase letters, digits, - and _."
+        place = where("COMPOSE_PROJECT_NAME")
+        cure = f"Set COMPOSE_PROJECT_NAME='procore' in {place}, a name of lowercase letters, digits, - and _."
         return wrong("files", finding, cure)
     # Compose's message is not shown: it quotes lines that may contain a password.
     cure = "`docker compose config --quiet` says where."
-    return wrong("files", "Compose cannot read compose.yaml with .env.", cure)
+    return wrong("files", "Compose cannot read compose.yaml with .env and the environment.", cure)
 
 
 def _other_checkouts(machine: Machine) -> Finding:
@@ -52,7 +52,9 @@ def _other_checkouts(machine: Machine) -> Finding:
     others = sorted(place for place in listed.stdout.splitlines() if place and not machine.is_here(place))
     if others:
         finding = f"Another checkout, {others[0]}, has containers with the same project name, {project}."
-        cure = "Set COMPOSE_PROJECT_NAME, API_PORT and DB_PORT in .env to keep the two apart."
+        cure = (
+            "Set COMPOSE_PROJECT_NAME, API_PORT and DB_PORT in .env or the environment to keep the two apart."
+        )
         return wrong("project", finding, cure)
     return ok("project", f"No other checkout has containers of the project {project}.")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from devtools.doctor.docker_cli import Machine
-from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
+from devtools.doctor.finding import Finding, ok, warning, wrong
 
 MEMORY = Path("/dev/shm")  # noqa: S108  where the tests' embedded servers keep their data, on Linux
 _MAKE_ROOM = (
@@ -18,8 +18,6 @@ def check(machine: Machine) -> Iterator[Finding]:
     place = Path(machine.docker.info.get("DockerRootDir") or "/nonexistent")
     if machine.docker.socket and place.is_dir():
         yield space("docker", "for Docker's images and volumes", place, least=500, enough=3000)
-    else:
-        yield unknown("docker", "Docker's disk is not visible from here.")
     if MEMORY.is_dir():
         yield space("memory", "for the data of embedded test servers", MEMORY, least=0, enough=512)
 

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it has no types
 
 from backend.config import load_settings
 from devtools.doctor.docker_cli import Machine
-from devtools.doctor.finding import Finding, ok, wrong
+from devtools.doctor.finding import Finding, ok, where, wrong
 
 _LABELS = '{{.Label "com.docker.compose.service"}}\t{{.Label "com.docker.compose.project.working_dir"}}'
 
@@ -42,9 +41,8 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     if holder.service == service:
         return ok(name, f"{port} is in use by {holder.what}, of this checkout.")
     free = next((each for each in range(port + 1, 65536) if not is_held(each)), port)
-    return wrong(
-        name, f"{port} is in use by {holder.what}.", f"{holder.stop}, or set {name}='{free}' in .env."
-    )
+    cure = f"{holder.stop}, or set {name}='{free}' in {where(name)}."
+    return wrong(name, f"{port} is in use by {holder.what}.", cure)
 
 
 def is_held(port: int) -> bool:
@@ -78,23 +76,13 @@ def _container(machine: Machine, port: int) -> Holder | None:
 
 def _process(machine: Machine, port: int) -> Holder | None:
     """Return the process that listens on a port, unless it is another user's."""
-    try:
-        pids = [each.pid for each in psutil.net_connections("tcp") if _listens(each, port)]
-    except psutil.AccessDenied:  # on macOS, only root may list the connections of all processes at once
-        pids = [each.pid for each in psutil.process_iter() if _holds(each, port)]
-    with suppress(psutil.Error):
-        return next((_describe(machine, psutil.Process(pid)) for pid in pids if pid), None)
+    # Not psutil.net_connections(), which only root may use on macOS.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found = process.net_connections("tcp")
+            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
+                return _describe(machine, process)
     return None
-
-
-def _listens(connection: Any, port: int) -> bool:  # noqa: ANN401  psutil has no types
-    return bool(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port)
-
-
-def _holds(process: psutil.Process, port: int) -> bool:
-    with suppress(psutil.Error):
-        return any(_listens(each, port) for each in process.net_connections("tcp"))
-    return False
 
 
 def _describe(machine: Machine, process: psutil.Process) -> Holder:

@@ -1,5 +1,6 @@
 """The findings of the checks."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +37,11 @@ def wrong(name: str, finding: str, cure: str) -> Finding:
 
 def unknown(name: str, finding: str, cure: str = "") -> Finding:
     return Finding(name, State.UNKNOWN, finding, cure)
+
+
+def where(variable: str) -> str:
+    """Return the place in which to set a variable: one that is in the environment wins over `.env`."""
+    return "the environment" if variable in os.environ else ".env"
 
 
 def few(names: Sequence[str], shown: int = 3) -> str:

@@ -16,11 +16,11 @@ _STYLES = {State.OK: "green", State.WARNING: "yellow", State.WRONG: "red", State
 
 def print_page(findings: Sequence[Finding], console: Console | None = None) -> None:
     console = console or Console()
-    labels = max((len(_label(each)) for each in findings if each.state is not State.UNKNOWN), default=8)
+    width = max(len(_label(each)) for each in findings)
     for group, members in groupby(findings, key=lambda each: each.name.partition("/")[0]):
         console.print(Text(TITLES.get(group, group.capitalize()), style="bold"))
-        for label, finding in _merged(members):
-            for line in _entry(console, label, finding, labels):
+        for finding in members:
+            for line in _entry(console, finding, width):
                 console.print(line, soft_wrap=True)
         console.print()
     console.print(_verdict(findings))
@@ -30,26 +30,12 @@ def _label(finding: Finding) -> str:
     return finding.name.partition("/")[2]
 
 
-def _merged(findings: Iterator[Finding]) -> Iterator[tuple[str, Finding]]:
-    """Yield each finding with its label; findings that are unknown for the same reason become one, with all labels."""
-    for (state, *_), same in groupby(findings, key=lambda each: (each.state, each.finding, each.cure)):
-        members = list(same)
-        if state is State.UNKNOWN:
-            yield ", ".join(map(_label, members)), members[0]
-        else:
-            yield from ((_label(each), each) for each in members)
-
-
-def _entry(console: Console, label: str, finding: Finding, labels: int) -> Iterator[Text]:
-    style, room = _STYLES[finding.state], " " * (labels + 6)
-    start = Text.assemble("  ", (_SIGNS[finding.state], style), f" {label:{labels}}  ")
-    if len(label) > labels:
-        start.rstrip()
-        yield start
-        start = Text(room)
+def _entry(console: Console, finding: Finding, width: int) -> Iterator[Text]:
+    style = _STYLES[finding.state]
+    start = Text.assemble("  ", (_SIGNS[finding.state], style), f" {_label(finding):{width}}  ")
     yield from _wrapped(console, start, finding.finding)
     if finding.cure:
-        yield from _wrapped(console, Text.assemble(room, ("→ ", style)), finding.cure)
+        yield from _wrapped(console, Text.assemble(" " * (width + 6), ("→ ", style)), finding.cure)
 
 
 def _wrapped(console: Console, start: Text, sentence: str) -> Iterator[Text]:
@@ -61,12 +47,14 @@ def _wrapped(console: Console, start: Text, sentence: str) -> Iterator[Text]:
 
 
 def _verdict(findings: Sequence[Finding]) -> Text:
-    counts = {state: sum(each.state is state for each in findings) for state in State}
-    names = {State.OK: "well", State.WARNING: "warning" if counts[State.WARNING] == 1 else "warnings"}
+    """Say whether everything is fine, what fails, and what only deserves a look."""
+    titles = {State.WRONG: "To be fixed", State.WARNING: "Worth a look", State.UNKNOWN: "Not checked"}
     parts = [
-        Text(f"{counts[state]} {names.get(state, state)}", _STYLES[state]) for state in State if counts[state]
+        Text(f"{title}: {', '.join(names)}.", _STYLES[state])
+        for state, title in titles.items()
+        if (names := dict.fromkeys(each.name for each in findings if each.state is state))
     ]
-    verdict = "Something is wrong" if counts[State.WRONG] else "Nothing is wrong"
-    if counts[State.OK] == len(findings):
-        verdict = "All is well"
-    return Text.assemble((verdict, "bold"), ": ", Text(", ").join(parts), ".")
+    verdict = "Nothing fails." if parts else "Everything is fine."
+    if any(each.state is State.WRONG for each in findings):
+        verdict = "Something fails."
+    return Text(" ").join([Text(verdict, "bold"), *parts])

@@ -260,7 +260,10 @@ def listening(directory: Path, *command: str) -> Iterator[tuple[int, int]]:
         yield process.pid, int(process.stdout.readline())
 
 
-def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(tmp_path: Path) -> None:
+def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("API_PORT", raising=False)
     with listening(tmp_path, "backend/listen.py", "--password=secret") as (pid, port):
         found = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
 
@@ -268,6 +271,15 @@ def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(tmp_path: P
     proposed = re.fullmatch(rf"Stop it \(`kill {pid}`\), or set API_PORT='(\d+)' in \.env\.", found.cure)
     assert proposed is not None
     socket.create_server(("127.0.0.1", int(proposed[1]))).close()
+
+
+def test_value_from_the_environment_is_to_be_changed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("API_PORT", str(port))
+        found = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
+
+    assert found.cure.endswith("' in the environment.")
 
 
 def test_port_of_this_checkouts_api_is_ok_but_not_for_the_database(tmp_path: Path) -> None:

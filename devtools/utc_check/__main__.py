@@ -10,7 +10,7 @@ from backend.config import AppEnv, load_settings
 from backend.main import create_app
 from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter, sigterm_as_ctrl_c
+from devtools.command_line import enter
 from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 
@@ -20,8 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     # The application needs no token, because only this process calls it. In a test, its start does not look for drift.
     open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
-    # Otherwise SIGTERM would leave the schema behind.
-    with sigterm_as_ctrl_c(), engine_for(settings) as engine:
+    with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         report = verify(
             engine.url,
