@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, MetaData, event, text
+from sqlalchemy.exc import CompileError, SQLAlchemyError
+from sqlalchemy.schema import CreateColumn
 
 VERSION_TABLE = "alembic_version"
 
 _VARCHAR = re.compile("'(?:[^']|'')*'::character varying")
 _VARCHARS = re.compile(rf"\(ARRAY\[((?:{_VARCHAR.pattern}(?:, )?)+)\]\)::text\[\]")
+_CONCURRENTLY = re.compile(r"^(\s*CREATE (?:UNIQUE )?INDEX) CONCURRENTLY")
 _IN_SCHEMA = re.compile(r'\s*CREATE (?:UNLOGGED )?(?:TABLE|TYPE|DOMAIN|SEQUENCE) ("(?:[^"]|"")+"|\w+)\.')
 
 
@@ -69,29 +72,36 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     """Return the catalog that these models would have on this server, and leave nothing behind.
 
     The models are created in a savepoint that is rolled back, in a temporary schema that replaces the default one; our
-    other schemas are renamed out of the way meanwhile. Raises DBAPIError if the role may not create a schema, or if
-    PostgreSQL refuses the models.
+    other schemas are renamed out of the way meanwhile. Raises DBAPIError if the role may not create a schema or
+    PostgreSQL refuses the models, and another SQLAlchemyError if SQLAlchemy cannot compile them.
     """
     home = default_schema(connection)
     savepoint = connection.begin_nested()
     options = connection.get_execution_options()
-    indexes = [
-        index.dialect_options["postgresql"] for table in metadata.tables.values() for index in table.indexes
-    ]
-    concurrent = [each for each in indexes if each["concurrently"]]  # not possible in a transaction
     try:
-        for each in concurrent:
-            each["concurrently"] = False
         with _stand_in(connection) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
             # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # a type's own method, for example, may raise anything
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CompileError(f"{_culprit(connection, metadata)}{words}") from error
     finally:
-        for each in concurrent:
-            each["concurrently"] = True
         connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()
+
+
+def _culprit(connection: Connection, metadata: MetaData) -> str:
+    """Name the first column that does not compile, like SQLAlchemy does in its own errors."""
+    for column in (column for table in metadata.tables.values() for column in table.columns):
+        try:
+            CreateColumn(column).compile(dialect=connection.dialect)
+        except Exception:  # noqa: BLE001  likewise
+            return f"(in table '{column.table.name}', column '{column.name}'): "
+    return ""
 
 
 @contextmanager
@@ -105,17 +115,20 @@ def _stand_in(connection: Connection) -> Iterator[str]:
     # The search path keeps its other schemas, because a column's type may come from an extension.
     path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
-    event.listen(connection, "before_cursor_execute", _create_schema)
+    event.listen(connection, "before_cursor_execute", _fit, retval=True)
     try:
         yield name
     finally:
-        event.remove(connection, "before_cursor_execute", _create_schema)
+        event.remove(connection, "before_cursor_execute", _fit)
 
 
-def _create_schema(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-    """Create the schema that a statement needs: types and sequences may be in schemas that have no tables."""
+def _fit(
+    connection: Connection, _cursor: object, statement: str, parameters: object, *_: object
+) -> tuple[str, object]:
+    """Create the schema that a type or a sequence needs, and build indexes in the transaction."""
     if (found := _IN_SCHEMA.match(statement)) and found[1] != "pg_temp":
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {found[1].replace('%', '%%')}")
+    return _CONCURRENTLY.sub(r"\1", statement), parameters
 
 
 _OTHER_SCHEMAS = text(r"""

@@ -151,14 +151,29 @@ def test_two_heads_are_reported_in_one_line_and_can_be_merged(project: Path) -> 
     assert run(project, "devtools.migrations.check", "--ephemeral").returncode == 0
 
 
-def test_models_that_postgresql_refuses_are_reported_in_one_line(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('server_default="{}"', 'server_default=text("no_such()")', "function no_such() does not exist."),
+        (
+            "    cache_ok = True\n",
+            "    cache_ok = True\n    def load_dialect_impl(self, dialect):\n        raise ValueError('no type')\n",
+            "The models cannot be created: (in table 'companies', column 'price'): ValueError: no type",
+        ),
+        ("    id: Mapped[PrimaryKey]\n    company_id", "    company_id", "could not assemble any primary key"),
+    ],
+    ids=("postgresql", "compiling", "importing"),
+)
+def test_error_in_the_models_is_reported_in_one_line(
+    before: str, after: str, words: str, project: Path
+) -> None:
     models = project / "backend" / "models" / "models.py"
-    models.write_text(models.read_text().replace('server_default="{}"', 'server_default=text("no_such()")'))
+    models.write_text(models.read_text().replace(before, after, 1))
 
     for command in (("revise", "-m", "x"), ("check", "--ephemeral")):
         done = run(project, f"devtools.migrations.{command[0]}", *command[1:])
         assert done.returncode == 1
-        assert "no_such() does not exist" in done.stderr
+        assert words in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
 
