@@ -160,7 +160,11 @@ def test_two_heads_are_reported_in_one_line_and_can_be_merged(project: Path) -> 
             "    cache_ok = True\n    def load_dialect_impl(self, dialect):\n        raise ValueError('no type')\n",
             "The models cannot be created: (in table 'companies', column 'price'): ValueError: no type",
         ),
-        ("    id: Mapped[PrimaryKey]\n    company_id", "    company_id", "could not assemble any primary key"),
+        (
+            "    id: Mapped[PrimaryKey]\n    company_id",
+            "    company_id",
+            "could not assemble any primary key",
+        ),
     ],
     ids=("postgresql", "compiling", "importing"),
 )
