@@ -6,11 +6,12 @@ after other steps, so the order of the steps is found and not computed. The down
 result is run up, down and up again. Differences that no step resolves are reported.
 """
 
+import io
 import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -18,23 +19,23 @@ from alembic.autogenerate import render_op_text
 from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
-from sqlalchemy import Connection, ForeignKeyConstraint, MetaData, Table
+from sqlalchemy import Connection, MetaData
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeDecorator
 
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
 from devtools.migrations import risk_remarks
-from devtools.migrations.difference_sql import CONSTRAINTS, added_values, alternatives, drop, names
+from devtools.migrations.difference_sql import CONSTRAINTS, alternatives, drop, names
 
 WIDTH = 90  # the width of a piece of SQL, without its indentation
-MADE = (
+# Creating in this order, and dropping in its reverse, needs the fewest attempts and reads best.
+ORDER = (
     "schema", "extension", "type", "domain", "sequence", "table", "column", "primary key", "unique constraint", "CHECK",
-    "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "trigger",
+    "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "statistics",
+    "rule", "policy", "trigger", "aggregate", "foreign table",
 )  # fmt: skip
-DEPENDENTS = ("trigger", "policy", "rule", "view", "materialized view", "foreign key")
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
 
@@ -44,7 +45,6 @@ class Draft:
 
     upgrade: str
     downgrade: str
-    imports: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     """The risks on a live table; the file has them as comments."""
     missing: tuple[str, ...] = ()
@@ -53,13 +53,10 @@ class Draft:
 
 @dataclass(frozen=True)
 class Step:
-    code: str
     about: Difference
+    code: str
     is_alembics: bool = False
     """Whether Alembic rendered it, so that the result may differ from the models."""
-    undone_by: tuple[str, ...] = ()
-    sql: tuple[str, ...] = ()
-    """The statements that were sent to PostgreSQL."""
 
 
 def draft(connection: Connection, metadata: MetaData) -> Draft | None:
@@ -68,104 +65,86 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
     The draft is tried in a savepoint that is rolled back. Raises the errors of `catalog.expected`.
     """
     before, wanted = catalog.read(connection), catalog.expected(connection, metadata)
-    found = drift.without_ignored(drift.compare(wanted, before), metadata)
-    if not found:
+    if not drift.without_ignored(drift.compare(wanted, before), metadata):
         return None
-    best: Draft | None = None
-    # A value that is added to an enumeration cannot be used in the same transaction, for example as a default. If the
-    # models do that, the second attempt replaces the type.
-    for adds_values in (True, False) if any(map(added_values, found)) else (False,):
-        savepoint = connection.begin_nested()
-        drafted = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
+    savepoint = connection.begin_nested()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Drafting(connection, metadata, before, wanted).draft()
+    finally:
         savepoint.rollback()
-        best = drafted if best is None or len(drafted.missing) < len(best.missing) else best
-        if not best.missing:
-            break
-    return best
 
 
 class Drafting:
     """One attempt, in a transaction that the caller rolls back."""
 
-    def __init__(self, connection: Connection, metadata: MetaData, *, adds_values: bool) -> None:
+    def __init__(self, connection: Connection, metadata: MetaData, before: Catalog, wanted: Catalog) -> None:
         self.connection = connection
         self.metadata = metadata
-        self.adds_values = adds_values
+        self.before = before
+        self.wanted = wanted
+        self.above: Catalog = {}
+        """The schema after the upgrade; empty until the downgrade is drafted."""
         self.context = AutogenContext(MigrationContext.configure(connection), metadata, _OPTIONS)
-        home = catalog.default_schema(connection)
+        home = (None, catalog.default_schema(connection))
         self.tables = {
-            (table.schema if table.schema != home else None, table.name): table
+            (table.name,) if table.schema in home else (table.schema, table.name): table
             for table in metadata.tables.values()
         }
-        self.sent: list[str] = []
-        self.before: Catalog = {}
 
-    def draft(self, before: Catalog, wanted: Catalog) -> Draft:
-        sa.event.listen(self.connection, "before_cursor_execute", self._note)
-        self.before = before
-        try:
-            up, lacks = self.reach(wanted)
-            first = [code for step in reversed(up) for code in step.undone_by]
-            down, lacks_down = self.reach(before, first=first)
-            problems = [problem for step in up if (problem := self.run(step.code))]
-        finally:
-            sa.event.remove(self.connection, "before_cursor_execute", self._note)
-        missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
-        missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
-        said = [
-            [*risk_remarks.of_rows(step.about, before, wanted), *of_sql]
-            for step, of_sql in zip(up, risk_remarks.of_sql(step.sql for step in up), strict=True)
-        ]
-        body = [
-            part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)
-        ]
-        todo = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+    def draft(self) -> Draft:
+        up, missing = self.reach(self.wanted)
+        self.above = catalog.read(self.connection)
+        down, lacks = self.reach(self.before)
+        missing += [f"on the way back, {sentence}" for sentence in lacks]
+        again = [problem for step in up if (problem := self.run(step.code))]
+        missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in again]
+        risks = risk_remarks.of_sql([_offline_sql(step.code) for step in up])
+        body = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+        remarks: list[str] = []
+        for step, of_sql in zip(up, risks, strict=True):
+            said = [*risk_remarks.of_rows(step.about, self.before, self.wanted), *of_sql]
+            body += [*map(_comment, said), step.code]
+            remarks += said
         return Draft(
-            "\n".join([*todo, *body, *([] if up else ["pass"])]),
+            "\n".join([*body, *([] if up else ["pass"])]),
             "\n".join([part for step in down for part in (*_lost(step), step.code)] or ["pass"]),
-            tuple(sorted(self.context.imports)),
-            tuple(sentence for each in said for sentence in each),
+            tuple(remarks),
             tuple(missing),
         )
 
-    def reach(self, wanted: Catalog, first: Sequence[str] | None = None) -> tuple[list[Step], list[str]]:
+    def reach(self, goal: Catalog) -> tuple[list[Step], list[str]]:
         """Take steps until the schema is as wanted or no step helps; return the steps and the remaining differences."""
-        steps, refused, tried = list[Step](), dict[Thing, str](), set[tuple[Thing, str]]()
-        nothing = Difference(Thing("", "", ""), "changed", {}, {})
-        steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
+        steps: list[Step] = []
+        refused: dict[Thing, str] = {}
         now = catalog.read(self.connection)
-        above = {} if first is None else now
         while True:
-            found = self.differences(wanted, now)
-            for step in self.candidates(found, now, wanted, above):
-                if (step.about.thing, step.code) in tried:
+            found = self.differences(goal, now)
+            for step in self.candidates(found, goal):
+                if step in steps:
                     continue
-                sent, then, problem = self.attempt(step, found, wanted)
+                then, problem = self.attempt(step, found, goal)
                 if then is not None:
                     now = then
-                    tried.add((step.about.thing, step.code))
-                    steps.append(replace(step, sql=tuple(sent)))
+                    steps.append(step)
                     break
-                refused.setdefault(step.about.thing, problem or "it makes something else")
+                refused.setdefault(step.about.thing, problem)
             else:
                 return steps, [_sentence(each, refused.get(each.thing)) for each in found]
 
-    def differences(self, wanted: Catalog, now: Catalog) -> list[Difference]:
+    def differences(self, goal: Catalog, now: Catalog) -> list[Difference]:
         """List the remaining differences. A downgrade keeps ignored tables, and drops only what the upgrade created."""
-        found = drift.compare(wanted, now)
-        return found if wanted is self.before else drift.without_ignored(found, self.metadata)
+        found = drift.compare(goal, now)
+        return found if goal is self.before else drift.without_ignored(found, self.metadata)
 
-    def attempt(
-        self, step: Step, found: list[Difference], wanted: Catalog
-    ) -> tuple[list[str], Catalog | None, str | None]:
-        """Take a step; return its statements and the catalog after it. If it does not help, undo it and return why."""
-        self.sent.clear()
+    def attempt(self, step: Step, found: list[Difference], goal: Catalog) -> tuple[Catalog | None, str]:
+        """Take a step and return the catalog after it. If it does not help, undo it and return why."""
         savepoint = self.connection.begin_nested()
         problem = self.run(step.code)
-        sent = list(self.sent)
         if problem is None:
             now = catalog.read(self.connection)
-            then = self.differences(wanted, now)
+            then = self.differences(goal, now)
             known = {each.thing for each in found} - {step.about.thing}
             is_other = any(
                 each.what != "missing" and each.thing not in known and each.changed != ["nullability"]
@@ -173,18 +152,15 @@ class Drafting:
             )
             if step.about not in then and not (step.is_alembics and is_other):
                 savepoint.commit()
-                return sent, now, None
+                return now, ""
         savepoint.rollback()
-        return sent, None, problem
+        return None, problem or "it makes something else"
 
     def run(self, code: str) -> str | None:
         """Run a step like the migration file; if it fails, undo it and return why."""
-        names_in_file = {"op": Operations(MigrationContext.configure(self.connection)), "sa": sa}
         savepoint = self.connection.begin_nested()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                exec(code, names_in_file | {"postgresql": postgresql})  # noqa: S102  our own draft
+            _exec(code, MigrationContext.configure(self.connection))
             savepoint.commit()
         except Exception as error:  # noqa: BLE001  after any error, the step is not taken
             if savepoint.is_active:
@@ -192,154 +168,115 @@ class Drafting:
             return str(getattr(error, "orig", None) or error).partition("\n")[0]
         return None
 
-    def candidates(
-        self, found: Sequence[Difference], now: Catalog, wanted: Catalog, above: Catalog
-    ) -> Iterator[Step]:
-        """Yield steps to try: the best step of each difference first, and steps that drop dependents last."""
+    def candidates(self, found: Sequence[Difference], goal: Catalog) -> Iterator[Step]:
+        """Yield steps to try: Alembic's operations first, and steps that drop dependents last."""
         ranked = sorted(found, key=_rank)
-        ways = {
-            id(each): alternatives(
-                each, wanted, back=Thing(each.thing.table, "table", each.thing.table) in above
-            )
-            for each in ranked
-        }
         for each in ranked:
-            if code := self.operations(each, now):
-                yield Step("\n".join(code[0]), each, is_alembics=True, undone_by=tuple(code[1]))
-            if self.adds_values and (statements := added_values(each)):
-                yield Step(_execute(statements), each)
-            elif ways[id(each)]:
-                yield Step(_execute(ways[id(each)][0]), each)
-        for each in ranked:
-            yield from (Step(_execute(way), each) for way in ways[id(each)][1:])
-        for each in ranked:
-            for way in ways[id(each)]:
-                yield Step(_execute([*_clear(each.thing, now), *way]), each)
+            if code := self.operations(each):
+                yield Step(each, code, is_alembics=True)
+        ways = [(each, alternatives(each, goal, back=_table(each.thing) in self.above)) for each in ranked]
+        for each, sql in ways:
+            yield from (Step(each, _execute(way)) for way in sql[:1])
+        for each, sql in ways:
+            yield from (Step(each, _execute(way)) for way in sql[1:])
+        for each, sql in ways:
+            if sql and (clear := self.drops_of_dependents(each)):
+                yield from (Step(each, _execute([*clear, *way])) for way in sql)
 
-    def operations(self, difference: Difference, now: Catalog) -> tuple[list[str], list[str]] | None:
-        """Return the Alembic operations for a difference, and those that undo it, if the models' objects allow that."""
+    def drops_of_dependents(self, difference: Difference) -> list[str]:
+        """Return statements that drop what CASCADE would drop, if that holds no rows; it is created again if wanted."""
+        thing, outer = difference.thing, self.connection.begin_nested()
+        there = catalog.read(self.connection)
+        inner = self.connection.begin_nested()
+        self.run(_execute([f"{drop(thing)} CASCADE"]))
+        gone = there.keys() - catalog.read(self.connection).keys() - {thing}
+        inner.rollback()
+        left = {each for each in gone if not (difference.is_whole and each.table == thing.name)}
+        dropped: list[Thing] = []
+        if all(
+            each.kind != "table" and (each.kind != "column" or "generated" in there[each]) for each in left
+        ):
+            # A drop succeeds once nothing else depends on it.
+            while ready := [each for each in sorted(left) if self.run(_execute([drop(each)])) is None]:
+                dropped += ready
+                left -= set(ready)
+        outer.rollback()
+        return [drop(each) for each in dropped]
+
+    def operations(self, difference: Difference) -> str:
+        """Return the Alembic operations for a difference; none if Alembic cannot render them."""
+        thing, is_extra = difference.thing, difference.what == "extra"
+        code = []
+        if is_extra or (thing.kind in CONSTRAINTS and difference.what == "changed"):
+            code += _drop_call(thing)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                made = list(self._operations(difference, now))
-                back = [each.reverse() for each in made] if difference.what == "missing" else []
-                # Alembic compiles for a driver that reads %% as %.
-                rendered = [
-                    [render_op_text(self.context, each).replace("%%", "%") for each in way]
-                    for way in (made, back)
-                ]
+            made = [] if is_extra else list(self._made(difference))
+            # Alembic compiles for a driver that reads %% as %.
+            code += [render_op_text(self.context, each).replace("%%", "%") for each in made]
         except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
-            return None
-        return (rendered[0], rendered[1]) if made else None
+            return ""
+        return "\n".join(code) if made or is_extra else ""
 
-    def _operations(self, difference: Difference, now: Catalog) -> Iterator[ops.MigrateOperation]:
-        thing, kind = difference.thing, difference.thing.kind
-        *schemas, name = names(thing.table) or [""]
-        schema = schemas[0] if schemas else None
-        own = names(thing.name)[-1] if thing.table else ""
-        table = self.tables.get((schema, name))
-        if difference.what == "extra" or (kind in CONSTRAINTS and difference.what == "changed"):
-            yield from _drops(kind, own, name, schema)
-        if table is None or difference.what == "extra":
+    def _made(self, difference: Difference) -> Iterator[ops.MigrateOperation]:
+        thing, is_missing = difference.thing, difference.what == "missing"
+        table = self.tables.get(tuple(names(thing.table)))
+        if table is None:
             return
-        if kind == "table" and difference.what == "missing":
-            made = ops.CreateTableOp.from_table(table)
-            made.columns = [
-                part for part in made.columns if not _refers_elsewhere(part, table, now, self.tables)
-            ]
-            yield made
-        elif kind == "column" and difference.what == "missing":
-            column = table.to_metadata(MetaData()).c[_key(table, own)]
-            if not any(fact in difference.expected for fact in ("default", "generated", "identity")):
+        own = names(thing.name)[-1]
+        if thing.kind == "table" and is_missing:
+            yield ops.CreateTableOp.from_table(table)
+        elif thing.kind == "column" and is_missing:
+            columns = table.to_metadata(MetaData()).columns
+            column = next(each for each in columns if each.name == own)
+            if not difference.expected.keys() & {"default", "generated", "identity"}:
                 column.nullable = True  # existing rows have no value
-            yield ops.AddColumnOp(name, column, schema=schema)
-        elif kind == "index" and difference.what == "missing":
-            [index] = [each for each in table.indexes if each.name == own]
-            made_index = ops.CreateIndexOp.from_index(index)
-            if Thing(thing.table, "table", thing.table) in self.before:
-                made_index.if_not_exists = True  # it may have been built by hand before the release
-            yield made_index
-        elif kind in CONSTRAINTS:
-            [constraint] = [each for each in table.constraints if each.name == own]
+            yield ops.AddColumnOp(table.name, column, schema=table.schema)
+        elif thing.kind == "index" and is_missing:
+            made = ops.CreateIndexOp.from_index(next(each for each in table.indexes if each.name == own))
+            if _table(thing) in self.before:
+                made.if_not_exists = True  # it may have been built by hand before the release
+            yield made
+        elif thing.kind in CONSTRAINTS:
+            constraint = next(each for each in table.constraints if each.name == own)
             yield ops.AddConstraintOp.from_constraint(constraint)
 
-    def _note(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        self.sent.append(statement.replace("%%", "%"))
+
+def _exec(code: str, context: MigrationContext) -> None:
+    exec(code, {"op": Operations(context), "sa": sa, "postgresql": postgresql})  # noqa: S102  our own draft
 
 
-def _key(table: Table, name: str) -> str:
-    return next(column.key for column in table.columns if column.name == name)
+def _offline_sql(code: str) -> str:
+    """Return the SQL that a step sends."""
+    written = io.StringIO()
+    options = {"as_sql": True, "output_buffer": written}
+    _exec(code, MigrationContext.configure(dialect_name="postgresql", opts=options))
+    return written.getvalue()
 
 
-def _refers_elsewhere(
-    part: object, table: Table, now: Catalog, tables: dict[tuple[str | None, str], Table]
-) -> bool:
-    """Whether it is a foreign key to a table that does not exist yet."""
-    if not isinstance(part, ForeignKeyConstraint) or part.referred_table is table:
-        return False
-    there = {tuple(names(thing.name)) for thing in now if thing.kind == "table"}
-    referred = next((key for key, each in tables.items() if each is part.referred_table), (None, ""))
-    return tuple(filter(None, referred)) not in there
+def _table(thing: Thing) -> Thing:
+    return Thing(thing.table, "table", thing.table)
 
 
-def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops.MigrateOperation]:
-    if kind == "table":
-        yield ops.DropTableOp(table, schema=schema)
-    elif kind == "column":
-        yield ops.DropColumnOp(table, name, schema=schema)
-    elif kind == "index":
-        yield ops.DropIndexOp(name, table, schema=schema)
-    elif kind in CONSTRAINTS:
-        types = {
-            "primary key": "primary",
-            "unique constraint": "unique",
-            "CHECK": "check",
-            "foreign key": "foreignkey",
-        }
-        is_key = kind == "primary key" or None  # it may not have returned on a way back
-        yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema, if_exists=is_key)
+def _drop_call(thing: Thing) -> list[str]:
+    """Return the Alembic operation that drops a thing, if there is one for its kind."""
+    *schema, table = names(thing.table) or [""]
+    name, option = names(thing.name)[-1], f", schema={schema[0]!r}" if schema else ""
+    if thing.kind == "table":
+        return [f"op.drop_table({table!r}{option})"]
+    if thing.kind == "column":
+        return [f"op.drop_column({table!r}, {name!r}{option})"]
+    if thing.kind == "index":
+        return [f"op.drop_index({name!r}, table_name={table!r}{option})"]
+    if thing.kind in CONSTRAINTS:
+        # A primary key may be missing, because a downgrade did not restore it.
+        option += ", if_exists=True" if thing.kind == "primary key" else ""
+        return [f"op.drop_constraint({name!r}, {table!r}{option})"]
+    return []
 
 
 def _rank(difference: Difference) -> int:
-    """Rank a difference: dependents are dropped first, objects are created before those that need them."""
-    kind = difference.thing.kind
-    if difference.what == "extra":
-        return (
-            DEPENDENTS.index(kind) if kind in DEPENDENTS else 100 - MADE.index(kind) if kind in MADE else 50
-        )
-    return 10 + MADE.index(kind) if kind in MADE else 40
-
-
-def _clear(thing: Thing, now: Catalog) -> list[str]:
-    """Return statements that drop the objects that may depend on this one; wanted ones are created again later."""
-    kinds: tuple[str, ...] = (*DEPENDENTS, *CONSTRAINTS[:-1], "index", "column")
-    if thing.kind in CONSTRAINTS:  # a foreign key references a table, not a constraint
-        thing, kinds = Thing("", "table", thing.table), ("foreign key",)
-    candidates = [each for each in now if each.kind in kinds and each != thing]
-    related, new = set[Thing](), {thing}
-    while new:
-        new = {each for each in candidates if each not in related and _mentions(each, now, new)}
-        related |= new
-    ordered: list[Thing] = []
-    while related:
-        free = {each for each in related if not any(_mentions(it, now, {each}) for it in related - {each})}
-        ordered += sorted(free or related, key=lambda each: (each.kind != "foreign key", each))
-        related -= free or related
-    return [drop(each) for each in ordered]
-
-
-def _mentions(thing: Thing, now: Catalog, others: set[Thing]) -> bool:
-    """Whether its definition names one of the others; a column counts in its own table, or with its table's name."""
-    definition = now[thing].get("generated", now[thing].get("definition", ""))
-
-    def has(name: str) -> bool:
-        return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", definition) is not None
-
-    return any(
-        has(names(each.name.partition("(")[0])[-1])
-        and (each.kind != "column" or thing.table == each.table or has(names(each.table)[-1]))
-        for each in others
-    )
+    place = ORDER.index(difference.thing.kind)
+    return -place if difference.what == "extra" else place
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:
@@ -353,7 +290,7 @@ def _sentence(difference: Difference, refused: str | None) -> str:
         )
     place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
     why = f" (PostgreSQL: {refused})" if refused else ""
-    return f"{place}{difference.tell('the draft', 'the models')}{why}"
+    return f"{place}{difference.tell('the draft')}{why}"
 
 
 def _lost(step: Step) -> Iterator[str]:
@@ -363,9 +300,7 @@ def _lost(step: Step) -> Iterator[str]:
     elif "foreign_key_violation" in step.code:
         yield "# If rows reference rows that do not exist any more, it stays NOT VALID."
     elif "not_null_violation" in step.code:
-        yield _comment(
-            f"The values of `{step.about.thing.name}` are lost: if there are rows, it stays nullable."
-        )
+        yield f"# The values of `{step.about.thing.name}` are lost: if there are rows, it stays nullable."
     elif step.about.what == "changed" and "type" in step.about.changed:
         yield "# This fails if a row has a value that the old type does not have."
 
@@ -401,25 +336,17 @@ def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal
     """Write PostgreSQL's type instead of ours: a migration must mean the same when our types do not exist any more."""
     if kind != "type":
         return False
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
     if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
-        item = item.load_dialect_impl(dialect)
-        return _render_item(kind, item, context) or _repr_type(item, context)
-    if isinstance(item, sa.Enum):
-        if not item.native_enum:
-            return f"sa.String(length={item.length})"
-        context.imports.add("from sqlalchemy.dialects import postgresql")
-        schema = f", schema={item.schema!r}" if item.schema else ""
-        return f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
-    return False
-
-
-def _repr_type(item: Any, context: AutogenContext) -> str:  # noqa: ANN401  as above
-    column = sa.Column("x", item)
+        item = item.load_dialect_impl(postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
+        package = "postgresql" if type(item).__module__.startswith("sqlalchemy.dialects.") else "sa"
+        return _render_item(kind, item, context) or f"{package}.{item!r}"
+    if not isinstance(item, sa.Enum):
+        return False
+    if not item.native_enum:
+        return f"sa.String(length={item.length})"
+    schema = f", schema={item.schema!r}" if item.schema else ""
     return (
-        render_op_text(context, ops.AddColumnOp("x", column))
-        .partition("'x', sa.Column('x', ")[2]
-        .rpartition(", nullable")[0]
+        f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
     )
 
 

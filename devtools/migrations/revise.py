@@ -92,7 +92,7 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     before = {path.name: path.read_bytes() for path in Path(scripts.versions).glob("*.py")}
     script = scripts.generate_revision(
         rev_id(), message, head=heads or "base", upgrades=indented(drafted.upgrade),
-        downgrades=indented(drafted.downgrade), imports="\n".join(drafted.imports),
+        downgrades=indented(drafted.downgrade), imports="from sqlalchemy.dialects import postgresql",
     )  # fmt: skip
     if script is None:
         raise UserError("Nothing was written: Alembic made no file.")
