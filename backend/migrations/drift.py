@@ -1,10 +1,8 @@
 """The differences between two catalogs, as sentences for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
-from operator import attrgetter
 from typing import Literal
 
 from sqlalchemy import Connection, MetaData
@@ -92,13 +90,6 @@ def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
         )
         found.append(Difference(thing, what, wanted or {}, there or {}))
     return found
-
-
-def by_table(found: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]]]:
-    """Group differences by table; those that belong to no table come last, under the empty string."""
-    ordered = sorted(found, key=lambda difference: _order(difference.thing))
-    for table, group in groupby(ordered, key=attrgetter("thing.table")):
-        yield table, list(group)
 
 
 def _has_table(thing: Thing, table: str, there: Catalog) -> bool:

@@ -18,10 +18,10 @@ def alternatives(difference: Difference, wanted: Catalog, *, back: bool = False)
     thing, facts = difference.thing, difference.expected
     if difference.what == "extra":
         return [[drop(thing)]]
+    if difference.what == "changed" and "comment" in difference.changed:
+        return [[_comment(thing, facts.get("comment"))]]
     if thing.kind == "column":
         return _column(difference, wanted, back=back)
-    if difference.what == "changed" and difference.changed == ["comment"]:
-        return [[_comment(thing, facts.get("comment"))]]
     made = create(thing, facts, wanted)
     if back and thing.kind == "foreign key":
         unchecked = f"{made[0].removesuffix(' NOT VALID')} NOT VALID"
@@ -60,7 +60,8 @@ def create(thing: Thing, facts: Facts, wanted: Catalog) -> list[str]:
         return [f"CREATE {kind.upper()} {name} " + (definition or f"AS ENUM ({facts['values']})")]
     if kind in ("view", "materialized view"):
         options = f" WITH ({facts['storage parameters']})" if "storage parameters" in facts else ""
-        return [f"CREATE {kind.upper()} {name}{options} AS\n{definition}"]
+        replace = "OR REPLACE " if kind == "view" else ""
+        return [f"CREATE {replace}{kind.upper()} {name}{options} AS\n{definition}"]
     state = [f"ALTER TABLE {thing.table} {facts['state']} TRIGGER {name}"] if "state" in facts else []
     return [definition, *state] if definition else []
 
@@ -94,71 +95,66 @@ def _definition(column: Facts) -> str:
     return " ".join([*written, *(["NOT NULL"] if column["nullability"] == "NOT NULL" else [])])
 
 
-def _column(difference: Difference, wanted: Catalog, *, back: bool) -> list[list[str]]:
+def _column(difference: Difference, wanted: Catalog, *, back: bool) -> list[list[str]]:  # noqa: PLR0911  one for each fact
+    """Return the ways to add a column, or to resolve the first of its differences; the others follow."""
     thing, facts, there = difference.thing, difference.expected, difference.actual
+    changed = difference.changed
     column = f"ALTER TABLE {thing.table} ALTER COLUMN {thing.name}"
     is_filled = facts.keys() & {"default", "generated", "identity"}
     definition = _definition(facts if is_filled else facts | {"nullability": "NULL"})
     add = f"ALTER TABLE {thing.table} ADD COLUMN {thing.name} {definition}"
     if difference.what == "missing":
         return [[add]]
-    changed = set(difference.changed)
     if "generated" in changed:
         again = [drop(thing), add]
         return [again] if "generated" in facts else [[f"{column} DROP EXPRESSION"], again]
-    # One way to count ends before another begins, so that the new sequence gets the name of the old one.
+    # One way to count ends before another begins, so that the new sequence can have the name of the old one.
     if "identity" in there.keys() - facts.keys():
         return [[f"{column} DROP IDENTITY"]]
-    if "identity" in facts.keys() - there.keys() and "default" in there:
+    if "default" in there.keys() - facts.keys():
         return [[f"{column} DROP DEFAULT"]]
-    after = []
+    if "type" in changed or "collation" in changed:
+        return _type(difference, wanted)
     if "default" in changed:
-        after += [
-            f"{column} SET DEFAULT {facts['default']}" if "default" in facts else f"{column} DROP DEFAULT"
-        ]
         owned = [each for each, of in wanted.items() if of.get("owned by") == f"{thing.table}.{thing.name}"]
-        after += [_continue(thing, literal(each.name), wanted[each]["definition"]) for each in owned]
+        continued = [_continue(thing, literal(each.name), wanted[each]["definition"]) for each in owned]
+        return [[f"{column} SET DEFAULT {facts['default']}", *continued]]
     if "nullability" in changed:
-        after += _nullability(difference, wanted, back=back)
-    if "comment" in changed:
-        after += [_comment(thing, facts.get("comment"))]
-    ways = [
-        [*type_, *after, *identity]
-        for type_ in _types(difference, wanted)
-        for identity in _identity(difference)
-    ]
-    return [way for way in ways if way]
+        return _nullability(difference, column, back=back)
+    return _identity(difference, column)
 
 
-def _types(difference: Difference, wanted: Catalog) -> list[list[str]]:
-    """Return the ways to change a column's type and collation: one without statements if they stay the same."""
+def _type(difference: Difference, wanted: Catalog) -> list[list[str]]:
     thing, facts, there = difference.thing, difference.expected, difference.actual
-    if not {"type", "collation"} & set(difference.changed):
-        return [[]]
-    column = f"ALTER COLUMN {thing.name}"
+    alter, column = f"ALTER TABLE {thing.table}", f"ALTER COLUMN {thing.name}"
     to = f"{column} TYPE {facts['type']}" + (f" COLLATE {facts['collation']}" if "collation" in facts else "")
     is_enumeration = "values" in wanted.get(Thing("", "type", facts["type"].removesuffix("[]")), {})
     cast = f"{'::text' if is_enumeration or OLD in there['type'] else ''}::{facts['type']}"
     clear = f"{column} DROP DEFAULT, " if "default" in there else ""
     default = f", {column} SET DEFAULT {facts['default']}" if "default" in facts else ""
-    alter = f"ALTER TABLE {thing.table}"
     return [[f"{alter} {to}"], [f"{alter} {clear}{to} USING {thing.name}{cast}{default}"]]
 
 
-def _identity(difference: Difference) -> list[list[str]]:
-    """Return the ways to make a column an identity, or to change its options; the counter continues after the rows."""
-    thing, identity, there = difference.thing, difference.expected.get("identity"), difference.actual
-    if identity is None or "identity" not in difference.changed:
-        return [[]]
-    column = f"ALTER TABLE {thing.table} ALTER COLUMN {thing.name}"
+def _nullability(difference: Difference, column: str, *, back: bool) -> list[list[str]]:
+    thing, facts = difference.thing, difference.expected
+    if facts["nullability"] != "NOT NULL":
+        return [[f"{column} DROP NOT NULL"]]
+    if "default" in facts:
+        fill = f"UPDATE {thing.table} SET {thing.name} = DEFAULT WHERE {thing.name} IS NULL"  # noqa: S608  catalog's names
+        return [[fill, f"{column} SET NOT NULL"]]
+    if "identity" in facts:
+        return [[f"{column} SET NOT NULL"]]
+    return [[_unless(f"{column} SET NOT NULL", "not_null_violation", "NULL")]] if back else []
+
+
+def _identity(difference: Difference, column: str) -> list[list[str]]:
+    thing, identity = difference.thing, difference.expected["identity"]
     sequence = f"pg_get_serial_sequence({literal(thing.table)}, {literal(names(thing.name)[0])})"
     add = [f"{column} ADD GENERATED {identity}", _continue(thing, sequence, identity)]
-    if "identity" not in there:
+    if "identity" not in difference.actual:
         return [add]
     always, _, options = identity.partition(" AS IDENTITY ")
-    options = re.sub(
-        "(START|INCREMENT|MINVALUE|MAXVALUE|CACHE|(?:NO )?CYCLE)", r"SET \1", options.strip("()")
-    )
+    options = re.sub("(START|INCREMENT|MINVALUE|MAXVALUE|CACHE|(NO )?CYCLE)", r"SET \1", options.strip("()"))
     return [[f"{column} SET GENERATED {always} {options}"], [f"{column} DROP IDENTITY", *add]]
 
 
@@ -169,21 +165,6 @@ def _continue(thing: Thing, sequence: str, options: str) -> str:
     return f"SELECT setval({sequence}, {highest}) FROM {thing.table} HAVING {highest} >= {start}"  # noqa: S608  catalog's names
 
 
-def _nullability(difference: Difference, wanted: Catalog, *, back: bool) -> list[str]:
-    thing, facts = difference.thing, difference.expected
-    alter = f"ALTER TABLE {thing.table} ALTER COLUMN {thing.name}"
-    if facts["nullability"] != "NOT NULL":
-        return [f"{alter} DROP NOT NULL"]
-    if "default" in facts:
-        fill = f"UPDATE {thing.table} SET {thing.name} = DEFAULT WHERE {thing.name} IS NULL"  # noqa: S608  catalog's names
-        # Deferred checks of changed rows must run before the table can be altered.
-        deferred = any("DEFERRABLE" in of.get("definition", "") for of in wanted.values())
-        return [fill, *(["SET CONSTRAINTS ALL IMMEDIATE"] if deferred else []), f"{alter} SET NOT NULL"]
-    if "identity" in facts:
-        return [f"{alter} SET NOT NULL"]
-    return [_unless(f"{alter} SET NOT NULL", "not_null_violation", "NULL")] if back else []
-
-
 def _unless(statement: str, error: str, otherwise: str) -> str:
     return f"DO $$BEGIN {statement}; EXCEPTION WHEN {error} THEN {otherwise}; END$$"
 
@@ -192,8 +173,6 @@ def _changed(difference: Difference, created: list[str], wanted: Catalog) -> lis
     thing, facts, changed = difference.thing, difference.expected, difference.changed
     if thing.kind == "table":
         return [_changed_table(difference)]
-    if thing.kind == "trigger" and "definition" not in changed:
-        return [[f"ALTER TABLE {thing.table} {facts.get('state', 'ENABLE')} TRIGGER {thing.name}"]]
     if thing.kind == "sequence":
         same = [f"ALTER SEQUENCE {thing.name} {facts['definition']}"] if "definition" in changed else []
         owner = f"ALTER SEQUENCE {thing.name} OWNED BY {facts.get('owned by', 'NONE')}"
@@ -203,37 +182,22 @@ def _changed(difference: Difference, created: list[str], wanted: Catalog) -> lis
         replace = [f'ALTER {thing.kind.upper()} {thing.name} RENAME TO "{old}"', *created]
         return [_added_values(difference, wanted) or replace]
     again = [drop(thing), *created] if created else []
-    if thing.kind in ("function", "procedure"):
-        return [created, again]
-    if thing.kind == "view":
-        return [[created[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1)], again]
-    return [again]
+    return [created, again] if thing.kind in ("function", "procedure", "view") else [again]
 
 
 def _changed_table(difference: Difference) -> list[str]:
-    thing, facts, there, changed = (
-        difference.thing,
-        difference.expected,
-        difference.actual,
-        difference.changed,
-    )
-    alter, made = f"ALTER TABLE {thing.name}", []
+    facts, there, changed = difference.expected, difference.actual, difference.changed
+    made = []
     if "storage parameters" in changed:
-        then = facts.get("storage parameters", "")
-        kept = {each.partition("=")[0] for each in then.split(", ")}
-        now = [each.partition("=")[0] for each in there.get("storage parameters", "").split(", ")]
-        gone = [each for each in now if each not in kept]
-        made += [f"{alter} RESET ({', '.join(gone)})"] if any(gone) else []
-        made += [f"{alter} SET ({then})"] if then else []
+        set_before = [each.partition("=")[0] for each in there.get("storage parameters", "").split(", ")]
+        made += [f"RESET ({', '.join(set_before)})"] if any(set_before) else []
+        made += [f"SET ({facts['storage parameters']})"] if "storage parameters" in facts else []
     if "logging" in changed:
-        made.append(f"{alter} SET {facts.get('logging', 'LOGGED')}")
+        made.append(f"SET {facts.get('logging', 'LOGGED')}")
     if "row security" in changed:
-        forced = "FORCE" if facts.get("row security") == "FORCE" else "NO FORCE"
-        made.append(f"{alter} {'ENABLE' if 'row security' in facts else 'DISABLE'} ROW LEVEL SECURITY")
-        made.append(f"{alter} {forced} ROW LEVEL SECURITY")
-    if "tablespace" in changed:
-        made.append(f"{alter} SET TABLESPACE {facts.get('tablespace', 'pg_default')}")
-    return made + ([_comment(thing, facts.get("comment"))] if "comment" in changed else [])
+        made.append(f"{'ENABLE' if 'row security' in facts else 'DISABLE'} ROW LEVEL SECURITY")
+        made.append(f"{'' if facts.get('row security') == 'FORCE' else 'NO '}FORCE ROW LEVEL SECURITY")
+    return [f"ALTER TABLE {difference.thing.name} {each}" for each in made]
 
 
 def _added_values(difference: Difference, wanted: Catalog) -> list[str]:
@@ -244,8 +208,9 @@ def _added_values(difference: Difference, wanted: Catalog) -> list[str]:
     name = difference.thing.name
     there, then = ((of.get("values") or "").split(", ") for of in (difference.actual, difference.expected))
     new = [value for value in then if value not in there]
-    used = "\n".join(fact for of in wanted.values() for fact in of.values() if f"::{name}" in fact)
-    if [value for value in then if value in there] != there or any(value.strip("'") in used for value in new):
+    uses = "\n".join(fact for of in wanted.values() for fact in of.values() if f"::{name}" in fact)
+    is_used = any(re.search(rf"(?<!\w){re.escape(value[1:-1])}(?!\w)", uses) for value in new)
+    if is_used or [value for value in then if value in there] != there:
         return []
     place = [f"AFTER {before}" for before in then[:-1]]
     places = dict(zip(then, [f"BEFORE {there[0]}", *place], strict=True))

@@ -19,7 +19,7 @@ from alembic.autogenerate import render_op_text
 from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection, MetaData, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator
 
@@ -29,12 +29,16 @@ from backend.migrations.drift import Difference
 from devtools.migrations import risk_remarks
 from devtools.migrations.difference_sql import CONSTRAINTS, alternatives, drop, names
 
-WIDTH = 90  # the width of a piece of SQL, without its indentation
 # Creating in this order, and dropping in its reverse, needs the fewest attempts and reads best.
 ORDER = (
     "schema", "extension", "type", "domain", "sequence", "table", "column", "primary key", "unique constraint", "CHECK",
     "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "statistics",
     "rule", "policy", "trigger", "aggregate", "foreign table",
+)  # fmt: skip
+_PROSE_WRAPPER = textwrap.TextWrapper(90, break_long_words=False)
+_SQL_WRAPPER = textwrap.TextWrapper(
+    90, expand_tabs=False, replace_whitespace=False, drop_whitespace=False, break_long_words=False,
+    break_on_hyphens=False,
 )  # fmt: skip
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
@@ -43,8 +47,8 @@ _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 class Draft:
     """The bodies of a migration's two functions, unindented, and remarks about them."""
 
-    upgrade: str
-    downgrade: str
+    upgrade: str = "pass"
+    downgrade: str = "pass"
     remarks: tuple[str, ...] = ()
     """The risks on a live table; the file has them as comments."""
     missing: tuple[str, ...] = ()
@@ -86,9 +90,18 @@ class Drafting:
         self.wanted = wanted
         self.above: Catalog = {}
         """The schema after the upgrade; empty until the downgrade is drafted."""
-        self.context = AutogenContext(MigrationContext.configure(connection), metadata, _OPTIONS)
+        options = {
+            "sqlalchemy_module_prefix": "sa.",
+            "alembic_module_prefix": "op.",
+            "user_module_prefix": None,
+        }
+        self.context = AutogenContext(
+            MigrationContext.configure(connection),
+            metadata,
+            options | {"render_as_batch": False, "render_item": _render_item},
+        )
         home = (None, catalog.default_schema(connection))
-        self.tables = {
+        self.tables: dict[tuple[str, ...], Table] = {
             (table.name,) if table.schema in home else (table.schema, table.name): table
             for table in metadata.tables.values()
         }
@@ -109,7 +122,7 @@ class Drafting:
             remarks += said
         return Draft(
             "\n".join([*body, *([] if up else ["pass"])]),
-            "\n".join([part for step in down for part in (*_lost(step), step.code)] or ["pass"]),
+            "\n".join([step.code for step in down] or ["pass"]),
             tuple(remarks),
             tuple(missing),
         )
@@ -206,9 +219,8 @@ class Drafting:
     def operations(self, difference: Difference) -> str:
         """Return the Alembic operations for a difference; none if Alembic cannot render them."""
         thing, is_extra = difference.thing, difference.what == "extra"
-        code = []
-        if is_extra or (thing.kind in CONSTRAINTS and difference.what == "changed"):
-            code += _drop_call(thing)
+        is_replaced = thing.kind in CONSTRAINTS and difference.what == "changed"
+        code = [_drop_call(thing)] if is_extra or is_replaced else []
         try:
             made = [] if is_extra else list(self._made(difference))
             # Alembic compiles for a driver that reads %% as %.
@@ -257,21 +269,19 @@ def _table(thing: Thing) -> Thing:
     return Thing(thing.table, "table", thing.table)
 
 
-def _drop_call(thing: Thing) -> list[str]:
-    """Return the Alembic operation that drops a thing, if there is one for its kind."""
+def _drop_call(thing: Thing) -> str:
+    """Return the Alembic operation that drops a thing; empty if there is none for its kind."""
     *schema, table = names(thing.table) or [""]
     name, option = names(thing.name)[-1], f", schema={schema[0]!r}" if schema else ""
-    if thing.kind == "table":
-        return [f"op.drop_table({table!r}{option})"]
-    if thing.kind == "column":
-        return [f"op.drop_column({table!r}, {name!r}{option})"]
-    if thing.kind == "index":
-        return [f"op.drop_index({name!r}, table_name={table!r}{option})"]
-    if thing.kind in CONSTRAINTS:
-        # A primary key may be missing, because a downgrade did not restore it.
-        option += ", if_exists=True" if thing.kind == "primary key" else ""
-        return [f"op.drop_constraint({name!r}, {table!r}{option})"]
-    return []
+    if thing.kind == "primary key":
+        option += ", if_exists=True"  # it may be missing, because a downgrade did not restore it
+    calls = {
+        "table": f"op.drop_table({table!r}{option})",
+        "column": f"op.drop_column({table!r}, {name!r}{option})",
+        "index": f"op.drop_index({name!r}, {table!r}{option})",
+        **dict.fromkeys(CONSTRAINTS, f"op.drop_constraint({name!r}, {table!r}{option})"),
+    }
+    return calls.get(thing.kind, "")
 
 
 def _rank(difference: Difference) -> int:
@@ -280,56 +290,34 @@ def _rank(difference: Difference) -> int:
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:
-    thing, table = difference.thing, names(difference.thing.table)[-1:]
+    thing = difference.thing
     if thing.kind == "column" and difference.changed == ["nullability"]:
-        where = ", schema=..." if len(names(thing.table)) > 1 else ""
-        call = f'op.alter_column("{table[0]}", "{names(thing.name)[0]}", nullable=False{where})'
         return (
             f"`{thing.table}.{thing.name}` must not be null and has no default: fill the existing rows, then add "
-            f"`{call}`"
+            f"`op.execute('ALTER TABLE {thing.table} ALTER COLUMN {thing.name} SET NOT NULL')`"
         )
-    place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
+    place = "" if difference.is_whole else f"{thing.table}, "
     why = f" (PostgreSQL: {refused})" if refused else ""
     return f"{place}{difference.tell('the draft')}{why}"
-
-
-def _lost(step: Step) -> Iterator[str]:
-    """Yield comments on what a downgrade may lose, or why it may fail, if there are rows."""
-    if "unique_violation" in step.code:
-        yield "# If rows lack a value for it, the primary key is not restored."
-    elif "foreign_key_violation" in step.code:
-        yield "# If rows reference rows that do not exist any more, it stays NOT VALID."
-    elif "not_null_violation" in step.code:
-        yield f"# The values of `{step.about.thing.name}` are lost: if there are rows, it stays nullable."
-    elif step.about.what == "changed" and "type" in step.about.changed:
-        yield "# This fails if a row has a value that the old type does not have."
 
 
 def _comment(sentence: str) -> str:
     """Wrap prose, but keep indented lines, which people copy, in one line."""
     lines: list[str] = []
     for line in sentence.splitlines():
-        lines += [line] if line.startswith(" ") else textwrap.wrap(line, WIDTH, break_long_words=False)
+        lines += [line] if line.startswith(" ") else _PROSE_WRAPPER.wrap(line)
     return "\n".join(f"# {line}" for line in lines)
 
 
 def _execute(statements: Iterable[str]) -> str:
-    """Write SQL literally: text() must not find parameters in it, and must not remove a backslash before a colon."""
-    return "\n".join(
-        _execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements
-    )
+    return "\n".join(f"op.execute({_literal(each)})" for each in statements)
 
 
-def _execute_one(sql: str) -> str:
-    pieces = [piece for line in sql.splitlines(keepends=True) for piece in _pieces(line)]
-    return f"op.execute({' '.join(repr(piece) for piece in pieces)})"
-
-
-def _pieces(line: str) -> Iterator[str]:
-    while len(line) > WIDTH and (end := line.rfind(" ", 1, WIDTH)) > 0:
-        yield line[: end + 1]
-        line = line[end + 1 :]
-    yield line
+def _literal(sql: str) -> str:
+    """Write SQL in short lines, so that text() finds no parameters in it and keeps a backslash before a colon."""
+    escaped = _PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", sql))
+    lines = [piece for line in escaped.splitlines(keepends=True) for piece in _SQL_WRAPPER.wrap(line)]
+    return " ".join(map(repr, lines))
 
 
 def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:  # noqa: ANN401  Alembic's hook
@@ -348,12 +336,3 @@ def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal
     return (
         f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
     )
-
-
-_OPTIONS: dict[str, Any] = {
-    "sqlalchemy_module_prefix": "sa.",
-    "alembic_module_prefix": "op.",
-    "user_module_prefix": None,
-    "render_as_batch": False,
-    "render_item": _render_item,
-}

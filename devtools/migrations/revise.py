@@ -13,19 +13,15 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from alembic.util import rev_id
 
-import freshpg
 from backend import migrations
 from backend.config import ROOT
-from backend.database import init_db
 from backend.errors import UserError
 from backend.models.models import Base
 from devtools.command_line import enter
-from devtools.migrations.check import plain_refusals_of
+from devtools.migrations.check import migrated_engine
 from devtools.migrations.drafting import Draft, draft
-from freshpg.command import tell
 
 HOW = 'nox -s db_revision -- -m "add x to y"'
-BLANK = Draft("pass", "pass")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.merge:
         if len(heads) < 2:  # noqa: PLR2004  a merge is of two
             raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
-        report(write(BLANK, message, heads), BLANK)
+        report(write(Draft(), message, heads), Draft())
         return
     migrations.head()
-    drafted = BLANK if options.blank else draft_on_temporary_server()
+    drafted = Draft() if options.blank else draft_on_temporary_server()
     if drafted is None:
         raise UserError("Nothing was written: the migrations already match the models.")
     report(write(drafted, message, heads), drafted)
@@ -75,13 +71,7 @@ def checked_message(message: str | None) -> str:
 
 
 def draft_on_temporary_server() -> Draft | None:
-    choice = freshpg.choose("auto")
-    tell(f"Database: a temporary one at head. Your data is unchanged. {choice.announcement}.")
-    with (
-        choice.start() as server,
-        plain_refusals_of(freshpg.ensure_database(server.url, "drafting")) as engine,
-    ):
-        init_db(engine)
+    with migrated_engine("Database: a temporary one at head. Your data is unchanged.") as engine:
         with engine.connect() as connection:
             return draft(connection, Base.metadata)
 

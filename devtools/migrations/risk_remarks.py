@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from backend.migrations.catalog import Catalog, Thing
+from backend.migrations.catalog import Catalog
 from backend.migrations.drift import Difference
 from devtools.migrations.difference_sql import names
 
@@ -38,13 +38,6 @@ def of_rows(difference: Difference, before: Catalog, wanted: Catalog) -> Iterato
     thing = difference.thing
     if thing.kind == "type" and difference.what == "changed":
         yield from _of_values(difference)
-    if thing.kind == "foreign key" and difference.what == "missing" and _table(thing.table) in before:
-        referred = difference.expected["definition"].partition(" REFERENCES ")[2].partition("(")[0]
-        if _table(referred) not in before:
-            yield (
-                f"Fails if rows of `{thing.table}` have a value here: `{referred}` is new, so insert the referenced "
-                "rows first."
-            )
     if difference.what == "extra" and thing.kind in ("table", "column"):
         yield from _of_drops(difference, before, wanted)
 
@@ -83,10 +76,6 @@ def _of_values(difference: Difference) -> Iterator[str]:
     if len(gone) == len(new) == 1:
         call = f'op.execute("ALTER TYPE {difference.thing.name} RENAME VALUE {gone[0]} TO {new[0]}")'
         yield f"If {gone[0]} became {new[0]}, replace the change of the type with this to keep the rows:\n    {call}"
-
-
-def _table(name: str) -> Thing:
-    return Thing(name, "table", name)
 
 
 def _columns(table: str, of: Catalog) -> set[str]:

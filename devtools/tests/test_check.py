@@ -10,7 +10,6 @@ from sqlalchemy import Engine, text
 from backend import migrations
 from backend.config import Settings, load_settings
 from backend.database import connect, schema_state
-from backend.errors import UserError
 from backend.main import create_app
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference
@@ -151,23 +150,10 @@ def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engi
     change(engine, "CREATE ROLE reader LOGIN PASSWORD 'reader'", "GRANT SELECT ON alembic_version TO reader")
     reader = connect(engine.url.set(username="reader", password="reader"))
     try:
-        with pytest.raises(UserError) as caught:
-            compare(reader, "the database")
-        assert "permission denied for database" in str(caught.value)
         assert said_at_start(reader) == []
     finally:
         reader.dispose()
         change(engine, "REVOKE ALL ON alembic_version FROM reader", "DROP ROLE reader")
-
-
-def test_read_only_database_is_reported_in_two_lines(engine: Engine) -> None:
-    """A standby is an example."""
-    change(engine, f'ALTER DATABASE "{engine.url.database}" SET default_transaction_read_only = on')
-    engine.dispose()
-
-    with pytest.raises(UserError, match="in a read-only transaction") as caught:
-        compare(engine, "the database")
-    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_command_compares_the_migrations_and_the_database(

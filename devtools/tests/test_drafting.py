@@ -130,7 +130,7 @@ def test_common_changes_are_written_as_alembics_operations(connection: Connectio
         in found.upgrade
     )
     assert "op.create_unique_constraint(op.f('uq_things_a'), 'things', ['a'])" in found.upgrade
-    assert "op.drop_index('ix_name', table_name='things')" in found.upgrade
+    assert "op.drop_index('ix_name', 'things')" in found.upgrade
     assert "op.drop_constraint('ck_things_name', 'things')" in found.upgrade
     assert "op.drop_column('things', 'a')" in found.downgrade
 
@@ -141,7 +141,7 @@ def test_not_null_column_without_a_default_must_be_completed_by_hand(connection:
     assert found.missing == (
         (
             "`companies.title` must not be null and has no default: fill the existing rows, then add "
-            '`op.alter_column("companies", "title", nullable=False)`'
+            "`op.execute('ALTER TABLE companies ALTER COLUMN title SET NOT NULL')`"
         ),
     )
     assert found.upgrade.startswith("# To be completed: `companies.title` must not be null")
@@ -156,7 +156,6 @@ def test_restored_not_null_column_stays_nullable_if_there_are_rows(connection: C
     connection.execute(sa.text("INSERT INTO things (a) VALUES ('x')"))
 
     assert found.missing == ()
-    assert "# The values of `a` are lost: if there are rows, it stays nullable." in found.downgrade
     take(connection, found.upgrade)
     take(connection, found.downgrade)
     take(connection, found.upgrade)
@@ -180,7 +179,6 @@ def test_primary_key_whose_values_are_lost_is_not_restored(connection: Connectio
     found = drafted(connection, make("keyed", c("id", sa.BigInteger, identity(), primary_key=True)))
     connection.execute(sa.text("INSERT INTO keyed VALUES ('a'), ('b')"))
 
-    assert "# If rows lack a value for it, the primary key is not restored." in found.downgrade
     take(connection, found.upgrade)
     take(connection, found.downgrade)
     take(connection, found.upgrade)
@@ -200,15 +198,6 @@ def test_counter_continues_after_the_rows_if_serial_becomes_identity_or_back(con
     back = drafted(connection, serial)
     take(connection, back.upgrade)
     assert connection.scalar(insert) == 4
-
-
-def test_foreign_key_to_a_new_table_has_a_warning_about_existing_rows(connection: Connection) -> None:
-    prepare(connection, make("doors", c("thing_id", sa.BigInteger)))
-    found = drafted(
-        connection, all_of(things(), make("doors", c("thing_id", sa.BigInteger, fk("things.id"))))
-    )
-
-    assert found.remarks[0].startswith("Fails if rows of `doors` have a value here: `things` is new")
 
 
 def test_partition_that_a_migration_made_is_not_dropped(connection: Connection) -> None:
@@ -244,8 +233,6 @@ def test_removed_enumeration_value_has_a_warning_about_rows_that_use_it(connecti
     assert "# Fails if a row has 'a', which `company_kind` no longer has." in found.upgrade
     renamed = drafted(connection, company(c("kind", kind("a", "z")))).upgrade.splitlines()
     assert "#     op.execute(\"ALTER TYPE company_kind RENAME VALUE 'b' TO 'z'\")" in renamed
-    back = drafted(connection, company(c("kind", kind("a", "b", "c")))).downgrade
-    assert "# This fails if a row has a value that the old type does not have." in back
 
 
 def test_tables_that_the_models_list_as_ignored_are_left_alone(connection: Connection) -> None:
