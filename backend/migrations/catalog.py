@@ -190,8 +190,6 @@ SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
            'inherits', CASE WHEN NOT relispartition AND relkind = 'r' THEN
                (SELECT string_agg(inhparent::regclass::text, ', ' ORDER BY inhseqno)
                 FROM pg_inherits WHERE inhrelid = r.oid) END,
-           'access method', (SELECT amname FROM pg_am WHERE pg_am.oid = relam AND amname NOT IN ('heap', 'btree')),
-           'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace AS s WHERE s.oid = reltablespace),
            'row security', CASE WHEN relforcerowsecurity THEN 'FORCE' WHEN relrowsecurity THEN 'ENABLE' END,
            'comment', obj_description(r.oid, 'pg_class'))
 FROM relations AS r WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')

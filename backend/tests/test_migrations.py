@@ -37,11 +37,6 @@ def test_downgrade_leaves_nothing_and_the_next_upgrade_makes_the_same_schema(eng
         assert migrations.current(connection) == migrations.head()
 
 
-def test_database_without_a_schema_is_at_no_revision(empty_engine: Engine) -> None:
-    with empty_engine.connect() as connection:
-        assert migrations.current(connection) is None
-
-
 def test_upgrade_belongs_to_the_callers_transaction(empty_engine: Engine) -> None:
     with empty_engine.connect() as connection:
         transaction = connection.begin()
@@ -68,18 +63,6 @@ def test_revisions_read_from_the_files_are_alembics_own() -> None:
 
     assert migrations.head() == scripts.get_current_head()
     assert list(migrations.in_order()) == [script.revision for script in scripts.walk_revisions()][::-1]
-
-
-def test_migrations_run_under_utc(empty_engine: Engine) -> None:
-    """Alembic's change from timestamp to timestamptz has no USING: in another zone it would change every instant."""
-    name = empty_engine.url.database
-    with empty_engine.begin() as connection:
-        connection.execute(text(f"ALTER DATABASE \"{name}\" SET timezone = 'America/New_York'"))
-    empty_engine.dispose()
-    with empty_engine.begin() as connection:
-        migrations.upgrade(connection)
-
-        assert connection.scalar(text("SHOW timezone")) == "UTC"
 
 
 def test_timestamp_that_a_migration_makes_timestamptz_keeps_its_time(empty_engine: Engine) -> None:

@@ -56,16 +56,6 @@ def kept(now: Counter[str], before: Counter[str]) -> bool:
     return all(now[table] == before[table] for table in now.keys() & before.keys())
 
 
-def test_all_the_way_down_and_up_on_rows(engine: Engine) -> None:
-    with engine.begin() as connection:
-        seed(connection)
-        migrations.downgrade(connection, "base")
-        migrations.upgrade(connection)
-        seed(connection)
-
-        assert differences(connection) == []
-
-
 def test_migrations_to_the_head_are_counted() -> None:
     order = list(migrations.in_order())
     assert [migrations.behind(revision) for revision in order] == list(range(len(order)))[::-1]
@@ -189,19 +179,6 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Eng
         assert catalog.read(connection) == before
         assert count_rows(connection) == rows
         assert migrations.current(connection) == revision
-
-
-def test_failure_of_a_later_migration_rolls_the_earlier_ones_back_too(
-    empty_engine: Engine, broken: Path
-) -> None:
-    one_more(broken, 'op.execute("SELECT 1 / 0")')
-
-    with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(empty_engine)
-
-    with empty_engine.connect() as connection:
-        assert catalog.read(connection) == {}
-        assert migrations.current(connection) is None
 
 
 def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(

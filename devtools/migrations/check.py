@@ -82,10 +82,12 @@ def migrated_engine(message: str) -> Iterator[Engine]:
     """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
     choice = freshpg.choose("auto")
     tell(f"{message} {choice.announcement}.")
-    with choice.start() as server:
-        with plain_refusals_of(freshpg.ensure_database(server.url, "migrated")) as engine:
-            init_db(engine)
-            yield engine
+    with (
+        choice.start() as server,
+        plain_refusals_of(freshpg.ensure_database(server.url, "migrated")) as engine,
+    ):
+        init_db(engine)
+        yield engine
 
 
 @contextmanager

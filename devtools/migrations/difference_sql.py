@@ -6,6 +6,8 @@ from backend.migrations.catalog import Catalog, Facts, Thing
 from backend.migrations.drift import Difference
 
 CONSTRAINTS = ("primary key", "unique constraint", "CHECK", "exclusion constraint", "foreign key")
+FILLS = {"default", "generated", "identity"}
+"""The facts of a column that give it a value in existing rows."""
 OLD = "_before"  # the suffix of a type's name while it is replaced
 
 
@@ -48,10 +50,7 @@ def create(thing: Thing, facts: Facts, wanted: Catalog) -> list[str]:
     """Return the statements that create a thing with these facts; comments are added once it exists."""
     kind, name, definition = thing.kind, thing.name, facts.get("definition")
     if kind == "table":
-        owned = {each: of for each, of in wanted.items() if of.get("owned by", "").rpartition(".")[0] == name}
-        sequences = [f"CREATE SEQUENCE {each.name} {of['definition']}" for each, of in owned.items()]
-        owners = [f"ALTER SEQUENCE {each.name} OWNED BY {of['owned by']}" for each, of in owned.items()]
-        return [*sequences, _create_table(thing, facts, wanted), *owners]
+        return [_create_table(thing, facts, wanted)]
     if kind in CONSTRAINTS:
         return [f"ALTER TABLE {thing.table} ADD CONSTRAINT {name} {definition}"]
     if kind in ("schema", "extension"):
@@ -71,9 +70,7 @@ def _create_table(thing: Thing, facts: Facts, wanted: Catalog) -> str:
     clauses = {
         "inherits": " INHERITS (%s)",
         "partition key": " PARTITION BY %s",
-        "access method": " USING %s",
         "storage parameters": " WITH (%s)",
-        "tablespace": " TABLESPACE %s",
     }
     tail = "".join(clause % facts[fact] for fact, clause in clauses.items() if fact in facts)
     if "partition of" in facts:
@@ -100,8 +97,7 @@ def _column(difference: Difference, wanted: Catalog, *, back: bool) -> list[list
     thing, facts, there = difference.thing, difference.expected, difference.actual
     changed = difference.changed
     column = f"ALTER TABLE {thing.table} ALTER COLUMN {thing.name}"
-    is_filled = facts.keys() & {"default", "generated", "identity"}
-    definition = _definition(facts if is_filled else facts | {"nullability": "NULL"})
+    definition = _definition(facts if facts.keys() & FILLS else facts | {"nullability": "NULL"})
     add = f"ALTER TABLE {thing.table} ADD COLUMN {thing.name} {definition}"
     if difference.what == "missing":
         return [[add]]

@@ -27,7 +27,7 @@ from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
 from devtools.migrations import risk_remarks
-from devtools.migrations.difference_sql import CONSTRAINTS, alternatives, drop, names
+from devtools.migrations.difference_sql import CONSTRAINTS, FILLS, alternatives, drop, names
 
 # Creating in this order, and dropping in its reverse, needs the fewest attempts and reads best.
 ORDER = (
@@ -88,18 +88,11 @@ class Drafting:
         self.metadata = metadata
         self.before = before
         self.wanted = wanted
-        self.above: Catalog = {}
-        """The schema after the upgrade; empty until the downgrade is drafted."""
         options = {
-            "sqlalchemy_module_prefix": "sa.",
-            "alembic_module_prefix": "op.",
-            "user_module_prefix": None,
-        }
-        self.context = AutogenContext(
-            MigrationContext.configure(connection),
-            metadata,
-            options | {"render_as_batch": False, "render_item": _render_item},
-        )
+            "sqlalchemy_module_prefix": "sa.", "alembic_module_prefix": "op.", "user_module_prefix": None,
+            "render_as_batch": False, "render_item": _render_item,
+        }  # fmt: skip
+        self.context = AutogenContext(MigrationContext.configure(connection), metadata, options)
         home = (None, catalog.default_schema(connection))
         self.tables: dict[tuple[str, ...], Table] = {
             (table.name,) if table.schema in home else (table.schema, table.name): table
@@ -108,7 +101,6 @@ class Drafting:
 
     def draft(self) -> Draft:
         up, missing = self.reach(self.wanted)
-        self.above = catalog.read(self.connection)
         down, lacks = self.reach(self.before)
         missing += [f"on the way back, {sentence}" for sentence in lacks]
         again = [problem for step in up if (problem := self.run(step.code))]
@@ -187,7 +179,8 @@ class Drafting:
         for each in ranked:
             if code := self.operations(each):
                 yield Step(each, code, is_alembics=True)
-        ways = [(each, alternatives(each, goal, back=_table(each.thing) in self.above)) for each in ranked]
+        kept = self.wanted if goal is self.before else {}
+        ways = [(each, alternatives(each, goal, back=_table(each.thing) in kept)) for each in ranked]
         for each, sql in ways:
             yield from (Step(each, _execute(way)) for way in sql[:1])
         for each, sql in ways:
@@ -218,32 +211,30 @@ class Drafting:
 
     def operations(self, difference: Difference) -> str:
         """Return the Alembic operations for a difference; none if Alembic cannot render them."""
-        thing, is_extra = difference.thing, difference.what == "extra"
-        is_replaced = thing.kind in CONSTRAINTS and difference.what == "changed"
-        code = [_drop_call(thing)] if is_extra or is_replaced else []
+        if difference.what == "extra":
+            return _drop_call(difference.thing)
         try:
-            made = [] if is_extra else list(self._made(difference))
             # Alembic compiles for a driver that reads %% as %.
-            code += [render_op_text(self.context, each).replace("%%", "%") for each in made]
+            made = [render_op_text(self.context, each).replace("%%", "%") for each in self._made(difference)]
         except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
             return ""
-        return "\n".join(code) if made or is_extra else ""
+        return "\n".join(made)
 
     def _made(self, difference: Difference) -> Iterator[ops.MigrateOperation]:
-        thing, is_missing = difference.thing, difference.what == "missing"
+        thing = difference.thing
         table = self.tables.get(tuple(names(thing.table)))
-        if table is None:
+        if table is None or difference.what != "missing":
             return
         own = names(thing.name)[-1]
-        if thing.kind == "table" and is_missing:
+        if thing.kind == "table":
             yield ops.CreateTableOp.from_table(table)
-        elif thing.kind == "column" and is_missing:
+        elif thing.kind == "column":
             columns = table.to_metadata(MetaData()).columns
             column = next(each for each in columns if each.name == own)
-            if not difference.expected.keys() & {"default", "generated", "identity"}:
+            if not difference.expected.keys() & FILLS:
                 column.nullable = True  # existing rows have no value
             yield ops.AddColumnOp(table.name, column, schema=table.schema)
-        elif thing.kind == "index" and is_missing:
+        elif thing.kind == "index":
             made = ops.CreateIndexOp.from_index(next(each for each in table.indexes if each.name == own))
             if _table(thing) in self.before:
                 made.if_not_exists = True  # it may have been built by hand before the release

@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report(write(Draft(), message, heads), Draft())
         return
     migrations.head()
-    drafted = Draft() if options.blank else draft_on_temporary_server()
+    drafted: Draft | None = Draft()
+    if not options.blank:
+        announcement = "Database: a temporary one at head. Your data is unchanged."
+        with migrated_engine(announcement) as engine, engine.connect() as connection:
+            drafted = draft(connection, Base.metadata)
     if drafted is None:
         raise UserError("Nothing was written: the migrations already match the models.")
     report(write(drafted, message, heads), drafted)
@@ -68,12 +72,6 @@ def checked_message(message: str | None) -> str:
             f'and can contain neither \\ nor ": {HOW}.'
         )
     return words[0].upper() + words[1:]
-
-
-def draft_on_temporary_server() -> Draft | None:
-    with migrated_engine("Database: a temporary one at head. Your data is unchanged.") as engine:
-        with engine.connect() as connection:
-            return draft(connection, Base.metadata)
 
 
 def write(drafted: Draft, message: str, heads: list[str]) -> Path:
