@@ -1,9 +1,10 @@
 """Draft a migration from the models, and try it.
 
-The differences come from PostgreSQL's catalog. Each step is tried in a savepoint: first as an Alembic operation on the
-models' own objects, then as SQL made from the catalog's definitions. If PostgreSQL refuses a step, it is tried again
-after other steps, so the order of the steps is found and not computed. The downgrade is found in the same way, and the
-result is run up, down and up again. Differences that no step resolves are reported.
+The differences come from PostgreSQL's catalog. Each step is tried in a savepoint: what is missing is created by an
+Alembic operation on the models' own objects if possible, and everything else by SQL made from the catalog's
+definitions. If PostgreSQL refuses a step, it is tried again after other steps, so the order of the steps is found and
+not computed. The downgrade is found in the same way, and the result is run up, down and up again. Differences that no
+step resolves are reported.
 """
 
 import io
@@ -81,7 +82,7 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
 
 
 class Drafting:
-    """One attempt, in a transaction that the caller rolls back."""
+    """One draft, in a transaction that the caller rolls back."""
 
     def __init__(self, connection: Connection, metadata: MetaData, before: Catalog, wanted: Catalog) -> None:
         self.connection = connection
@@ -177,7 +178,7 @@ class Drafting:
         """Yield steps to try: Alembic's operations first, and steps that drop dependents last."""
         ranked = sorted(found, key=_rank)
         for each in ranked:
-            if code := self.operations(each):
+            if code := self.operation(each):
                 yield Step(each, code, is_alembics=True)
         kept = self.wanted if goal is self.before else {}
         ways = [(each, alternatives(each, goal, back=_table(each.thing) in kept)) for each in ranked]
@@ -209,39 +210,37 @@ class Drafting:
         outer.rollback()
         return [drop(each) for each in dropped]
 
-    def operations(self, difference: Difference) -> str:
-        """Return the Alembic operations for a difference; none if Alembic cannot render them."""
-        if difference.what == "extra":
-            return _drop_call(difference.thing)
+    def operation(self, difference: Difference) -> str:
+        """Return the Alembic operation that creates what is missing; empty if Alembic cannot render it."""
+        table = self.tables.get(tuple(names(difference.thing.table)))
+        if difference.what != "missing" or table is None:
+            return ""
         try:
+            operation = self.creation(difference, table)
             # Alembic compiles for a driver that reads %% as %.
-            made = [render_op_text(self.context, each).replace("%%", "%") for each in self._made(difference)]
+            return render_op_text(self.context, operation).replace("%%", "%") if operation else ""
         except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
             return ""
-        return "\n".join(made)
 
-    def _made(self, difference: Difference) -> Iterator[ops.MigrateOperation]:
-        thing = difference.thing
-        table = self.tables.get(tuple(names(thing.table)))
-        if table is None or difference.what != "missing":
-            return
-        own = names(thing.name)[-1]
+    def creation(self, difference: Difference, table: Table) -> ops.MigrateOperation | None:
+        thing, name = difference.thing, names(difference.thing.name)[-1]
         if thing.kind == "table":
-            yield ops.CreateTableOp.from_table(table)
-        elif thing.kind == "column":
+            return ops.CreateTableOp.from_table(table)
+        if thing.kind == "column":
             columns = table.to_metadata(MetaData()).columns
-            column = next(each for each in columns if each.name == own)
-            if not difference.expected.keys() & FILLS:
-                column.nullable = True  # existing rows have no value
-            yield ops.AddColumnOp(table.name, column, schema=table.schema)
-        elif thing.kind == "index":
-            made = ops.CreateIndexOp.from_index(next(each for each in table.indexes if each.name == own))
-            if _table(thing) in self.before:
-                made.if_not_exists = True  # it may have been built by hand before the release
-            yield made
-        elif thing.kind in CONSTRAINTS:
-            constraint = next(each for each in table.constraints if each.name == own)
-            yield ops.AddConstraintOp.from_constraint(constraint)
+            column = next(each for each in columns if each.name == name)
+            column.nullable = column.nullable or not difference.expected.keys() & FILLS  # rows have no value
+            return ops.AddColumnOp(table.name, column, schema=table.schema)
+        if thing.kind == "index":
+            made = ops.CreateIndexOp.from_index(next(each for each in table.indexes if each.name == name))
+            made.if_not_exists = (
+                _table(thing) in self.before or None
+            )  # it may have been built before the release
+            return made
+        if thing.kind in CONSTRAINTS:
+            constraint = next(each for each in table.constraints if each.name == name)
+            return ops.AddConstraintOp.from_constraint(constraint)
+        return None
 
 
 def _exec(code: str, context: MigrationContext) -> None:
@@ -258,21 +257,6 @@ def _offline_sql(code: str) -> str:
 
 def _table(thing: Thing) -> Thing:
     return Thing(thing.table, "table", thing.table)
-
-
-def _drop_call(thing: Thing) -> str:
-    """Return the Alembic operation that drops a thing; empty if there is none for its kind."""
-    *schema, table = names(thing.table) or [""]
-    name, option = names(thing.name)[-1], f", schema={schema[0]!r}" if schema else ""
-    if thing.kind == "primary key":
-        option += ", if_exists=True"  # it may be missing, because a downgrade did not restore it
-    calls = {
-        "table": f"op.drop_table({table!r}{option})",
-        "column": f"op.drop_column({table!r}, {name!r}{option})",
-        "index": f"op.drop_index({name!r}, {table!r}{option})",
-        **dict.fromkeys(CONSTRAINTS, f"op.drop_constraint({name!r}, {table!r}{option})"),
-    }
-    return calls.get(thing.kind, "")
 
 
 def _rank(difference: Difference) -> int:
@@ -294,10 +278,10 @@ def _sentence(difference: Difference, refused: str | None) -> str:
 
 def _comment(sentence: str) -> str:
     """Wrap prose, but keep indented lines, which people copy, in one line."""
-    lines: list[str] = []
-    for line in sentence.splitlines():
-        lines += [line] if line.startswith(" ") else _PROSE_WRAPPER.wrap(line)
-    return "\n".join(f"# {line}" for line in lines)
+    wrapped = (
+        [line] if line.startswith(" ") else _PROSE_WRAPPER.wrap(line) for line in sentence.splitlines()
+    )
+    return "\n".join(f"# {line}" for lines in wrapped for line in lines)
 
 
 def _execute(statements: Iterable[str]) -> str:

@@ -62,14 +62,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def checked_message(message: str | None) -> str:
-    """Return the message as a sentence without its full stop. Raises UserError if it is empty or not usable."""
+    """Return the message as a sentence without its full stop. Raises UserError if it cannot name the file."""
     words = " ".join((message or "").split()).rstrip(".")
-    if not words:
-        raise UserError(f"Nothing was written: say what the migration does, {HOW}.")
     if not re.search(r"[A-Za-z0-9]", words) or "\\" in words or '"' in words:
         raise UserError(
-            "Nothing was written: the message becomes the file's name and docstring, so it needs a letter or a digit "
-            f'and can contain neither \\ nor ": {HOW}.'
+            'Nothing was written: say what the migration does, with a letter or a digit and without \\ and ", because '
+            f"it becomes the file's name and docstring: {HOW}."
         )
     return words[0].upper() + words[1:]
 

@@ -155,14 +155,7 @@ def test_error_in_the_models_is_reported_in_one_line(
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (" . ", 'say what the migration does, nox -s db_revision -- -m "add x to y".'),
-        ("!!!", "needs a letter or a digit and can contain neither"),
-        ('end it """', "needs a letter or a digit and can contain neither"),
-    ],
-)
-def test_message_that_cannot_name_the_file_is_refused(message: str, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+@pytest.mark.parametrize("message", ["", " . ", "!!!", 'end it """'])
+def test_message_that_cannot_name_the_file_is_refused(message: str) -> None:
+    with pytest.raises(UserError, match="say what the migration does, with a letter or a digit"):
         revise.main(["-m", message])
