@@ -39,10 +39,6 @@ class Comparison:
     in_migrations: Sequence[Difference] = ()
     """The differences that the migrations have too, so that a new migration is needed."""
 
-    @property
-    def agrees(self) -> bool:
-        return self.state.is_at_head and not self.differences
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -68,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found.append(
                         compare(engine, f"the database {describe(engine.url)}", found[0].differences)
                     )
-    agree = all(comparison.agrees for comparison in found)
+    agree = all(each.state.is_at_head and not each.differences for each in found)
     if options.json:
         print(json.dumps({"agree": agree, "compared": list(map(asdict, found))}, indent=2))
     else:

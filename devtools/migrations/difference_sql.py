@@ -86,10 +86,15 @@ def _create_table(thing: Thing, facts: Facts, wanted: Catalog) -> str:
 
 
 def _definition(column: Facts) -> str:
-    clauses = {"type": "%s", "collation": "COLLATE %s", "default": "DEFAULT %s", "generated": "GENERATED %s"}
-    clauses |= {"identity": "GENERATED %s"}
-    written = [clause % column[fact] for fact, clause in clauses.items() if fact in column]
-    return " ".join([*written, *(["NOT NULL"] if column["nullability"] == "NOT NULL" else [])])
+    clauses = {
+        "collation": "COLLATE",
+        "default": "DEFAULT",
+        "generated": "GENERATED",
+        "identity": "GENERATED",
+    }
+    written = [f"{clause} {column[fact]}" for fact, clause in clauses.items() if fact in column]
+    not_null = ["NOT NULL"] if column["nullability"] == "NOT NULL" else []
+    return " ".join([column["type"], *written, *not_null])
 
 
 def _column(difference: Difference, wanted: Catalog, *, back: bool) -> list[list[str]]:  # noqa: PLR0911  one for each fact
@@ -166,13 +171,13 @@ def _unless(statement: str, error: str, otherwise: str) -> str:
 
 
 def _changed(difference: Difference, created: list[str], wanted: Catalog) -> list[list[str]]:
-    thing, facts, changed = difference.thing, difference.expected, difference.changed
+    thing, facts = difference.thing, difference.expected
     if thing.kind == "table":
         return [_changed_table(difference)]
     if thing.kind == "sequence":
-        same = [f"ALTER SEQUENCE {thing.name} {facts['definition']}"] if "definition" in changed else []
-        owner = f"ALTER SEQUENCE {thing.name} OWNED BY {facts.get('owned by', 'NONE')}"
-        return [[*same, *([owner] if "owned by" in changed else [])]]
+        return [
+            [f"ALTER SEQUENCE {thing.name} {facts['definition']} OWNED BY {facts.get('owned by', 'NONE')}"]
+        ]
     if thing.kind in ("type", "domain"):
         old = (names(thing.name)[-1] + OLD).replace('"', '""')
         replace = [f'ALTER {thing.kind.upper()} {thing.name} RENAME TO "{old}"', *created]

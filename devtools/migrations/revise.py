@@ -21,21 +21,17 @@ from devtools.command_line import enter
 from devtools.migrations.check import migrated_engine
 from devtools.migrations.drafting import Draft, draft
 
-HOW = 'nox -s db_revision -- -m "add x to y"'
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     message = checked_message(options.message)
     heads = migrations.heads()
-    if options.merge:
-        if len(heads) < 2:  # noqa: PLR2004  a merge is of two
-            raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
-        report(write(Draft(), message, heads), Draft())
-        return
-    migrations.head()
     drafted: Draft | None = Draft()
-    if not options.blank:
+    if options.merge and len(heads) < 2:  # noqa: PLR2004  a merge is of two
+        raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
+    if not options.merge:
+        migrations.head()
+    if not (options.merge or options.blank):
         announcement = "Database: a temporary one at head. Your data is unchanged."
         with migrated_engine(announcement) as engine, engine.connect() as connection:
             drafted = draft(connection, Base.metadata)
@@ -67,7 +63,7 @@ def checked_message(message: str | None) -> str:
     if not re.search(r"[A-Za-z0-9]", words) or "\\" in words or '"' in words:
         raise UserError(
             'Nothing was written: say what the migration does, with a letter or a digit and without \\ and ", because '
-            f"it becomes the file's name and docstring: {HOW}."
+            'it becomes the file\'s name and docstring: `nox -s db_revision -- -m "add x to y"`.'
         )
     return words[0].upper() + words[1:]
 

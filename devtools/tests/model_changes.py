@@ -81,23 +81,24 @@ def company(*parts: Any) -> Change:
     return change
 
 
-def ddl(*statements: str, when: str = "after_create") -> Change:
+def ddl(*statements: str, when: str = "after_create", of: str | None = None) -> Change:
     written = [sa.DDL(each.replace("%", "%%")) for each in statements]  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
 
     def change(models: MetaData) -> None:
         for each in written:
-            event.listen(models, when, each)
+            event.listen(models.tables[of] if of else models, when, each)
 
     return change
 
 
 def copied_models() -> MetaData:
-    """Copy the models' tables, and have `create_all` create the trigger on each table with timestamps."""
+    """Copy the models' tables, with the trigger on each table with timestamps."""
     copy = MetaData(naming_convention=Base.metadata.naming_convention)
+    ddl(KEEP_TIMESTAMPS_FUNCTION, when="before_create")(copy)
     for table in Base.metadata.sorted_tables:
         table.to_metadata(copy)
-    kept = [table.name for table in Base.metadata.sorted_tables if "updated_at" in table.c]
-    ddl(KEEP_TIMESTAMPS_FUNCTION, *map(keep_timestamps_trigger, kept))(copy)
+        if "updated_at" in table.c:
+            ddl(keep_timestamps_trigger(table.name), of=table.name)(copy)
     return copy
 
 
@@ -198,6 +199,7 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         things(c("a", Integer, identity(always=True, start=10, increment=5, cycle=True, cache=3, maxvalue=1000), nullable=False)),
     ),
     "options of an identity": (things(c("a", Integer, identity(start=2))), things(c("a", Integer, identity(always=True, start=3, minvalue=3)))),
+    "table with a serial is dropped": (make("counted", c("n", Integer, primary_key=True)), nothing),
     "serial becomes identity": (make("counted", c("n", Integer, primary_key=True)), make("counted", c("n", sa.BigInteger, identity(), primary_key=True))),
     "sequence": (nothing, lambda m: (Sequence("numbers", metadata=m, start=5), things(c("n", Integer, server_default=text("nextval('numbers')")))(m))),
     "exclusion": (
