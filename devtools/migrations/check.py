@@ -14,7 +14,6 @@ from operator import attrgetter
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-import freshpg
 from backend import migrations
 from backend.config import load_settings
 from backend.database import SchemaState, connect, init_db, schema_state
@@ -25,6 +24,7 @@ from backend.startup import describe, plain_refusals, wait_for_database
 from devtools.command_line import enter
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
+from freshpg import choose, ensure_database
 from freshpg.command import tell
 
 
@@ -76,12 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def migrated_engine(message: str) -> Iterator[Engine]:
     """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
-    choice = freshpg.choose("auto")
+    choice = choose("auto")
     tell(f"{message} {choice.announcement}.")
-    with (
-        choice.start() as server,
-        plain_refusals_of(freshpg.ensure_database(server.url, "migrated")) as engine,
-    ):
+    with choice.start() as server, plain_refusals_of(ensure_database(server.url, "migrated")) as engine:
         init_db(engine)
         yield engine
 

@@ -86,13 +86,9 @@ def _create_table(thing: Thing, facts: Facts, wanted: Catalog) -> str:
 
 
 def _definition(column: Facts) -> str:
-    clauses = {
-        "collation": "COLLATE",
-        "default": "DEFAULT",
-        "generated": "GENERATED",
-        "identity": "GENERATED",
-    }
-    written = [f"{clause} {column[fact]}" for fact, clause in clauses.items() if fact in column]
+    words = {"collation": "COLLATE", "default": "DEFAULT"}
+    facts = [fact for fact in ("collation", "default", "generated", "identity") if fact in column]
+    written = [f"{words.get(fact, 'GENERATED')} {column[fact]}" for fact in facts]
     not_null = ["NOT NULL"] if column["nullability"] == "NOT NULL" else []
     return " ".join([column["type"], *written, *not_null])
 

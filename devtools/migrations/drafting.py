@@ -176,7 +176,9 @@ class Drafting:
 
     def candidates(self, found: Sequence[Difference], goal: Catalog) -> Iterator[Step]:
         """Yield steps to try: Alembic's operations first, and steps that drop dependents last."""
-        ranked = sorted(found, key=_rank)
+        ranked = sorted(
+            found, key=lambda each: ORDER.index(each.thing.kind) * (-1 if each.what == "extra" else 1)
+        )
         for each in ranked:
             if code := self.operation(each):
                 yield Step(each, code, is_alembics=True)
@@ -257,11 +259,6 @@ def _offline_sql(code: str) -> str:
 
 def _table(thing: Thing) -> Thing:
     return Thing(thing.table, "table", thing.table)
-
-
-def _rank(difference: Difference) -> int:
-    place = ORDER.index(difference.thing.kind)
-    return -place if difference.what == "extra" else place
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:

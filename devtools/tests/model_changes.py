@@ -169,9 +169,6 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "function as a default": (nothing, all_of(
         ddl("CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'", when="before_create"), things(c("a", Integer, server_default=text("one()"))),
     )),
-    "expression of a computed column": (
-        things(c("b", Text, computed("upper(name)", persisted=True))), things(c("b", Text, computed("lower(name)", persisted=True))),
-    ),
     "type of a column that another is computed of": (
         things(c("a", Integer), c("b", Integer, computed("a * 2", persisted=True)), index("ix_b", "b")),
         things(c("a", sa.BigInteger), c("b", Integer, computed("a * 2", persisted=True)), index("ix_b", "b")),

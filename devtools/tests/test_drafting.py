@@ -218,7 +218,7 @@ def test_change_that_cannot_be_drafted_is_named_and_the_others_are_drafted(conne
     assert "nick" in {thing.name for thing in catalog.read(connection)}
 
 
-def test_removed_enumeration_value_has_a_warning_about_rows_that_use_it(connection: Connection) -> None:
+def test_values_of_an_enumeration_are_added_removed_and_renamed_as_rows_allow(connection: Connection) -> None:
     prepare(connection, company(c("kind", kind("a", "b"))))
 
     found = drafted(connection, company(c("kind", kind("b"))))
@@ -227,6 +227,8 @@ def test_removed_enumeration_value_has_a_warning_about_rows_that_use_it(connecti
     assert "# Fails if a row has 'a', which `company_kind` no longer has." in found.upgrade
     renamed = drafted(connection, company(c("kind", kind("a", "z")))).upgrade.splitlines()
     assert "#     op.execute(\"ALTER TYPE company_kind RENAME VALUE 'b' TO 'z'\")" in renamed
+    added = drafted(connection, company(c("kind", kind("a", "b", "c"), server_default="b"))).upgrade
+    assert "ADD VALUE IF NOT EXISTS 'c' AFTER 'b'" in added
 
 
 def test_tables_that_the_models_list_as_ignored_are_left_alone(connection: Connection) -> None:
