@@ -112,7 +112,7 @@ def test_existing_file_is_never_overwritten(project: Path) -> None:
     assert path.read_text().endswith("# what I had written\n")
 
 
-def test_two_heads_are_reported_in_one_line_and_can_be_merged(project: Path) -> None:
+def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
     for name in "ab":
         path = project / "backend" / "migrations" / "versions" / f"2027_01_01_{name}.py"
         path.write_text(
@@ -120,11 +120,9 @@ def test_two_heads_are_reported_in_one_line_and_can_be_merged(project: Path) -> 
             "def upgrade(): pass\ndef downgrade(): pass\n"
         )
 
-    for done in (revision(project, "-m", "x"), check(project, "--ephemeral")):
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == (
-            'The migrations end in 2 revisions, a and b: join them with `nox -s db_revision -- --merge -m "merge"`.\n'
-        )
+    refused = revision(project, "-m", "x")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("The migrations end in 2 revisions, a and b: ")
     assert revision(project, "--merge", "-m", "merge a and b").returncode == 0
     done = revision(project, "-m", "add kinds")
     assert done.returncode == 0, done.stderr
