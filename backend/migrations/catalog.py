@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, MetaData, event, text
+from sqlalchemy.exc import CompileError, SQLAlchemyError
+from sqlalchemy.schema import CreateColumn
 
 VERSION_TABLE = "alembic_version"
 
 _VARCHAR = re.compile("'(?:[^']|'')*'::character varying")
 _VARCHARS = re.compile(rf"\(ARRAY\[((?:{_VARCHAR.pattern}(?:, )?)+)\]\)::text\[\]")
+_CONCURRENTLY = re.compile(r"^(\s*CREATE (?:UNIQUE )?INDEX) CONCURRENTLY")
 _IN_SCHEMA = re.compile(r'\s*CREATE (?:UNLOGGED )?(?:TABLE|TYPE|DOMAIN|SEQUENCE) ("(?:[^"]|"")+"|\w+)\.')
 
 
@@ -69,29 +72,36 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
     """Return the catalog that these models would have on this server, and leave nothing behind.
 
     The models are created in a savepoint that is rolled back, in a temporary schema that replaces the default one; our
-    other schemas are renamed out of the way meanwhile. Raises DBAPIError if the role may not create a schema, or if
-    PostgreSQL refuses the models.
+    other schemas are renamed out of the way meanwhile. Raises DBAPIError if the role may not create a schema or
+    PostgreSQL refuses the models, and another SQLAlchemyError if SQLAlchemy cannot compile them.
     """
     home = default_schema(connection)
     savepoint = connection.begin_nested()
     options = connection.get_execution_options()
-    indexes = [
-        index.dialect_options["postgresql"] for table in metadata.tables.values() for index in table.indexes
-    ]
-    concurrent = [each for each in indexes if each["concurrently"]]  # not possible in a transaction
     try:
-        for each in concurrent:
-            each["concurrently"] = False
         with _stand_in(connection) as stand_in:
             connection.execution_options(schema_translate_map={home: stand_in})
             # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # a type's own method, for example, may raise anything
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CompileError(f"{_culprit(connection, metadata)}{words}") from error
     finally:
-        for each in concurrent:
-            each["concurrently"] = True
         connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()
+
+
+def _culprit(connection: Connection, metadata: MetaData) -> str:
+    """Name the first column that does not compile, like SQLAlchemy does in its own errors."""
+    for column in (column for table in metadata.tables.values() for column in table.columns):
+        try:
+            CreateColumn(column).compile(dialect=connection.dialect)
+        except Exception:  # noqa: BLE001  likewise
+            return f"(in table '{column.table.name}', column '{column.name}'): "
+    return ""
 
 
 @contextmanager
@@ -105,17 +115,20 @@ def _stand_in(connection: Connection) -> Iterator[str]:
     # The search path keeps its other schemas, because a column's type may come from an extension.
     path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
-    event.listen(connection, "before_cursor_execute", _create_schema)
+    event.listen(connection, "before_cursor_execute", _fit, retval=True)
     try:
         yield name
     finally:
-        event.remove(connection, "before_cursor_execute", _create_schema)
+        event.remove(connection, "before_cursor_execute", _fit)
 
 
-def _create_schema(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-    """Create the schema that a statement needs: types and sequences may be in schemas that have no tables."""
+def _fit(
+    connection: Connection, _cursor: object, statement: str, parameters: object, *_: object
+) -> tuple[str, object]:
+    """Create the schema that a type or a sequence needs, and build indexes in the transaction."""
     if (found := _IN_SCHEMA.match(statement)) and found[1] != "pg_temp":
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {found[1].replace('%', '%%')}")
+    return _CONCURRENTLY.sub(r"\1", statement), parameters
 
 
 _OTHER_SCHEMAS = text(r"""
@@ -152,8 +165,7 @@ WITH spaces AS (
     FROM pg_sequence LEFT JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = seqrelid
          AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
 ), things AS (
-SELECT '' AS owner, 'schema' AS kind, label AS name, 0 AS place,
-       jsonb_build_object('comment', obj_description(space, 'pg_namespace')) AS facts
+SELECT '' AS owner, 'schema' AS kind, label AS name, 0 AS place, '{}'::jsonb AS facts
 FROM spaces WHERE prefix <> ''
 UNION ALL
 SELECT '', 'extension', quote_ident(extname), 0, '{}' FROM pg_extension WHERE extname <> 'plpgsql'
@@ -163,7 +175,12 @@ SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
                     WHEN 'c' THEN 'type' ELSE 'table' END,
        called, 0,
        jsonb_build_object(
-           'definition', CASE WHEN relkind IN ('v', 'm') THEN rtrim(pg_get_viewdef(r.oid), ';') END,
+           'definition', CASE
+               WHEN relkind IN ('v', 'm') THEN rtrim(pg_get_viewdef(r.oid), ';')
+               WHEN relkind = 'c' THEN (
+                   SELECT format('AS (%s)', string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', '
+                                                       ORDER BY attnum))
+                   FROM pg_attribute WHERE attrelid = r.oid AND attnum > 0 AND NOT attisdropped) END,
            'storage parameters', array_to_string(reloptions, ', '),
            'logging', CASE relpersistence WHEN 'u' THEN 'UNLOGGED' END,
            'partition key', CASE relkind WHEN 'p' THEN pg_get_partkeydef(r.oid) END,
@@ -176,18 +193,14 @@ SELECT CASE WHEN relkind IN ('r', 'p', 'f') THEN called ELSE '' END,
            'access method', (SELECT amname FROM pg_am WHERE pg_am.oid = relam AND amname NOT IN ('heap', 'btree')),
            'tablespace', (SELECT quote_ident(spcname) FROM pg_tablespace AS s WHERE s.oid = reltablespace),
            'row security', CASE WHEN relforcerowsecurity THEN 'FORCE' WHEN relrowsecurity THEN 'ENABLE' END,
-           'columns', CASE relkind WHEN 'c' THEN (
-               SELECT string_agg(format('%I %s', attname, format_type(atttypid, atttypmod)), ', ' ORDER BY attnum)
-               FROM pg_attribute WHERE attrelid = r.oid AND attnum > 0 AND NOT attisdropped) END,
-           'comment', coalesce(obj_description(r.oid, 'pg_class'), obj_description(reltype, 'pg_type')))
+           'comment', obj_description(r.oid, 'pg_class'))
 FROM relations AS r WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'c')
 UNION ALL
 SELECT '', 'sequence', r.called, 0,
        jsonb_build_object(
            'definition', 'AS ' || s.type || ' ' || s.options,
            'owned by', owner.called || '.' || (SELECT quote_ident(attname) FROM pg_attribute
-                                               WHERE attrelid = refobjid AND attnum = refobjsubid),
-           'comment', obj_description(r.oid, 'pg_class'))
+                                               WHERE attrelid = refobjid AND attnum = refobjsubid))
 FROM relations AS r JOIN sequences AS s ON seqrelid = r.oid LEFT JOIN tables AS owner ON owner.oid = refobjid
 WHERE deptype IS DISTINCT FROM 'i'
 UNION ALL
@@ -224,8 +237,7 @@ UNION ALL
 SELECT tables.called, 'index', tables.prefix || quote_ident(i.relname), 0,
        jsonb_build_object('definition', replace(replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON '),
                                                 ' ON ' || label || '.', ' ON ' || tables.prefix),
-                          'validity', CASE WHEN NOT indisvalid THEN 'invalid, because building it failed' END,
-                          'comment', obj_description(indexrelid, 'pg_class'))
+                          'validity', CASE WHEN NOT indisvalid THEN 'invalid, because building it failed' END)
 FROM pg_index JOIN tables ON tables.oid = indrelid JOIN pg_class AS i ON i.oid = indexrelid
 WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
   AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = indexrelid)
@@ -233,41 +245,35 @@ UNION ALL
 SELECT called, 'trigger', quote_ident(tgname), 0,
        jsonb_build_object('definition', replace(pg_get_triggerdef(t.oid), ' ON ' || label || '.', ' ON ' || prefix),
                           'state', CASE tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
-                                                  WHEN 'A' THEN 'ENABLE ALWAYS' END,
-                          'comment', obj_description(t.oid, 'pg_trigger'))
+                                                  WHEN 'A' THEN 'ENABLE ALWAYS' END)
 FROM pg_trigger AS t JOIN tables ON tables.oid = tgrelid WHERE NOT tgisinternal AND tgparentid = 0
 UNION ALL
 SELECT called, 'rule', quote_ident(rulename), 0,
-       jsonb_build_object('definition', rtrim(pg_get_ruledef(r.oid, true), ';'),
-                          'comment', obj_description(r.oid, 'pg_rewrite'))
+       jsonb_build_object('definition', rtrim(pg_get_ruledef(r.oid, true), ';'))
 FROM pg_rewrite AS r JOIN tables ON tables.oid = ev_class WHERE rulename <> '_RETURN'
 UNION ALL
 SELECT called, 'policy', quote_ident(polname), 0,
        jsonb_build_object('definition', concat_ws(' ',
-           'AS', CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+           format('CREATE POLICY %I ON %s AS', polname, called),
+           CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
            'FOR', CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                               WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
            'TO', (SELECT string_agg(CASE role WHEN 0 THEN 'PUBLIC' ELSE role::regrole::text END, ', ' ORDER BY role)
                   FROM unnest(polroles) AS role),
            'USING (' || pg_get_expr(polqual, polrelid) || ')',
-           'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')'),
-           'comment', obj_description(p.oid, 'pg_policy'))
+           'WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')'))
 FROM pg_policy AS p JOIN tables ON tables.oid = polrelid
 UNION ALL
 SELECT called, 'statistics', spaces.prefix || quote_ident(stxname), 0,
-       jsonb_build_object('definition', CASE WHEN spaces.prefix = '' THEN
-                              replace(pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || spaces.label || '.',
-                                      'STATISTICS ')
-                              ELSE pg_get_statisticsobjdef(s.oid) END,
-                          'comment', obj_description(s.oid, 'pg_statistic_ext'))
+       jsonb_build_object('definition', replace(pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || spaces.label || '.',
+                                                'STATISTICS ' || spaces.prefix))
 FROM pg_statistic_ext AS s JOIN tables ON tables.oid = stxrelid JOIN spaces ON space = stxnamespace
 UNION ALL
 SELECT '', CASE prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END,
        format('%s%I(%s)', prefix, proname, pg_get_function_identity_arguments(p.oid)), 0,
        jsonb_build_object('definition', CASE WHEN prokind <> 'a' THEN
            overlay(pg_get_functiondef(p.oid) PLACING prefix FROM position(label || '.' IN pg_get_functiondef(p.oid))
-                   FOR length(label) + 1) END,
-           'comment', obj_description(p.oid, 'pg_proc'))
+                   FOR length(label) + 1) END)
 FROM pg_proc AS p JOIN spaces ON space = pronamespace
 WHERE NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                   AND d.deptype IN ('e', 'i', 'a'))
@@ -276,15 +282,16 @@ SELECT '', CASE typtype WHEN 'd' THEN 'domain' ELSE 'type' END, prefix || quote_
        jsonb_build_object(
            'values', (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
                       FROM pg_enum WHERE enumtypid = t.oid),
-           'definition', CASE typtype WHEN 'd' THEN concat_ws(' ', format_type(typbasetype, typtypmod),
-               'COLLATE ' || (SELECT typcollation::regcollation FROM pg_type AS base
-                              WHERE base.oid = t.typbasetype AND base.typcollation <> t.typcollation),
-               'DEFAULT ' || typdefault, CASE WHEN typnotnull THEN 'NOT NULL' END,
-               (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid)), ' '
-                                  ORDER BY conname)
-                FROM pg_constraint AS c WHERE contypid = t.oid AND contype = 'c')) END,
-           'subtype', (SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid),
-           'comment', obj_description(t.oid, 'pg_type'))
+           'definition', CASE typtype
+               WHEN 'r' THEN (SELECT format('AS RANGE (SUBTYPE = %s)', format_type(rngsubtype, NULL))
+                              FROM pg_range WHERE rngtypid = t.oid)
+               WHEN 'd' THEN concat_ws(' ', 'AS', format_type(typbasetype, typtypmod),
+                   'COLLATE ' || (SELECT typcollation::regcollation FROM pg_type AS base
+                                  WHERE base.oid = t.typbasetype AND base.typcollation <> t.typcollation),
+                   'DEFAULT ' || typdefault, CASE WHEN typnotnull THEN 'NOT NULL' END,
+                   (SELECT string_agg(format('CONSTRAINT %I %s', conname, pg_get_constraintdef(c.oid)), ' '
+                                      ORDER BY conname)
+                    FROM pg_constraint AS c WHERE contypid = t.oid AND contype = 'c')) END)
 FROM pg_type AS t JOIN spaces ON space = typnamespace
 WHERE typtype IN ('e', 'd', 'r')
   AND (t.oid, 'pg_type'::regclass) NOT IN (SELECT objid, classid FROM extensions)

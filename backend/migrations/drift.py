@@ -1,10 +1,8 @@
 """The differences between two catalogs, as sentences for people."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby
-from operator import attrgetter
 from typing import Literal
 
 from sqlalchemy import Connection, MetaData
@@ -37,14 +35,14 @@ class Difference:
         """Whether it is a table, or belongs to no table."""
         return self.thing.table in ("", self.thing.name)
 
-    def tell(self, side: str, should: str = "the models") -> str:
-        """Return it as a sentence without a full stop; `side` names the actual schema, `should` the expected one."""
+    def tell(self, side: str) -> str:
+        """Return it as a sentence without a full stop; `side` names the schema that is compared with the models."""
         if self.what == "missing":
-            return f"{self.title} is in {should} and not in {side}"
+            return f"{self.title} is in the models and not in {side}"
         if self.what == "extra":
-            return f"{self.title} is in {side} and not in {should}"
+            return f"{self.title} is in {side} and not in the models"
         parts = [
-            f"{name} {_shown(self.actual.get(name))} in {side}, {_shown(self.expected.get(name))} in {should}"
+            f"{name} {_shown(self.actual.get(name))} in {side}, {_shown(self.expected.get(name))} in the models"
             for name in self.changed
         ]
         return f"{self.title} differs ({'; '.join(parts)})"
@@ -84,8 +82,7 @@ def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
     found = []
     for thing in sorted(expected.keys() | actual.keys(), key=_order):
         wanted, there = expected.get(thing), actual.get(thing)
-        owner = (wanted or there or {}).get("owned by", "").rpartition(".")[0] or thing.table
-        if wanted == there or not (_has_table(thing, owner, expected) and _has_table(thing, owner, actual)):
+        if wanted == there or not (_has_table(thing, expected) and _has_table(thing, actual)):
             continue
         what: Literal["missing", "extra", "changed"] = (
             "missing" if there is None else "extra" if wanted is None else "changed"
@@ -94,17 +91,10 @@ def compare(expected: Catalog, actual: Catalog) -> list[Difference]:
     return found
 
 
-def by_table(found: Sequence[Difference]) -> Iterator[tuple[str, list[Difference]]]:
-    """Group differences by table; those that belong to no table come last, under the empty string."""
-    ordered = sorted(found, key=lambda difference: _order(difference.thing))
-    for table, group in groupby(ordered, key=attrgetter("thing.table")):
-        yield table, list(group)
-
-
-def _has_table(thing: Thing, table: str, there: Catalog) -> bool:
-    if thing.kind in _WHOLES or not table:
+def _has_table(thing: Thing, there: Catalog) -> bool:
+    if thing.kind in _WHOLES or not thing.table:
         return True
-    return any(Thing(owner, kind, table) in there for kind in _WHOLES for owner in (table, ""))
+    return any(Thing(owner, kind, thing.table) in there for kind in _WHOLES for owner in (thing.table, ""))
 
 
 def _order(thing: Thing) -> tuple[bool, str, bool, str, str]:

@@ -198,19 +198,6 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Eng
         assert migrations.current(connection) == revision
 
 
-def test_failure_of_a_later_migration_rolls_the_earlier_ones_back_too(
-    empty_engine: Engine, broken: Path
-) -> None:
-    one_more(broken, 'op.execute("SELECT 1 / 0")')
-
-    with pytest.raises(DBAPIError, match="division by zero"):
-        init_db(empty_engine)
-
-    with empty_engine.connect() as connection:
-        assert catalog.read(connection) == {}
-        assert migrations.current(connection) is None
-
-
 def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
     engine: Engine, broken: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

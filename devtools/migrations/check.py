@@ -8,26 +8,24 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-import freshpg
 from backend import migrations
 from backend.config import load_settings
 from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
-from backend.migrations.drift import Difference, by_table, differences
+from backend.migrations.drift import Difference, differences
 from backend.scripts.terminal import say
-from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
+from backend.startup import describe, plain_refusals, wait_for_database
 from devtools.command_line import enter
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
+from freshpg import choose, ensure_database
 from freshpg.command import tell
-
-INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
 
 
 @dataclass(frozen=True)
@@ -41,50 +39,20 @@ class Comparison:
     in_migrations: Sequence[Difference] = ()
     """The differences that the migrations have too, so that a new migration is needed."""
 
-    @property
-    def agrees(self) -> bool:
-        return self.state.is_at_head and not self.differences
-
-    @property
-    def side(self) -> str:
-        return "the migrations" if self.of == "the migrations" else "the database"
-
-    def as_data(self) -> dict[str, Any]:
-        differences = [
-            {
-                "table": each.thing.table or None,
-                "kind": each.thing.kind,
-                "name": each.thing.name,
-                "what": each.what,
-                "expected": each.expected,
-                "actual": each.actual,
-                "sentence": each.tell(self.side),
-            }
-            for each in self.differences
-        ]
-        revisions = {"revision": self.state.current, "head": self.state.head}
-        return {"of": self.of, **revisions, "agrees": self.agrees, "differences": differences}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="db_check",
         description="Show what differs between the models and the migrations, and between the models and your "
-        "database: the configured one, Compose's, or the embedded one. Nothing is changed. If anything differs, the "
-        "exit code is 1.",
+        "database: the configured one, Compose's, or the embedded one. If anything differs, the exit code is 1. "
+        "Nothing is changed, but the role must be allowed to create a schema, which is rolled back.",
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--ephemeral", action="store_true", help="compare the migrations only")
     options = parser.parse_args(arguments)
     settings = load_settings()
     migrations.head()  # two heads are reported before a server is started
-    choice = freshpg.choose("auto")
-    tell(f"Migrations: on a temporary server. {choice.announcement}.")
-    with (
-        choice.start() as server,
-        plain_refusals_of(freshpg.ensure_database(server.url, "migrated")) as engine,
-    ):
-        init_db(engine)
+    with migrated_engine("Migrations: on a temporary server.") as engine:
         found = [compare(engine, "the migrations")]
     if not options.ephemeral:
         with find_own(settings) as own:
@@ -96,13 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found.append(
                         compare(engine, f"the database {describe(engine.url)}", found[0].differences)
                     )
-    agree = all(comparison.agrees for comparison in found)
+    agree = all(each.state.is_at_head and not each.differences for each in found)
     if options.json:
-        print(json.dumps({"agree": agree, "compared": [each.as_data() for each in found]}, indent=2))
+        print(json.dumps({"agree": agree, "compared": list(map(asdict, found))}, indent=2))
     else:
         for line in itertools.chain.from_iterable(map(lines, found)):
             say(line)
     return 0 if agree else 1
+
+
+@contextmanager
+def migrated_engine(message: str) -> Iterator[Engine]:
+    """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
+    choice = choose("auto")
+    tell(f"{message} {choice.announcement}.")
+    with choice.start() as server, plain_refusals_of(ensure_database(server.url, "migrated")) as engine:
+        init_db(engine)
+        yield engine
 
 
 @contextmanager
@@ -119,20 +97,10 @@ def plain_refusals_of(url: str) -> Iterator[Engine]:
 
 
 def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -> Comparison:
-    """Compare a database with the models. Raises UserError if the role or a standby does not allow that."""
-    try:
-        with engine.connect() as connection:
-            state = schema_state(connection)
-            found = differences(connection) if state.current is not None else []
-    except DBAPIError as error:
-        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
-            raise
-        words = str(error.orig).partition("\n")[0]
-        raise UserError(
-            f"Cannot compare {of} with the models: {words}.\n"
-            "The comparison creates a schema and rolls it back: use the primary server, and a role with the privilege "
-            "CREATE on the database."
-        ) from error
+    """Compare a database with the models. The role must be allowed to create a schema, which is rolled back."""
+    with engine.connect() as connection:
+        state = schema_state(connection)
+        found = differences(connection) if state.current is not None else []
     return Comparison(of, state, found, in_migrations)
 
 
@@ -155,10 +123,10 @@ def lines(comparison: Comparison) -> Iterator[str]:
         yield f"{subject} {'agree' if comparison.of == 'the migrations' else 'agrees'} with the models."
         return
     yield f"{subject} and the models differ in {count_of} {'place' if count_of == 1 else 'places'}:"
-    for table, group in by_table(comparison.differences):
+    side = "the migrations" if comparison.of == "the migrations" else "the database"
+    for table, group in itertools.groupby(comparison.differences, attrgetter("thing.table")):
         yield f"  {table or 'outside the tables'}"
-        for difference in group:
-            yield f"    {difference.tell(comparison.side)}: {cure(difference, comparison)}."
+        yield from (f"    {each.tell(side)}: {cure(each, comparison)}." for each in group)
 
 
 def cure(difference: Difference, comparison: Comparison) -> str:

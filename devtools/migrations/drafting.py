@@ -1,16 +1,18 @@
 """Draft a migration from the models, and try it.
 
-The differences come from PostgreSQL's catalog. Each step is tried in a savepoint: first as an Alembic operation on the
-models' own objects, then as SQL made from the catalog's definitions. If PostgreSQL refuses a step, it is tried again
-after other steps, so the order of the steps is found and not computed. The downgrade is found in the same way, and the
-result is run up, down and up again. Differences that no step resolves are reported.
+The differences come from PostgreSQL's catalog. Each step is tried in a savepoint: what is missing is created by an
+Alembic operation on the models' own objects if possible, and everything else by SQL made from the catalog's
+definitions. If PostgreSQL refuses a step, it is tried again after other steps, so the order of the steps is found and
+not computed. The downgrade is found in the same way, and the result is run up, down and up again. Differences that no
+step resolves are reported.
 """
 
+import io
 import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -18,23 +20,27 @@ from alembic.autogenerate import render_op_text
 from alembic.autogenerate.api import AutogenContext
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
-from sqlalchemy import Connection, ForeignKeyConstraint, MetaData, Table
+from sqlalchemy import Connection, MetaData, Table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.sql.elements import conv
 from sqlalchemy.types import TypeDecorator
 
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
 from devtools.migrations import risk_remarks
-from devtools.migrations.difference_sql import CONSTRAINTS, added_values, alternatives, drop, names
+from devtools.migrations.difference_sql import CONSTRAINTS, FILLS, alternatives, drop, names
 
-WIDTH = 90  # the width of a piece of SQL, without its indentation
-MADE = (
+# Creating in this order, and dropping in its reverse, needs the fewest attempts and reads best.
+ORDER = (
     "schema", "extension", "type", "domain", "sequence", "table", "column", "primary key", "unique constraint", "CHECK",
-    "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "trigger",
+    "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "statistics",
+    "rule", "policy", "trigger", "aggregate", "foreign table",
 )  # fmt: skip
-DEPENDENTS = ("trigger", "policy", "rule", "view", "materialized view", "foreign key")
+_PROSE_WRAPPER = textwrap.TextWrapper(90, break_long_words=False)
+_SQL_WRAPPER = textwrap.TextWrapper(
+    90, expand_tabs=False, replace_whitespace=False, drop_whitespace=False, break_long_words=False,
+    break_on_hyphens=False,
+)  # fmt: skip
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
 
@@ -42,9 +48,8 @@ _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 class Draft:
     """The bodies of a migration's two functions, unindented, and remarks about them."""
 
-    upgrade: str
-    downgrade: str
-    imports: tuple[str, ...] = ()
+    upgrade: str = "pass"
+    downgrade: str = "pass"
     remarks: tuple[str, ...] = ()
     """The risks on a live table; the file has them as comments."""
     missing: tuple[str, ...] = ()
@@ -53,13 +58,10 @@ class Draft:
 
 @dataclass(frozen=True)
 class Step:
-    code: str
     about: Difference
+    code: str
     is_alembics: bool = False
     """Whether Alembic rendered it, so that the result may differ from the models."""
-    undone_by: tuple[str, ...] = ()
-    sql: tuple[str, ...] = ()
-    """The statements that were sent to PostgreSQL."""
 
 
 def draft(connection: Connection, metadata: MetaData) -> Draft | None:
@@ -68,104 +70,87 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
     The draft is tried in a savepoint that is rolled back. Raises the errors of `catalog.expected`.
     """
     before, wanted = catalog.read(connection), catalog.expected(connection, metadata)
-    found = drift.without_ignored(drift.compare(wanted, before), metadata)
-    if not found:
+    if not drift.without_ignored(drift.compare(wanted, before), metadata):
         return None
-    best: Draft | None = None
-    # A value that is added to an enumeration cannot be used in the same transaction, for example as a default. If the
-    # models do that, the second attempt replaces the type.
-    for adds_values in (True, False) if any(map(added_values, found)) else (False,):
-        savepoint = connection.begin_nested()
-        drafted = Drafting(connection, metadata, adds_values=adds_values).draft(before, wanted)
+    savepoint = connection.begin_nested()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Drafting(connection, metadata, before, wanted).draft()
+    finally:
         savepoint.rollback()
-        best = drafted if best is None or len(drafted.missing) < len(best.missing) else best
-        if not best.missing:
-            break
-    return best
 
 
 class Drafting:
-    """One attempt, in a transaction that the caller rolls back."""
+    """One draft, in a transaction that the caller rolls back."""
 
-    def __init__(self, connection: Connection, metadata: MetaData, *, adds_values: bool) -> None:
+    def __init__(self, connection: Connection, metadata: MetaData, before: Catalog, wanted: Catalog) -> None:
         self.connection = connection
         self.metadata = metadata
-        self.adds_values = adds_values
-        self.context = AutogenContext(MigrationContext.configure(connection), metadata, _OPTIONS)
-        home = catalog.default_schema(connection)
-        self.tables = {
-            (table.schema if table.schema != home else None, table.name): table
+        self.before = before
+        self.wanted = wanted
+        options = {
+            "sqlalchemy_module_prefix": "sa.", "alembic_module_prefix": "op.", "user_module_prefix": None,
+            "render_as_batch": False, "render_item": _render_item,
+        }  # fmt: skip
+        self.context = AutogenContext(MigrationContext.configure(connection), metadata, options)
+        home = (None, catalog.default_schema(connection))
+        self.tables: dict[tuple[str, ...], Table] = {
+            (table.name,) if table.schema in home else (table.schema, table.name): table
             for table in metadata.tables.values()
         }
-        self.sent: list[str] = []
-        self.before: Catalog = {}
 
-    def draft(self, before: Catalog, wanted: Catalog) -> Draft:
-        sa.event.listen(self.connection, "before_cursor_execute", self._note)
-        self.before = before
-        try:
-            up, lacks = self.reach(wanted)
-            first = [code for step in reversed(up) for code in step.undone_by]
-            down, lacks_down = self.reach(before, first=first)
-            problems = [problem for step in up if (problem := self.run(step.code))]
-        finally:
-            sa.event.remove(self.connection, "before_cursor_execute", self._note)
-        missing = [*lacks, *(f"on the way back, {sentence}" for sentence in lacks_down)]
-        missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in problems]
-        said = [
-            [*risk_remarks.of_rows(step.about, before, wanted), *of_sql]
-            for step, of_sql in zip(up, risk_remarks.of_sql(step.sql for step in up), strict=True)
-        ]
-        body = [
-            part for step, each in zip(up, said, strict=True) for part in (*map(_comment, each), step.code)
-        ]
-        todo = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+    def draft(self) -> Draft:
+        up, missing = self.reach(self.wanted)
+        down, lacks = self.reach(self.before)
+        missing += [f"on the way back, {sentence}" for sentence in lacks]
+        again = [problem for step in up if (problem := self.run(step.code))]
+        missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in again]
+        risks = risk_remarks.of_sql([_offline_sql(step.code) for step in up])
+        body = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+        remarks: list[str] = []
+        for step, of_sql in zip(up, risks, strict=True):
+            said = [*risk_remarks.of_rows(step.about, self.before, self.wanted), *of_sql]
+            body += [*map(_comment, said), step.code]
+            remarks += said
         return Draft(
-            "\n".join([*todo, *body, *([] if up else ["pass"])]),
-            "\n".join([part for step in down for part in (*_lost(step), step.code)] or ["pass"]),
-            tuple(sorted(self.context.imports)),
-            tuple(sentence for each in said for sentence in each),
+            "\n".join([*body, *([] if up else ["pass"])]),
+            "\n".join([step.code for step in down] or ["pass"]),
+            tuple(remarks),
             tuple(missing),
         )
 
-    def reach(self, wanted: Catalog, first: Sequence[str] | None = None) -> tuple[list[Step], list[str]]:
+    def reach(self, goal: Catalog) -> tuple[list[Step], list[str]]:
         """Take steps until the schema is as wanted or no step helps; return the steps and the remaining differences."""
-        steps, refused, tried = list[Step](), dict[Thing, str](), set[tuple[Thing, str]]()
-        nothing = Difference(Thing("", "", ""), "changed", {}, {})
-        steps += [Step(code, nothing) for code in first or () if self.run(code) is None]
+        steps: list[Step] = []
+        refused: dict[Thing, str] = {}
         now = catalog.read(self.connection)
-        above = {} if first is None else now
         while True:
-            found = self.differences(wanted, now)
-            for step in self.candidates(found, now, wanted, above):
-                if (step.about.thing, step.code) in tried:
+            found = self.differences(goal, now)
+            for step in self.candidates(found, goal):
+                if step in steps:
                     continue
-                sent, then, problem = self.attempt(step, found, wanted)
+                then, problem = self.attempt(step, found, goal)
                 if then is not None:
                     now = then
-                    tried.add((step.about.thing, step.code))
-                    steps.append(replace(step, sql=tuple(sent)))
+                    steps.append(step)
                     break
-                refused.setdefault(step.about.thing, problem or "it makes something else")
+                refused.setdefault(step.about.thing, problem)
             else:
                 return steps, [_sentence(each, refused.get(each.thing)) for each in found]
 
-    def differences(self, wanted: Catalog, now: Catalog) -> list[Difference]:
+    def differences(self, goal: Catalog, now: Catalog) -> list[Difference]:
         """List the remaining differences. A downgrade keeps ignored tables, and drops only what the upgrade created."""
-        found = drift.compare(wanted, now)
-        return found if wanted is self.before else drift.without_ignored(found, self.metadata)
+        found = drift.compare(goal, now)
+        return found if goal is self.before else drift.without_ignored(found, self.metadata)
 
-    def attempt(
-        self, step: Step, found: list[Difference], wanted: Catalog
-    ) -> tuple[list[str], Catalog | None, str | None]:
-        """Take a step; return its statements and the catalog after it. If it does not help, undo it and return why."""
-        self.sent.clear()
+    def attempt(self, step: Step, found: list[Difference], goal: Catalog) -> tuple[Catalog | None, str]:
+        """Take a step and return the catalog after it. If it does not help, undo it and return why."""
         savepoint = self.connection.begin_nested()
         problem = self.run(step.code)
-        sent = list(self.sent)
         if problem is None:
             now = catalog.read(self.connection)
-            then = self.differences(wanted, now)
+            then = self.differences(goal, now)
             known = {each.thing for each in found} - {step.about.thing}
             is_other = any(
                 each.what != "missing" and each.thing not in known and each.changed != ["nullability"]
@@ -173,18 +158,15 @@ class Drafting:
             )
             if step.about not in then and not (step.is_alembics and is_other):
                 savepoint.commit()
-                return sent, now, None
+                return now, ""
         savepoint.rollback()
-        return sent, None, problem
+        return None, problem or "it makes something else"
 
     def run(self, code: str) -> str | None:
         """Run a step like the migration file; if it fails, undo it and return why."""
-        names_in_file = {"op": Operations(MigrationContext.configure(self.connection)), "sa": sa}
         savepoint = self.connection.begin_nested()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                exec(code, names_in_file | {"postgresql": postgresql})  # noqa: S102  our own draft
+            _exec(code, MigrationContext.configure(self.connection))
             savepoint.commit()
         except Exception as error:  # noqa: BLE001  after any error, the step is not taken
             if savepoint.is_active:
@@ -192,241 +174,137 @@ class Drafting:
             return str(getattr(error, "orig", None) or error).partition("\n")[0]
         return None
 
-    def candidates(
-        self, found: Sequence[Difference], now: Catalog, wanted: Catalog, above: Catalog
-    ) -> Iterator[Step]:
-        """Yield steps to try: the best step of each difference first, and steps that drop dependents last."""
-        ranked = sorted(found, key=_rank)
-        ways = {
-            id(each): alternatives(
-                each, wanted, back=Thing(each.thing.table, "table", each.thing.table) in above
-            )
-            for each in ranked
-        }
-        for each in ranked:
-            if code := self.operations(each, now):
-                yield Step("\n".join(code[0]), each, is_alembics=True, undone_by=tuple(code[1]))
-            if self.adds_values and (statements := added_values(each)):
-                yield Step(_execute(statements), each)
-            elif ways[id(each)]:
-                yield Step(_execute(ways[id(each)][0]), each)
-        for each in ranked:
-            yield from (Step(_execute(way), each) for way in ways[id(each)][1:])
-        for each in ranked:
-            for way in ways[id(each)]:
-                yield Step(_execute([*_clear(each.thing, now), *way]), each)
-
-    def operations(self, difference: Difference, now: Catalog) -> tuple[list[str], list[str]] | None:
-        """Return the Alembic operations for a difference, and those that undo it, if the models' objects allow that."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                made = list(self._operations(difference, now))
-                back = [each.reverse() for each in made] if difference.what == "missing" else []
-                # Alembic compiles for a driver that reads %% as %.
-                rendered = [
-                    [render_op_text(self.context, each).replace("%%", "%") for each in way]
-                    for way in (made, back)
-                ]
-        except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
-            return None
-        return (rendered[0], rendered[1]) if made else None
-
-    def _operations(self, difference: Difference, now: Catalog) -> Iterator[ops.MigrateOperation]:
-        thing, kind = difference.thing, difference.thing.kind
-        *schemas, name = names(thing.table) or [""]
-        schema = schemas[0] if schemas else None
-        own = names(thing.name)[-1] if thing.table else ""
-        table = self.tables.get((schema, name))
-        if difference.what == "extra" or (kind in CONSTRAINTS and difference.what == "changed"):
-            yield from _drops(kind, own, name, schema)
-        if table is None or difference.what == "extra":
-            return
-        if kind == "table" and difference.what == "missing":
-            made = ops.CreateTableOp.from_table(table)
-            made.columns = [
-                part for part in made.columns if not _refers_elsewhere(part, table, now, self.tables)
-            ]
-            yield made
-        elif kind == "column" and difference.what == "missing":
-            column = table.to_metadata(MetaData()).c[_key(table, own)]
-            if not any(fact in difference.expected for fact in ("default", "generated", "identity")):
-                column.nullable = True  # existing rows have no value
-            yield ops.AddColumnOp(name, column, schema=schema)
-        elif kind == "index" and difference.what == "missing":
-            [index] = [each for each in table.indexes if each.name == own]
-            made_index = ops.CreateIndexOp.from_index(index)
-            if Thing(thing.table, "table", thing.table) in self.before:
-                made_index.if_not_exists = True  # it may have been built by hand before the release
-            yield made_index
-        elif kind in CONSTRAINTS:
-            [constraint] = [each for each in table.constraints if each.name == own]
-            yield ops.AddConstraintOp.from_constraint(constraint)
-
-    def _note(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        self.sent.append(statement.replace("%%", "%"))
-
-
-def _key(table: Table, name: str) -> str:
-    return next(column.key for column in table.columns if column.name == name)
-
-
-def _refers_elsewhere(
-    part: object, table: Table, now: Catalog, tables: dict[tuple[str | None, str], Table]
-) -> bool:
-    """Whether it is a foreign key to a table that does not exist yet."""
-    if not isinstance(part, ForeignKeyConstraint) or part.referred_table is table:
-        return False
-    there = {tuple(names(thing.name)) for thing in now if thing.kind == "table"}
-    referred = next((key for key, each in tables.items() if each is part.referred_table), (None, ""))
-    return tuple(filter(None, referred)) not in there
-
-
-def _drops(kind: str, name: str, table: str, schema: str | None) -> Iterator[ops.MigrateOperation]:
-    if kind == "table":
-        yield ops.DropTableOp(table, schema=schema)
-    elif kind == "column":
-        yield ops.DropColumnOp(table, name, schema=schema)
-    elif kind == "index":
-        yield ops.DropIndexOp(name, table, schema=schema)
-    elif kind in CONSTRAINTS:
-        types = {
-            "primary key": "primary",
-            "unique constraint": "unique",
-            "CHECK": "check",
-            "foreign key": "foreignkey",
-        }
-        is_key = kind == "primary key" or None  # it may not have returned on a way back
-        yield ops.DropConstraintOp(conv(name), table, type_=types.get(kind), schema=schema, if_exists=is_key)
-
-
-def _rank(difference: Difference) -> int:
-    """Rank a difference: dependents are dropped first, objects are created before those that need them."""
-    kind = difference.thing.kind
-    if difference.what == "extra":
-        return (
-            DEPENDENTS.index(kind) if kind in DEPENDENTS else 100 - MADE.index(kind) if kind in MADE else 50
+    def candidates(self, found: Sequence[Difference], goal: Catalog) -> Iterator[Step]:
+        """Yield steps to try: Alembic's operations first, and steps that drop dependents last."""
+        ranked = sorted(
+            found, key=lambda each: ORDER.index(each.thing.kind) * (-1 if each.what == "extra" else 1)
         )
-    return 10 + MADE.index(kind) if kind in MADE else 40
+        for each in ranked:
+            if code := self.operation(each):
+                yield Step(each, code, is_alembics=True)
+        kept = self.wanted if goal is self.before else {}
+        ways = [(each, alternatives(each, goal, back=_table(each.thing) in kept)) for each in ranked]
+        for each, sql in ways:
+            yield from (Step(each, _execute(way)) for way in sql[:1])
+        for each, sql in ways:
+            yield from (Step(each, _execute(way)) for way in sql[1:])
+        for each, sql in ways:
+            if sql and (clear := self.drops_of_dependents(each)):
+                yield from (Step(each, _execute([*clear, *way])) for way in sql)
+
+    def drops_of_dependents(self, difference: Difference) -> list[str]:
+        """Return statements that drop what CASCADE would drop, if that holds no rows; it is created again if wanted."""
+        thing, outer = difference.thing, self.connection.begin_nested()
+        there = catalog.read(self.connection)
+        inner = self.connection.begin_nested()
+        self.run(_execute([f"{drop(thing)} CASCADE"]))
+        gone = there.keys() - catalog.read(self.connection).keys() - {thing}
+        inner.rollback()
+        left = {each for each in gone if not (difference.is_whole and each.table == thing.name)}
+        dropped: list[Thing] = []
+        if all(
+            each.kind != "table" and (each.kind != "column" or "generated" in there[each]) for each in left
+        ):
+            # A drop succeeds once nothing else depends on it.
+            while ready := [each for each in sorted(left) if self.run(_execute([drop(each)])) is None]:
+                dropped += ready
+                left -= set(ready)
+        outer.rollback()
+        return [drop(each) for each in dropped]
+
+    def operation(self, difference: Difference) -> str:
+        """Return the Alembic operation that creates what is missing; empty if Alembic cannot render it."""
+        table = self.tables.get(tuple(names(difference.thing.table)))
+        if difference.what != "missing" or table is None:
+            return ""
+        try:
+            operation = self.creation(difference, table)
+            # Alembic compiles for a driver that reads %% as %.
+            return render_op_text(self.context, operation).replace("%%", "%") if operation else ""
+        except Exception:  # noqa: BLE001  Alembic cannot render some types and options; SQL is used instead
+            return ""
+
+    def creation(self, difference: Difference, table: Table) -> ops.MigrateOperation | None:
+        thing, name = difference.thing, names(difference.thing.name)[-1]
+        if thing.kind == "table":
+            return ops.CreateTableOp.from_table(table)
+        if thing.kind == "column":
+            columns = table.to_metadata(MetaData()).columns
+            column = next(each for each in columns if each.name == name)
+            column.nullable = column.nullable or not difference.expected.keys() & FILLS  # rows have no value
+            return ops.AddColumnOp(table.name, column, schema=table.schema)
+        if thing.kind == "index":
+            made = ops.CreateIndexOp.from_index(next(each for each in table.indexes if each.name == name))
+            made.if_not_exists = (
+                _table(thing) in self.before or None
+            )  # it may have been built before the release
+            return made
+        if thing.kind in CONSTRAINTS:
+            constraint = next(each for each in table.constraints if each.name == name)
+            return ops.AddConstraintOp.from_constraint(constraint)
+        return None
 
 
-def _clear(thing: Thing, now: Catalog) -> list[str]:
-    """Return statements that drop the objects that may depend on this one; wanted ones are created again later."""
-    kinds: tuple[str, ...] = (*DEPENDENTS, *CONSTRAINTS[:-1], "index", "column")
-    if thing.kind in CONSTRAINTS:  # a foreign key references a table, not a constraint
-        thing, kinds = Thing("", "table", thing.table), ("foreign key",)
-    candidates = [each for each in now if each.kind in kinds and each != thing]
-    related, new = set[Thing](), {thing}
-    while new:
-        new = {each for each in candidates if each not in related and _mentions(each, now, new)}
-        related |= new
-    ordered: list[Thing] = []
-    while related:
-        free = {each for each in related if not any(_mentions(it, now, {each}) for it in related - {each})}
-        ordered += sorted(free or related, key=lambda each: (each.kind != "foreign key", each))
-        related -= free or related
-    return [drop(each) for each in ordered]
+def _exec(code: str, context: MigrationContext) -> None:
+    exec(code, {"op": Operations(context), "sa": sa, "postgresql": postgresql})  # noqa: S102  our own draft
 
 
-def _mentions(thing: Thing, now: Catalog, others: set[Thing]) -> bool:
-    """Whether its definition names one of the others; a column counts in its own table, or with its table's name."""
-    definition = now[thing].get("generated", now[thing].get("definition", ""))
+def _offline_sql(code: str) -> str:
+    """Return the SQL that a step sends."""
+    written = io.StringIO()
+    options = {"as_sql": True, "output_buffer": written}
+    _exec(code, MigrationContext.configure(dialect_name="postgresql", opts=options))
+    return written.getvalue()
 
-    def has(name: str) -> bool:
-        return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", definition) is not None
 
-    return any(
-        has(names(each.name.partition("(")[0])[-1])
-        and (each.kind != "column" or thing.table == each.table or has(names(each.table)[-1]))
-        for each in others
-    )
+def _table(thing: Thing) -> Thing:
+    return Thing(thing.table, "table", thing.table)
 
 
 def _sentence(difference: Difference, refused: str | None) -> str:
-    thing, table = difference.thing, names(difference.thing.table)[-1:]
+    thing = difference.thing
     if thing.kind == "column" and difference.changed == ["nullability"]:
-        where = ", schema=..." if len(names(thing.table)) > 1 else ""
-        call = f'op.alter_column("{table[0]}", "{names(thing.name)[0]}", nullable=False{where})'
         return (
             f"`{thing.table}.{thing.name}` must not be null and has no default: fill the existing rows, then add "
-            f"`{call}`"
+            f"`op.execute('ALTER TABLE {thing.table} ALTER COLUMN {thing.name} SET NOT NULL')`"
         )
-    place = f"{thing.table}, " if thing.table not in ("", thing.name) else ""
+    place = "" if difference.is_whole else f"{thing.table}, "
     why = f" (PostgreSQL: {refused})" if refused else ""
-    return f"{place}{difference.tell('the draft', 'the models')}{why}"
-
-
-def _lost(step: Step) -> Iterator[str]:
-    """Yield comments on what a downgrade may lose, or why it may fail, if there are rows."""
-    if "unique_violation" in step.code:
-        yield "# If rows lack a value for it, the primary key is not restored."
-    elif "foreign_key_violation" in step.code:
-        yield "# If rows reference rows that do not exist any more, it stays NOT VALID."
-    elif "not_null_violation" in step.code:
-        yield _comment(
-            f"The values of `{step.about.thing.name}` are lost: if there are rows, it stays nullable."
-        )
-    elif step.about.what == "changed" and "type" in step.about.changed:
-        yield "# This fails if a row has a value that the old type does not have."
+    return f"{place}{difference.tell('the draft')}{why}"
 
 
 def _comment(sentence: str) -> str:
     """Wrap prose, but keep indented lines, which people copy, in one line."""
-    lines: list[str] = []
-    for line in sentence.splitlines():
-        lines += [line] if line.startswith(" ") else textwrap.wrap(line, WIDTH, break_long_words=False)
-    return "\n".join(f"# {line}" for line in lines)
+    wrapped = (
+        [line] if line.startswith(" ") else _PROSE_WRAPPER.wrap(line) for line in sentence.splitlines()
+    )
+    return "\n".join(f"# {line}" for lines in wrapped for line in lines)
 
 
 def _execute(statements: Iterable[str]) -> str:
-    """Write SQL literally: text() must not find parameters in it, and must not remove a backslash before a colon."""
-    return "\n".join(
-        _execute_one(_PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", each))) for each in statements
-    )
+    return "\n".join(f"op.execute({_literal(each)})" for each in statements)
 
 
-def _execute_one(sql: str) -> str:
-    pieces = [piece for line in sql.splitlines(keepends=True) for piece in _pieces(line)]
-    return f"op.execute({' '.join(repr(piece) for piece in pieces)})"
-
-
-def _pieces(line: str) -> Iterator[str]:
-    while len(line) > WIDTH and (end := line.rfind(" ", 1, WIDTH)) > 0:
-        yield line[: end + 1]
-        line = line[end + 1 :]
-    yield line
+def _literal(sql: str) -> str:
+    """Write SQL in short lines, so that text() finds no parameters in it and keeps a backslash before a colon."""
+    escaped = _PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", sql))
+    lines = [piece for line in escaped.splitlines(keepends=True) for piece in _SQL_WRAPPER.wrap(line)]
+    return " ".join(map(repr, lines))
 
 
 def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:  # noqa: ANN401  Alembic's hook
     """Write PostgreSQL's type instead of ours: a migration must mean the same when our types do not exist any more."""
     if kind != "type":
         return False
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
     if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
-        item = item.load_dialect_impl(dialect)
-        return _render_item(kind, item, context) or _repr_type(item, context)
-    if isinstance(item, sa.Enum):
-        if not item.native_enum:
-            return f"sa.String(length={item.length})"
-        context.imports.add("from sqlalchemy.dialects import postgresql")
-        schema = f", schema={item.schema!r}" if item.schema else ""
-        return f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
-    return False
-
-
-def _repr_type(item: Any, context: AutogenContext) -> str:  # noqa: ANN401  as above
-    column = sa.Column("x", item)
+        item = item.load_dialect_impl(postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
+        package = "postgresql" if type(item).__module__.startswith("sqlalchemy.dialects.") else "sa"
+        return _render_item(kind, item, context) or f"{package}.{item!r}"
+    if not isinstance(item, sa.Enum):
+        return False
+    if not item.native_enum:
+        return f"sa.String(length={item.length})"
+    schema = f", schema={item.schema!r}" if item.schema else ""
     return (
-        render_op_text(context, ops.AddColumnOp("x", column))
-        .partition("'x', sa.Column('x', ")[2]
-        .rpartition(", nullable")[0]
+        f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
     )
-
-
-_OPTIONS: dict[str, Any] = {
-    "sqlalchemy_module_prefix": "sa.",
-    "alembic_module_prefix": "op.",
-    "user_module_prefix": None,
-    "render_as_batch": False,
-    "render_item": _render_item,
-}

@@ -13,32 +13,28 @@ from pathlib import Path
 from alembic.script import ScriptDirectory
 from alembic.util import rev_id
 
-import freshpg
 from backend import migrations
 from backend.config import ROOT
-from backend.database import init_db
 from backend.errors import UserError
 from backend.models.models import Base
 from devtools.command_line import enter
-from devtools.migrations.check import plain_refusals_of
+from devtools.migrations.check import migrated_engine
 from devtools.migrations.drafting import Draft, draft
-from freshpg.command import tell
-
-HOW = 'nox -s db_revision -- -m "add x to y"'
-BLANK = Draft("pass", "pass")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     message = checked_message(options.message)
     heads = migrations.heads()
-    if options.merge:
-        if len(heads) < 2:  # noqa: PLR2004  a merge is of two
-            raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
-        report(write(BLANK, message, heads), BLANK)
-        return
-    migrations.head()
-    drafted = BLANK if options.blank else draft_on_temporary_server()
+    drafted: Draft | None = Draft()
+    if options.merge and len(heads) < 2:  # noqa: PLR2004  a merge is of two
+        raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
+    if not options.merge:
+        migrations.head()
+    if not (options.merge or options.blank):
+        announcement = "Database: a temporary one at head. Your data is unchanged."
+        with migrated_engine(announcement) as engine, engine.connect() as connection:
+            drafted = draft(connection, Base.metadata)
     if drafted is None:
         raise UserError("Nothing was written: the migrations already match the models.")
     report(write(drafted, message, heads), drafted)
@@ -62,28 +58,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def checked_message(message: str | None) -> str:
-    """Return the message as a sentence without its full stop. Raises UserError if it is empty or not usable."""
+    """Return the message as a sentence without its full stop. Raises UserError if it cannot name the file."""
     words = " ".join((message or "").split()).rstrip(".")
-    if not words:
-        raise UserError(f"Nothing was written: say what the migration does, {HOW}.")
     if not re.search(r"[A-Za-z0-9]", words) or "\\" in words or '"' in words:
         raise UserError(
-            "Nothing was written: the message becomes the file's name and docstring, so it needs a letter or a digit "
-            f'and can contain neither \\ nor ": {HOW}.'
+            'Nothing was written: say what the migration does, with a letter or a digit and without \\ and ", because '
+            'it becomes the file\'s name and docstring: `nox -s db_revision -- -m "add x to y"`.'
         )
     return words[0].upper() + words[1:]
-
-
-def draft_on_temporary_server() -> Draft | None:
-    choice = freshpg.choose("auto")
-    tell(f"Database: a temporary one at head. Your data is unchanged. {choice.announcement}.")
-    with (
-        choice.start() as server,
-        plain_refusals_of(freshpg.ensure_database(server.url, "drafting")) as engine,
-    ):
-        init_db(engine)
-        with engine.connect() as connection:
-            return draft(connection, Base.metadata)
 
 
 def write(drafted: Draft, message: str, heads: list[str]) -> Path:
@@ -92,7 +74,7 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     before = {path.name: path.read_bytes() for path in Path(scripts.versions).glob("*.py")}
     script = scripts.generate_revision(
         rev_id(), message, head=heads or "base", upgrades=indented(drafted.upgrade),
-        downgrades=indented(drafted.downgrade), imports="\n".join(drafted.imports),
+        downgrades=indented(drafted.downgrade), imports="from sqlalchemy.dialects import postgresql",
     )  # fmt: skip
     if script is None:
         raise UserError("Nothing was written: Alembic made no file.")

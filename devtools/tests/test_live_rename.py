@@ -12,7 +12,7 @@ from backend.config import ROOT
 from backend.migrations.drift import differences
 from devtools.migrations.drafting import draft
 
-from .model_copies import copied_models, take
+from .model_changes import copied_models, take
 
 FOLLOW, FILL = (
     textwrap.dedent(block)
