@@ -12,19 +12,20 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
 
 from .binaries import Binaries, find_binaries, initdb_arguments
-from .embedded import Cluster, initialise, runnable, start, text_of
+from .embedded import initialise, runnable, start, text_of
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server, connect_to_own, last_line, local_url
-from .supervisor_client import SupervisorClient
+from .server import PostgresUnavailable, Server, connect, last_line, local_url, without_libpq_variables
+from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ANSWER_SECONDS = 10.0
 """For a server that runs already: it may be slow, just starting, or on its way out after its owner was killed."""
@@ -32,6 +33,7 @@ _RETRY_SECONDS = 0.1
 _SETTINGS = ("max_connections=200",)
 
 
+@without_libpq_variables()
 def start_persistent(
     directory: Path, binaries: Binaries | None = None, run_as: RunAs | None = None
 ) -> Server:
@@ -47,7 +49,7 @@ def start_persistent(
     while (lock := _take(directory)) is None:
         server = _server(directory)
         try:
-            connect_to_own(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
+            connect(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
         except psycopg.Error as error:
             if time.monotonic() > deadline:
                 raise PostgresUnavailable(
@@ -108,7 +110,7 @@ def _take(directory: Path) -> int | None:
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
     _check(directory, binaries, run_as)
     data = (directory / "data").resolve()
-    supervisor = SupervisorClient(lock=lock)
+    supervisor = Supervisor(lock=lock)
     try:
         programs = runnable(binaries, run_as, data.with_name("programs"))
         if data.exists():
@@ -120,18 +122,16 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
             shutil.rmtree(making, ignore_errors=True)
             initialise(programs, run_as, making, initdb_arguments(binaries.major), _password(directory))
             making.rename(data)
-        port = int(_known(directory).get("port", 0))
-        log = directory / "log"
+        password, port = _password(directory), int(_known(directory).get("port", 0))
         server = start(
-            supervisor, Cluster(programs, run_as, data, log, _SETTINGS, _password(directory), port)
+            supervisor, programs, run_as, directory, settings=_SETTINGS, password=password, port=port
         )
         known = {"port": urlsplit(server.url).port, "version": server.version}
         _write(directory / "server.json", json.dumps(known))
-    except OSError as error:
+    except BaseException as error:
         supervisor.stop()
-        raise PostgresUnavailable(f"The server of {directory} did not start: {error}.") from None
-    except BaseException:
-        supervisor.stop()
+        if isinstance(error, OSError):
+            raise PostgresUnavailable(f"The server of {directory} did not start: {error}.") from None
         raise
     return server
 
@@ -179,8 +179,5 @@ def _known(directory: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file of mode 0600 so that it is complete or absent."""
-    descriptor, making = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{text}\n")
-    Path(making).rename(path)
+    path.touch(mode=0o600)
+    path.write_text(f"{text}\n", encoding="utf-8")
