@@ -26,7 +26,7 @@ import sys
 from freshpg import choose
 from testcontainers.core.labels import SESSION_ID
 server = choose("docker").start()
-print(SESSION_ID, *server.notes, flush=True)
+print(SESSION_ID, flush=True)
 sys.stdin.read()
 """
 
@@ -53,7 +53,7 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     with choose("docker", settings=["work_mem=8MB"]).start() as container:
         monkeypatch.undo()
-        assert (container.kind, container.notes) == ("docker", ())
+        assert container.kind == "docker"
         assert show(container.url, "server_version")[0].startswith(container.version)  # type: ignore[attr-defined]
         with start_ephemeral(settings=["work_mem=8MB"]) as embedded:
             assert show(container.url, *SETTINGS) == show(embedded.url, *SETTINGS)
@@ -103,4 +103,4 @@ def test_an_image_that_cannot_be_pulled_in_time_is_a_reason_for_embedded(
     choice = choose("auto", image="postgres.invalid/nosuch:1")
 
     assert choice.kind == "embedded"
-    assert "postgres.invalid/nosuch:1" in choice.why
+    assert "postgres.invalid/nosuch:1" in choice.announcement

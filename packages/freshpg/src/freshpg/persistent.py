@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
@@ -108,7 +108,7 @@ def _take(directory: Path) -> int | None:
 
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
-    _check(directory, binaries, run_as)
+    _check(directory, run_as)
     data = (directory / "data").resolve()
     supervisor = Supervisor(lock=lock)
     try:
@@ -122,7 +122,7 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
             shutil.rmtree(making, ignore_errors=True)
             initialise(programs, run_as, making, initdb_arguments(binaries.major), _password(directory))
             making.rename(data)
-        password, port = _password(directory), int(_known(directory).get("port", 0))
+        password, port = _password(directory), urlsplit(_server(directory).url).port or 0
         server = start(
             supervisor, programs, run_as, directory, settings=_SETTINGS, password=password, port=port
         )
@@ -136,46 +136,29 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
     return server
 
 
-def _check(directory: Path, binaries: Binaries, run_as: RunAs) -> None:
+def _check(directory: Path, run_as: RunAs) -> None:
     """Raise PostgresUnavailable if there are data that cannot be used, or none can be made."""
-    data = directory / "data"
     if not run_as.can_enter(directory):
         raise PostgresUnavailable(
             f"The account {run_as.name}, which PostgreSQL runs as for root, cannot reach {directory}; "
             "use a directory that it can reach, or run as an ordinary user."
         )
-    if not data.exists():
-        return
-    owner, major = data.stat().st_uid, text_of(data / "PG_VERSION").strip()
-    if owner not in (user.owner[0] for user in possible_users()):
+    data = directory / "data"
+    owner = data.stat().st_uid if data.exists() else None
+    if owner is not None and owner not in (user.owner[0] for user in possible_users()):
         raise PostgresUnavailable(
             f"The data in {directory} belong to another user (uid {owner}); run as that user, or use another directory."
-        )
-    if major and major != str(binaries.major):
-        raise PostgresUnavailable(
-            f"{directory} holds data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
-            f"Install PostgreSQL {major} to use or dump them, or remove {directory} to start again."
-        )
-    if not _password(directory):
-        raise PostgresUnavailable(
-            f"The file `password` is missing from {directory}; remove the directory to start again."
         )
 
 
 def _server(directory: Path) -> Server:
     """Return the server that runs, without asking it anything."""
-    known = _known(directory)
-    url = local_url(int(known.get("port", 0)), _password(directory))
-    return Server(url, str(known.get("version", "")), "embedded")
+    known = json.loads(text_of(directory / "server.json") or '{"port": 0, "version": ""}')
+    return Server(local_url(known["port"], _password(directory)), known["version"], "embedded")
 
 
 def _password(directory: Path) -> str:
     return text_of(directory / "password").strip()
-
-
-def _known(directory: Path) -> dict[str, Any]:
-    known = json.loads(text_of(directory / "server.json") or "{}")
-    return known if isinstance(known, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:

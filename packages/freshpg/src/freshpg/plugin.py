@@ -95,8 +95,6 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getini(_LEFTOVERS) not in ("error", "warn"):
-        raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {config.getini(_LEFTOVERS)!r}.")
     if RUN not in config.stash:  # a conftest.py loaded the plugin
         config.stash[RUN] = Run(config, config.option)
 
@@ -244,7 +242,7 @@ def _death_of(server: Server) -> str | None:
 
 def _closing_lines(run: Run, server: Server) -> Iterator[str]:
     """Say which server it was, and what is kept on it."""
-    yield from server.notes
+    yield from run.notes
     kept = run.databases.kept()
     for name, test in kept.items():
         yield f"{_psql(server, name)}  # {test}"

