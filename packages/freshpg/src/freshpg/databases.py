@@ -54,11 +54,14 @@ class Databases:
         self._on(name, "create database {} template {} strategy file_copy", sql.Identifier(template))
         self._on(name, "comment on database {} is {}", sql.Literal(_OURS))
 
-    def keep(self, name: str, kept_name: str, test: str) -> None:
-        """Rename a database, which ends the connections to it, and have it outlive the run for the sake of a test."""
-        if kept_name != name:
-            self._rename(name, kept_name)
-        self._on(kept_name, "comment on database {} is {}", sql.Literal(_KEPT + test))
+    def keep(self, name: str, test: str) -> None:
+        """Have a database outlive the run, for the sake of a test."""
+        self._on(name, "comment on database {} is {}", sql.Literal(_KEPT + test))
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a database, and end the connections to it."""
+        self._end_connections(name)
+        self._on(name, "alter database {} rename to {}", sql.Identifier(new_name))
 
     def drop(self, name: str) -> None:
         """Drop a database, and end the connections to it."""
@@ -74,9 +77,9 @@ class Databases:
                 self.drop(name)
 
     def drop_foreign(self, names: Iterable[str]) -> list[str]:
-        """Drop databases of tests or of killed runs; return the names of those that were dropped."""
+        """Drop databases that are not of this run; return the names of those that were dropped."""
         dropped: list[str] = []
-        for name in names:
+        for name in [name for name in names if not name.startswith(self.prefix)]:
             # One of another role is not ours to drop.
             with suppress(psycopg.Error):
                 self.drop(name)
@@ -115,7 +118,7 @@ class Databases:
                 self.drop(unfinished)
                 self.create(unfinished)
                 migrate(self.url_of(unfinished))
-                self._rename(unfinished, template)
+                self.rename(unfinished, template)
                 self._on(template, "alter database {} allow_connections false")
         finally:
             connection.execute("select pg_advisory_unlock(%s)", [-self._key])
@@ -128,10 +131,6 @@ class Databases:
     def _names(self) -> list[str]:
         query = "select datname from pg_database where starts_with(datname, %s) order by 1"
         return [name for (name,) in self._administrative().execute(query, [self.prefix])]
-
-    def _rename(self, name: str, new_name: str) -> None:
-        self._end_connections(name)
-        self._on(name, "alter database {} rename to {}", sql.Identifier(new_name))
 
     def _end_connections(self, name: str) -> None:
         """End the connections to a database and wait until they are gone."""

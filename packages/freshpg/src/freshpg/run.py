@@ -172,14 +172,14 @@ class Run:
         further, self._further = self._further, []
         for name in further:
             if keep:
-                self.databases.keep(name, name, test)
+                self.databases.keep(name, test)
             else:
                 self.databases.drop(name)
         left_open: list[str] = []
         if self._reset is None:
             found = self.databases.all() if self._drops_foreign else frozenset()
         elif keep:
-            self._replace(kept_name=f"{self._name}_kept{next(self._numbers)}", test=test)
+            self._replace(kept_for=test)
             found = self.databases.all()
         else:
             outcome = self._reset()
@@ -192,12 +192,14 @@ class Run:
             self.databases.drop_foreign(found - self._known)
         return left_open
 
-    def _replace(self, *, kept_name: str = "", test: str = "") -> None:
+    def _replace(self, *, kept_for: str = "") -> None:
         assert self._reset is not None  # noqa: S101 (there is a database)
         self._reset.close()
         self._disconnected()
-        if kept_name:
-            self.databases.keep(self._name, kept_name, test)
+        if kept_for:
+            kept_name = f"{self._name}_kept{next(self._numbers)}"
+            self.databases.rename(self._name, kept_name)
+            self.databases.keep(kept_name, kept_for)
         else:
             self.databases.drop(self._name)
         self.databases.create(self._name, f"{self.databases.prefix}template")
