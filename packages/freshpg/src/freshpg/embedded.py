@@ -41,7 +41,6 @@ from .supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PORT_ATTEMPTS = 5
 _ROOM_BYTES = 512 * 1024 * 1024
 
 
@@ -99,19 +98,14 @@ def start(
         ended = supervisor.ended(NOTICE_SECONDS)
         return ended and death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
-    for _ in range(_PORT_ATTEMPTS):
-        port = free_port(port)
-        supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
-        try:
-            url, version = wait_until_ready(partial(local_url, port, password), supervisor.ended)
-        except PostgresUnavailable as error:
-            reason = error.reason
-            if supervisor.ended() is None or free_port(port) == port:
-                break
-            # Another process took the port just before the server did.
-        else:
-            return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
-    raise PostgresUnavailable(with_log(f"The embedded PostgreSQL did not start: {reason}.", text_of(log)))
+    port = free_port(port)
+    supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
+    try:
+        url, version = wait_until_ready(partial(local_url, port, password), supervisor.ended)
+    except PostgresUnavailable as error:
+        message = f"The embedded PostgreSQL did not start: {error.reason}."
+        raise PostgresUnavailable(with_log(message, text_of(log))) from None
+    return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
 
 
 def initialise(

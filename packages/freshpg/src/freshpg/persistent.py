@@ -69,15 +69,13 @@ def start_persistent(
 def running(directory: Path) -> Server | None:
     """Return the server of this directory if it runs, whether or not it accepts connections at the moment.
 
-    Stopping the result leaves the server running.
+    Stopping the result leaves the server running. Raises PostgresUnavailable if the directory is another user's.
     """
-    try:
-        with (directory / "running").open(encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not (directory / "running").exists():
+        return None
+    if (lock := _take(directory)) is None:
         return _server(directory)
-    except OSError:
-        pass
+    os.close(lock)
     return None
 
 

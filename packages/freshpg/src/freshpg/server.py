@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq, sql
@@ -208,18 +208,13 @@ def administrative_url(url: str) -> str:
         )
     plain = f"postgresql://{rest}"
     try:
-        parts = urlsplit(plain)
-        if "," not in parts.netloc.rpartition("@")[2]:
-            _ = parts.port
-        psycopg.conninfo.conninfo_to_dict(plain)
-        malformed = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or bool(parts.fragment)
-    except (ValueError, psycopg.Error):
-        malformed = True
-    if malformed:
+        known = psycopg.conninfo.conninfo_to_dict(plain)
+    except psycopg.Error:
+        known = {"port": "malformed"}
+    is_whole = re.fullmatch(r"([^@/?#]*@)?[^@/?#]*(/[^@/?#]*)?(\?[^@#]*)?", rest)
+    if not is_whole or not re.fullmatch(r"[\d,]*", str(known.get("port", ""))):
         raise PostgresUnavailable(f"The URL of the PostgreSQL server is malformed; {hint}.")
-    if parts.path in ("", "/") and "dbname=" not in parts.query:
-        plain = database_url(plain, ADMINISTRATIVE_DATABASE)
-    return plain
+    return plain if "dbname" in known else database_url(plain, ADMINISTRATIVE_DATABASE)
 
 
 def without_password(url: str, text: str | None = None) -> str:
