@@ -96,13 +96,20 @@ def _supervise(command: Sequence[str], environment: dict[str, str]) -> int:
 
     Ctrl-C is the command's to handle, and SIGTERM is passed on to it.
     """
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        if process is not None:
+            process.send_signal(number)
+
+    # A handler and not SIG_IGN, which the command would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, pass_on)
     try:
         process = subprocess.Popen(command, env=os.environ | environment)
     except OSError as error:
         _tell(f"{command[0]}: {error.strerror}")
         return _NOT_FOUND
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     code = process.wait()
     return code if code >= 0 else 128 - code
 
