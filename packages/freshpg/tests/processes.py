@@ -1,6 +1,7 @@
 """Helpers for tests of servers: questions to a server, other processes, and waiting with a deadline."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,15 @@ def data_directory(url: str) -> Path:
 
 def postmaster(data: Path) -> int:
     return int((data / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+
+
+def accepts_tcp(host: str, port: int) -> bool:
+    """Tell whether something accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def is_alive(pid: int) -> bool:

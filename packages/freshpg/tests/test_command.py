@@ -4,9 +4,7 @@ import signal
 import subprocess
 import sys
 
-from freshpg import start_ephemeral
-
-from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, query, wait_until
+from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, wait_until
 
 RUN = [sys.executable, "-m", "freshpg", "run"]
 REPORT = """
@@ -39,26 +37,6 @@ def test_the_command_finds_the_database_by_url_and_by_libpq_and_its_exit_code_is
     assert variables.keys() == {"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"}
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("PostgreSQL ")
-
-
-def test_on_a_given_server_the_database_is_made_and_the_server_left_running() -> None:
-    with start_ephemeral() as server:
-        result = finished("--postgres", server.url, "--database", "made", "--", sys.executable, "-c", REPORT)
-
-        assert result.returncode == 7, result.stderr
-        assert query(server.url, "select 1 from pg_database where datname = 'made'") == [(1,)]
-
-
-def test_a_directory_keeps_its_data_between_commands() -> None:
-    script = (
-        "import os, sys, psycopg; psycopg.connect(autocommit=True).execute(sys.argv[1]).connection.close()"
-    )
-    with open_directory() as place:
-        for statement in ("create table kept ()", "table kept"):
-            result = finished(
-                "--directory", str(place / "kept"), "--", sys.executable, "-c", script, statement
-            )
-            assert result.returncode == 0, result.stderr
 
 
 def test_a_command_that_a_signal_ended_or_that_is_missing_gives_a_shells_exit_code() -> None:

@@ -26,7 +26,7 @@ import sys
 from freshpg import choose
 from testcontainers.core.labels import SESSION_ID
 server = choose("docker").start()
-print(SESSION_ID, *server.notes, flush=True)
+print(SESSION_ID, flush=True)
 sys.stdin.read()
 """
 
@@ -43,7 +43,7 @@ def containers(session: str) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def engine() -> None:
     try:
-        find_engine().client.close()
+        find_engine().close()
     except EngineUnavailable as error:
         pytest.skip(error.reason)
 
@@ -53,7 +53,7 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     with choose("docker", settings=["work_mem=8MB"]).start() as container:
         monkeypatch.undo()
-        assert (container.kind, container.notes, container.describe_death()) == ("docker", (), None)
+        assert container.kind == "docker"
         assert show(container.url, "server_version")[0].startswith(container.version)  # type: ignore[attr-defined]
         with start_ephemeral(settings=["work_mem=8MB"]) as embedded:
             assert show(container.url, *SETTINGS) == show(embedded.url, *SETTINGS)
@@ -63,7 +63,8 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
 def test_a_container_that_ends_at_the_start_is_noticed_at_once_with_its_log() -> None:
     started = time.monotonic()
     with pytest.raises(
-        PostgresUnavailable, match=r"(?s)stopped while it started\. Its log ends:\n.*no_such_setting"
+        PostgresUnavailable,
+        match=r"(?s)the server ended with exit status 1\. Its log ends:\n.*no_such_setting",
     ):
         choose("docker", settings=["no_such_setting=1"]).start()
 
@@ -95,8 +96,11 @@ def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() ->
     assert containers(session) == []
 
 
-def test_an_image_that_cannot_be_pulled_in_time_is_a_reason_for_embedded() -> None:
-    choice = choose("auto", image="postgres.invalid/nosuch:1", pull_seconds=2)
+def test_an_image_that_cannot_be_pulled_in_time_is_a_reason_for_embedded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POSTGRES_PULL_SECONDS", "2")
+    choice = choose("auto", image="postgres.invalid/nosuch:1")
 
     assert choice.kind == "embedded"
-    assert "postgres.invalid/nosuch:1" in choice.why
+    assert "postgres.invalid/nosuch:1" in choice.announcement

@@ -17,9 +17,8 @@ import sqlalchemy  # noqa: F401 (imported here, so that runs in this process do 
 
 from freshpg import Server, database_url, ensure_database
 from freshpg.docker_client import EngineUnavailable, find_engine
-from freshpg.embedded import accepts_tcp
 
-from .processes import is_alive, query, wait_until
+from .processes import accepts_tcp, is_alive, query, wait_until
 
 CONFTEST = """
 import psycopg, pytest
@@ -379,7 +378,7 @@ def test_nothing_is_left_when_a_process_is_killed(
 ) -> None:
     if kind == "docker":
         try:
-            find_engine().client.close()
+            find_engine().close()
         except EngineUnavailable as error:
             pytest.skip(error.reason)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
@@ -418,9 +417,3 @@ def test_nothing_is_looked_for_if_no_test_runs(run: Run, option: str) -> None:
         assert result.ret == 0
         with pytest.raises(BlockingIOError):
             listener.accept()
-
-
-def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
-    result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
-
-    result.stderr.fnmatch_lines(["ERROR: postgres_leftovers has to be error or warn, not 'ignore'."])

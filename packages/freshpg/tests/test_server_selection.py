@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from freshpg import PostgresUnavailable, Server, choose, find_binaries, start_ephemeral
-from freshpg.data_dir_cache import cache_directory
 from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.embedded import cache_entry
 
 from .processes import NO_DOCKER, query
 
@@ -48,20 +48,15 @@ def test_auto_falls_back_to_embedded_and_says_why() -> None:
     )
 
 
-def test_docker_when_pinned_is_refused_with_the_reason() -> None:
-    with pytest.raises(PostgresUnavailable, match=r"^--postgres docker is not available: ") as refusal:
-        choose("docker")
-
-    assert refusal.value.reason == f"Docker does not answer at {NO_DOCKER} (DOCKER_HOST)"
-
-
 def test_an_engine_that_hangs_is_given_up_within_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freshpg.docker_client.ANSWER_SECONDS", 0.5)
     with silent_engine() as address:
         monkeypatch.setenv("DOCKER_HOST", address)
         started = time.monotonic()
 
-        assert choose("auto").why == f"because Docker does not answer at {address} (DOCKER_HOST)"
+        assert choose("auto").announcement.endswith(
+            f", because Docker does not answer at {address} (DOCKER_HOST)"
+        )
     assert time.monotonic() - started < 10
 
 
@@ -72,7 +67,8 @@ def test_a_stale_tc_host_is_the_engine_that_is_asked_and_its_file_is_named(tmp_p
     # In a process of its own: testcontainers reads the file once, when it is imported.
     result = subprocess.run(
         [sys.executable, "-m", "freshpg", "run", "--", "true"],
-        env=os.environ | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache_directory().parent)},
+        env=os.environ
+        | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache_entry(find_binaries()).parents[1])},
         capture_output=True,
         text=True,
         check=False,
@@ -98,11 +94,9 @@ def test_a_context_that_does_not_exist_is_said_and_not_replaced(
     with pytest.raises(EngineUnavailable) as refusal:
         find_engine()
 
-    assert refusal.value.problem == "no context"
     assert refusal.value.named_by.endswith(by)
-    assert (
-        choose("auto").why
-        == f"because there is no Docker context 'nosuch', which {refusal.value.named_by} names"
+    assert choose("auto").announcement.endswith(
+        f", because there is no Docker context 'nosuch', which {refusal.value.named_by} names"
     )
 
 
@@ -114,16 +108,13 @@ def test_too_old_a_testcontainers_is_called_too_old_and_auto_goes_on(
     (information / "METADATA").write_text("Name: testcontainers\nVersion: 3.7.1\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    choice = choose("auto")
-
-    assert choice.kind == "embedded"
-    assert choice.why.startswith("because testcontainers 3.7.1 is too old, 4.15 or later is needed")
+    assert "because testcontainers 3.7.1 is too old, 4.15 or later is needed" in choose("auto").announcement
 
 
 def test_a_login_in_dockers_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://somebody:secret@127.0.0.1:1")
 
-    assert choose("auto").why == "because Docker does not answer at tcp://127.0.0.1:1 (DOCKER_HOST)"
+    assert choose("auto").announcement.endswith(" at tcp://127.0.0.1:1 (DOCKER_HOST)")
 
 
 def test_a_proxy_is_not_asked_the_way_to_an_engine_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,16 +151,8 @@ def test_with_neither_docker_nor_programs_everything_that_helps_is_named(
     assert cure.endswith("or name a server with --postgres URL.")
 
 
-def test_a_given_server_is_used_and_left_running(running: Server) -> None:
-    choice = choose(running.url, settings=["wal_level=logical"])
-    with choice.start() as server:
-        assert (server.kind, server.version) == ("given", running.version)
-
-    assert query(running.url, "select 1") == [(1,)]
-
-
 def test_a_password_with_special_characters_works_and_is_never_shown(running: Server) -> None:
-    query(running.url, """create role odd login password '@:/?#%[] ''"$hunter2'""")
+    query(running.url, """create role odd login createdb password '@:/?#%[] ''"$hunter2'""")
     where = running.url.split("@")[1]
     url = f"postgresql://odd:%40%3A%2F%3F%23%25%5B%5D%20%27%22%24hunter2@{where}"
 
@@ -182,7 +165,7 @@ def test_a_password_with_special_characters_works_and_is_never_shown(running: Se
     query(running.url, "drop role odd")
 
 
-@pytest.mark.parametrize("mistake", ["connect_timeout=x", "nonsense=1", "sslmode=bogus", "port=1"])
+@pytest.mark.parametrize("mistake", ["nonsense=1", "sslmode=bogus", "port=1"])
 def test_a_given_server_that_cannot_be_used_is_one_line_without_the_password(
     running: Server, mistake: str
 ) -> None:
@@ -197,21 +180,15 @@ def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(running: 
     query(running.url, """create role "no Rights" login password 'p'""")
     url = f"postgresql://no%20Rights:p@{running.url.split('@')[1]}"
 
-    assert choose(url).kind == "given"
     with pytest.raises(PostgresUnavailable, match='ALTER ROLE "no Rights" CREATEDB'):
-        choose(url, to_create=True)
+        choose(url)
     query(running.url, 'drop role "no Rights"')
 
 
-@pytest.mark.parametrize("text", ["soon", "nan", "inf", "-1"])
+@pytest.mark.parametrize("text", ["soon", "-1"])
 def test_a_pull_time_that_is_not_a_number_of_seconds_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("POSTGRES_PULL_SECONDS", text)
     with pytest.raises(PostgresUnavailable, match="POSTGRES_PULL_SECONDS has to be a number of seconds"):
         choose("auto")
-
-
-def test_a_setting_without_a_value_is_refused() -> None:
-    with pytest.raises(PostgresUnavailable, match="has to be name=value: 'fsync'"):
-        choose("embedded", settings=["work_mem=8MB", "fsync"])

@@ -1,19 +1,34 @@
-"""The command `python -m freshpg`."""
+"""The command `python -m freshpg`: run a command on a server that lives as long as the command."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import run, tell
-from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
+import psycopg
+
+from .persistent import start_persistent
+from .server import (
+    ADMINISTRATIVE_DATABASE,
+    LIBPQ_PARTS,
+    PostgresUnavailable,
+    ensure_database,
+    last_line,
+    without_libpq_variables,
+    without_password,
+)
 from .server_selection import DEFAULT_IMAGE, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_NOT_FOUND = 127
 _UNAVAILABLE = 69
 """EX_UNAVAILABLE of sysexits.h."""
 
@@ -44,11 +59,64 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        source = options.directory or choose(options.postgres, image=options.postgres_image)
-        return run(source, options.database, options.command)
+        return _run(options)
     except PostgresUnavailable as error:
-        tell(str(error))
+        _tell(str(error))
         return _UNAVAILABLE
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Start the server, run the command on the database, which is created unless it exists; return its exit code.
+
+    If the server is ours, the command gets no variable of libpq's but those that lead to the database.
+    """
+    with ExitStack() as stack:
+        if options.directory:
+            stack.enter_context(without_libpq_variables())
+            server = stack.enter_context(start_persistent(options.directory))
+            _tell(f"PostgreSQL {server.version}, embedded, in {options.directory}")
+        else:
+            choice = choose(options.postgres, image=options.postgres_image)
+            _tell(choice.announcement)
+            if choice.kind != "given":
+                stack.enter_context(without_libpq_variables())
+            server = stack.enter_context(choice.start())
+        try:
+            url = ensure_database(server.url, options.database)
+        except psycopg.Error as error:
+            reason = without_password(server.url, last_line(error))
+            raise PostgresUnavailable(f"Cannot create the database {options.database}: {reason}.") from None
+        known = psycopg.conninfo.conninfo_to_dict(url)
+        variables = {name: str(known[part]) for name, part in LIBPQ_PARTS.items() if part in known}
+        return _supervise(options.command, variables | {"DATABASE_URL": url})
+
+
+def _supervise(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command to its end; return its exit code, or 128 and the number of the signal that ended it.
+
+    Ctrl-C is the command's to handle, and SIGTERM is passed on to it.
+    """
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        if process is not None:
+            process.send_signal(number)
+
+    # A handler and not SIG_IGN, which the command would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, pass_on)
+    try:
+        process = subprocess.Popen(command, env=os.environ | environment)
+    except OSError as error:
+        _tell(f"{command[0]}: {error.strerror}")
+        return _NOT_FOUND
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _tell(line: str) -> None:
+    """Print a line for people on stderr, apart from the command's output."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  for a person
 
 
 if __name__ == "__main__":

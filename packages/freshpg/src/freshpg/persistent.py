@@ -12,19 +12,20 @@ import json
 import os
 import secrets
 import shutil
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
 
 from .binaries import Binaries, find_binaries, initdb_arguments
-from .embedded import Cluster, initialise, runnable, start, text_of
+from .embedded import initialise, runnable, start, text_of
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server, connect_to_own, last_line, local_url
-from .supervisor_client import SupervisorClient
+from .server import PostgresUnavailable, Server, connect, last_line, local_url, without_libpq_variables
+from .supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ANSWER_SECONDS = 10.0
 """For a server that runs already: it may be slow, just starting, or on its way out after its owner was killed."""
@@ -32,6 +33,7 @@ _RETRY_SECONDS = 0.1
 _SETTINGS = ("max_connections=200",)
 
 
+@without_libpq_variables()
 def start_persistent(
     directory: Path, binaries: Binaries | None = None, run_as: RunAs | None = None
 ) -> Server:
@@ -47,7 +49,7 @@ def start_persistent(
     while (lock := _take(directory)) is None:
         server = _server(directory)
         try:
-            connect_to_own(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
+            connect(server.url, seconds=max(1, round(deadline - time.monotonic()))).close()
         except psycopg.Error as error:
             if time.monotonic() > deadline:
                 raise PostgresUnavailable(
@@ -67,15 +69,13 @@ def start_persistent(
 def running(directory: Path) -> Server | None:
     """Return the server of this directory if it runs, whether or not it accepts connections at the moment.
 
-    Stopping the result leaves the server running.
+    Stopping the result leaves the server running. Raises PostgresUnavailable if the directory is another user's.
     """
-    try:
-        with (directory / "running").open(encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not (directory / "running").exists():
+        return None
+    if (lock := _take(directory)) is None:
         return _server(directory)
-    except OSError:
-        pass
+    os.close(lock)
     return None
 
 
@@ -106,9 +106,9 @@ def _take(directory: Path) -> int | None:
 
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
-    _check(directory, binaries, run_as)
+    _check(directory, run_as)
     data = (directory / "data").resolve()
-    supervisor = SupervisorClient(lock=lock)
+    supervisor = Supervisor(lock=lock)
     try:
         programs = runnable(binaries, run_as, data.with_name("programs"))
         if data.exists():
@@ -120,67 +120,45 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
             shutil.rmtree(making, ignore_errors=True)
             initialise(programs, run_as, making, initdb_arguments(binaries.major), _password(directory))
             making.rename(data)
-        port = int(_known(directory).get("port", 0))
-        log = directory / "log"
+        password, port = _password(directory), urlsplit(_server(directory).url).port or 0
         server = start(
-            supervisor, Cluster(programs, run_as, data, log, _SETTINGS, _password(directory), port)
+            supervisor, programs, run_as, directory, settings=_SETTINGS, password=password, port=port
         )
         known = {"port": urlsplit(server.url).port, "version": server.version}
         _write(directory / "server.json", json.dumps(known))
-    except OSError as error:
+    except BaseException as error:
         supervisor.stop()
-        raise PostgresUnavailable(f"The server of {directory} did not start: {error}.") from None
-    except BaseException:
-        supervisor.stop()
+        if isinstance(error, OSError):
+            raise PostgresUnavailable(f"The server of {directory} did not start: {error}.") from None
         raise
     return server
 
 
-def _check(directory: Path, binaries: Binaries, run_as: RunAs) -> None:
+def _check(directory: Path, run_as: RunAs) -> None:
     """Raise PostgresUnavailable if there are data that cannot be used, or none can be made."""
-    data = directory / "data"
     if not run_as.can_enter(directory):
         raise PostgresUnavailable(
             f"The account {run_as.name}, which PostgreSQL runs as for root, cannot reach {directory}; "
             "use a directory that it can reach, or run as an ordinary user."
         )
-    if not data.exists():
-        return
-    owner, major = data.stat().st_uid, text_of(data / "PG_VERSION").strip()
-    if owner not in (user.owner[0] for user in possible_users()):
+    data = directory / "data"
+    owner = data.stat().st_uid if data.exists() else None
+    if owner is not None and owner not in (user.owner[0] for user in possible_users()):
         raise PostgresUnavailable(
             f"The data in {directory} belong to another user (uid {owner}); run as that user, or use another directory."
-        )
-    if major and major != str(binaries.major):
-        raise PostgresUnavailable(
-            f"{directory} holds data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
-            f"Install PostgreSQL {major} to use or dump them, or remove {directory} to start again."
-        )
-    if not _password(directory):
-        raise PostgresUnavailable(
-            f"The file `password` is missing from {directory}; remove the directory to start again."
         )
 
 
 def _server(directory: Path) -> Server:
     """Return the server that runs, without asking it anything."""
-    known = _known(directory)
-    url = local_url(int(known.get("port", 0)), _password(directory))
-    return Server(url, str(known.get("version", "")), "embedded")
+    known = json.loads(text_of(directory / "server.json") or '{"port": 0, "version": ""}')
+    return Server(local_url(known["port"], _password(directory)), known["version"], "embedded")
 
 
 def _password(directory: Path) -> str:
     return text_of(directory / "password").strip()
 
 
-def _known(directory: Path) -> dict[str, Any]:
-    known = json.loads(text_of(directory / "server.json") or "{}")
-    return known if isinstance(known, dict) else {}
-
-
 def _write(path: Path, text: str) -> None:
-    """Write a file of mode 0600 so that it is complete or absent."""
-    descriptor, making = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{text}\n")
-    Path(making).rename(path)
+    path.touch(mode=0o600)
+    path.write_text(f"{text}\n", encoding="utf-8")

@@ -6,23 +6,24 @@ the workers and hands them its URL. Nothing is looked for if no test runs (`--co
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import conninfo, pq
 
 if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
 from .fixtures import FIXTURES
-from .report import closing_lines, death_of, failure_lines
 from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
-from .server import PostgresUnavailable
+from .server import Server, database_url, without_password
 from .server_selection import DEFAULT_IMAGE
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 pytest_plugins = [f"{__package__}.fixtures"]
 
@@ -36,6 +37,14 @@ _NO_TEST_RUNS = (
     "markers",
     "help",
     "version",
+)
+_CHAIN = 20
+"""So many links of an exception's causes are followed; the chain may lead back into itself."""
+_MISSING_EXTENSION = frozenset({"58P01", "0A000"})
+"""undefined_file and feature_not_supported: a CREATE EXTENSION without its files fails with one of them."""
+_EXTENSION_HINT = (
+    "If a CREATE EXTENSION failed: the embedded PostgreSQL comes without some extensions (uuid-ossp, pgcrypto, xml2, "
+    "sslinfo); --postgres docker has them."
 )
 _FAILED = pytest.StashKey[bool]()
 _DEATH = pytest.StashKey[str]()
@@ -82,15 +91,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
     options = early_config.known_args_namespace
     run = early_config.stash[RUN] = Run(early_config, options)
-    try:
-        run.set_environment(is_started=_tests_will_run(options))
-    except PostgresUnavailable as error:
-        raise pytest.UsageError(str(error)) from None
+    run.set_environment(is_started=_tests_will_run(options))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getini(_LEFTOVERS) not in ("error", "warn"):
-        raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {config.getini(_LEFTOVERS)!r}.")
     if RUN not in config.stash:  # a conftest.py loaded the plugin
         config.stash[RUN] = Run(config, config.option)
 
@@ -119,10 +123,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Start the server before the workers."""
     if _tests_will_run(config.option):
-        try:
-            config.stash[RUN].hand_to_workers()
-        except PostgresUnavailable as error:
-            raise pytest.UsageError(str(error)) from None
+        config.stash[RUN].hand_to_workers()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -177,7 +178,7 @@ def pytest_runtest_makereport(
     if _DEATH in item.session.stash:
         # What a dead server does to the teardown of the same test is no news.
         report.outcome, report.longrepr = "passed", None
-    elif death := death_of(server):
+    elif death := _death_of(server):
         item.session.stash[_DEATH] = death
         report.longrepr = death
         item.session.shouldfail = death
@@ -185,7 +186,7 @@ def pytest_runtest_makereport(
         item.stash[_FAILED] = True
         error = call.excinfo.value if call.excinfo is not None else None
         keep = report.when != "teardown" and item.config.getoption("--keep-database")
-        lines = failure_lines(item.config.stash[RUN], server, error, keep=keep)
+        lines = _failure_lines(item.config.stash[RUN], server, error, keep=keep)
         if lines:
             report.sections.append(("PostgreSQL", "\n".join(lines)))
     return report
@@ -197,9 +198,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run.is_worker or server is None:
         return
     try:
-        lines = list(closing_lines(run, server))
+        lines = list(_closing_lines(run, server))
     except psycopg.Error:
-        lines = [death_of(server) or ""]
+        lines = [_death_of(server) or ""]
     for line in lines:
         terminalreporter.write_line(line)
 
@@ -207,3 +208,57 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_unconfigure(config: pytest.Config) -> None:
     if RUN in config.stash:
         config.stash[RUN].end()
+
+
+def _failure_lines(run: Run, server: Server, error: BaseException | None, *, keep: bool) -> list[str]:
+    """Return how to open the databases of a failed test, unless the end of the run says it, and what may help."""
+    lines = [] if keep else [_psql(server, name) for name in run.in_use()]
+    if lines:
+        lines.append(
+            "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
+        )
+    if server.kind == "embedded" and _MISSING_EXTENSION.intersection(_sqlstates(error)):
+        lines.append(_EXTENSION_HINT)
+    return lines
+
+
+def _psql(server: Server, database: str) -> str:
+    """Return the command that opens a database; without the password if the server was given."""
+    url = database_url(server.url, database)
+    if server.kind != "given":
+        return f"psql {shlex.quote(url)}"
+    known = {name: value for name, value in conninfo.conninfo_to_dict(url).items() if "password" not in name}
+    return f"psql {shlex.quote(conninfo.make_conninfo('', **known))}"
+
+
+def _death_of(server: Server) -> str | None:
+    """Return what became of a server that does not answer any more, on one line; None if it answers."""
+    if pq.PGconn.ping(conninfo.make_conninfo(server.url, connect_timeout=5).encode()) != pq.Ping.NO_RESPONSE:
+        return None
+    death = server.describe_death() or "it does not answer"
+    where = f"at {without_password(server.url)}" if server.kind == "given" else server.kind
+    return f"PostgreSQL {server.version}, {where}, died during the run: {death}"
+
+
+def _closing_lines(run: Run, server: Server) -> Iterator[str]:
+    """Say which server it was, and what is kept on it."""
+    yield from run.notes
+    kept = run.databases.kept()
+    for name, test in kept.items():
+        yield f"{_psql(server, name)}  # {test}"
+    if kept:
+        end = server.leave_running()
+        yield f"The server keeps running; {end} ends it." if end else "They stay until you drop them."
+    boot = f", started in {run.boot_seconds:.2f} s" if server.kind != "given" else ""
+    yield f"PostgreSQL {server.version}, {server.kind}{boot}"
+
+
+def _sqlstates(error: BaseException | None) -> Iterator[str]:
+    for _ in range(_CHAIN):
+        if error is None:
+            return
+        # psycopg and asyncpg name the code so; SQLAlchemy and Django raise their own errors from the driver's.
+        state = getattr(error, "sqlstate", None)
+        if isinstance(state, str):
+            yield state
+        error = error.__cause__ or error.__context__

