@@ -87,8 +87,6 @@ def embedded(settings: Settings) -> Iterator[Found]:
     shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
     with freshpg.start_persistent(DIRECTORY) as server:
         note(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{shared}.")
-        for line in server.notes:
-            note(line)
         yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
 
 

@@ -22,8 +22,8 @@ def check(machine: Machine) -> Iterator[Finding]:
             if without_user(error.address) != (machine.docker.address or ""):
                 named_by = error.named_by
         else:
-            images = {tag for image in engine.client.images.list() for tag in image.tags}
-            engine.client.close()
+            images = {tag for image in engine.images.list() for tag in image.tags}
+            engine.close()
             if DEFAULT_IMAGE not in images:  # choose() would pull it
                 yield ok("server", f"PostgreSQL in Docker; the first run pulls {DEFAULT_IMAGE}.")
                 return

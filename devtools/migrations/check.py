@@ -21,11 +21,10 @@ from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 from backend.scripts.terminal import say
 from backend.startup import describe, plain_refusals, wait_for_database
-from devtools.command_line import enter
+from devtools.command_line import enter, note
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
 from freshpg import choose, ensure_database
-from freshpg.command import tell
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.ephemeral:
         with find_own(settings) as own:
             if own is None:
-                tell("Database: no existing database found; compared the migrations only.")
+                note("Database: no existing database found; compared the migrations only.")
             else:
                 with plain_refusals_of(own.url) as engine:
-                    wait_for_database(engine, settings.database_wait_seconds, tell=tell)
+                    wait_for_database(engine, settings.database_wait_seconds, tell=note)
                     found.append(
                         compare(engine, f"the database {describe(engine.url)}", found[0].differences)
                     )
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def migrated_engine(message: str) -> Iterator[Engine]:
     """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
     choice = choose("auto")
-    tell(f"{message} {choice.announcement}.")
+    note(f"{message} {choice.announcement}.")
     with choice.start() as server, plain_refusals_of(ensure_database(server.url, "migrated")) as engine:
         init_db(engine)
         yield engine
