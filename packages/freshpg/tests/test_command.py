@@ -4,7 +4,9 @@ import signal
 import subprocess
 import sys
 
-from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, wait_until
+from freshpg import start_ephemeral
+
+from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, query, wait_until
 
 RUN = [sys.executable, "-m", "freshpg", "run"]
 REPORT = """
@@ -69,3 +71,11 @@ def test_sigterm_is_passed_on_and_the_server_is_stopped_after_the_command() -> N
             assert process.wait(20) == 128 + signal.SIGTERM
 
         wait_until(lambda: not is_alive(pid), "the server is gone")
+
+
+def test_on_a_given_server_the_database_is_made_and_the_server_left_running() -> None:
+    with start_ephemeral() as server:
+        result = finished("--postgres", server.url, "--database", "made", "--", sys.executable, "-c", REPORT)
+
+        assert result.returncode == 7, result.stderr
+        assert query(server.url, "select 1 from pg_database where datname = 'made'") == [(1,)]

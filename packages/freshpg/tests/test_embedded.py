@@ -1,6 +1,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from freshpg import Binaries, PostgresUnavailable, Server, find_binaries, start_ephemeral
+from freshpg import Binaries, PostgresUnavailable, Server, embedded, find_binaries, start_ephemeral
 from freshpg.binaries import WHEEL
 from freshpg.embedded import cache_entry
 from freshpg.run_as import RunAs, possible_users
@@ -203,3 +204,15 @@ def test_a_user_without_an_entry_in_passwd_can_start_a_server(place: Path) -> No
     )
 
     assert result.stdout.startswith("postgresql://"), result.stderr
+
+
+def test_port_that_another_process_takes_just_before_the_start_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The port is injected as one that was free a moment ago."""
+    free_port = embedded.free_port
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = iter([other.getsockname()[1]])
+        monkeypatch.setattr(embedded, "free_port", lambda wanted=0: next(taken, None) or free_port(wanted))
+        with start_ephemeral() as server:
+            assert query(server.url, "select 1") == [(1,)]

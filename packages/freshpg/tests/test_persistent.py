@@ -125,3 +125,29 @@ def test_a_directory_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(PostgresUnavailable, match=r"^Cannot create .*/file/kept: Not a directory\.$"):
         start_persistent(tmp_path / "file" / "kept")
+
+
+def test_a_server_that_is_slow_to_answer_is_waited_for_and_not_restarted(directory: Path) -> None:
+    with start_persistent(directory) as host:
+        pid = postmaster(directory / "data")
+        os.kill(pid, signal.SIGSTOP)
+        awakening = threading.Timer(3, os.kill, [pid, signal.SIGCONT])
+        awakening.start()
+
+        with start_persistent(directory) as guest:
+            assert guest.url == host.url
+
+        awakening.join()
+        assert postmaster(directory / "data") == pid
+
+
+def test_a_server_that_was_killed_recovers(directory: Path) -> None:
+    with start_persistent(directory) as server:
+        query(server.url, "create table kept as select 42 as answer")
+        os.kill(postmaster(directory / "data"), signal.SIGKILL)
+        said = server.describe_death()
+
+    assert said is not None
+    assert "SIGKILL" in said
+    with start_persistent(directory) as server:
+        assert query(server.url, "table kept") == [(42,)]

@@ -417,3 +417,9 @@ def test_nothing_is_looked_for_if_no_test_runs(run: Run, option: str) -> None:
         assert result.ret == 0
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
+    result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
+
+    result.stderr.fnmatch_lines(["ERROR: postgres_leftovers has to be error or warn, not 'ignore'."])

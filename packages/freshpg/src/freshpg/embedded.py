@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ROOM_BYTES = 512 * 1024 * 1024
+_PORT_ATTEMPTS = 3
+_CACHE_ENTRIES = 5
+"""So many are kept, each of about 40 MB: one for each version and build that is in use."""
 
 
 @without_libpq_variables()
@@ -98,14 +101,20 @@ def start(
         ended = supervisor.ended(NOTICE_SECONDS)
         return ended and death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
-    port = free_port(port)
-    supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
-    try:
-        url, version = wait_until_ready(partial(local_url, port, password), supervisor.ended)
-    except PostgresUnavailable as error:
-        message = f"The embedded PostgreSQL did not start: {error.reason}."
-        raise PostgresUnavailable(with_log(message, text_of(log))) from None
-    return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
+    for _ in range(_PORT_ATTEMPTS):
+        port = free_port(port)
+        supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
+        try:
+            url, version = wait_until_ready(partial(local_url, port, password), supervisor.ended)
+        except PostgresUnavailable as error:
+            message = f"The embedded PostgreSQL did not start: {error.reason}."
+            unavailable = PostgresUnavailable(with_log(message, text_of(log)))
+            if free_port(port) == port:
+                break
+            # Another process took the port just before the server did.
+        else:
+            return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
+    raise unavailable
 
 
 def initialise(
@@ -189,6 +198,9 @@ def _make_data(binaries: Binaries, run_as: RunAs, data: Path) -> str:
             _tar("-c", "-f", making / "data.tar", "-C", data, ".")
             (making / "password").write_text(password, encoding="utf-8")
             making.rename(entry)
+            by_age = sorted(entry.parent.iterdir(), key=lambda each: each.stat().st_mtime)
+            for old in by_age[:-_CACHE_ENTRIES]:
+                shutil.rmtree(old)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     return password

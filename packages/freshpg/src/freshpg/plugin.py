@@ -95,6 +95,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if (leftovers := config.getini(_LEFTOVERS)) not in ("error", "warn"):
+        raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {leftovers!r}.")
     if RUN not in config.stash:  # a conftest.py loaded the plugin
         config.stash[RUN] = Run(config, config.option)
 
