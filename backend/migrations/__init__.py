@@ -27,7 +27,7 @@ _PLACE = Path(__file__).parent
 
 @cache
 def scripts() -> ScriptDirectory:
-    """Return the migrations, which are read on the first call. Raises UserError if they do not fit together."""
+    """Return the migrations, which are read once. Raises UserError if they do not fit together."""
     # Alembic only warns about a revision that is missing, or that two files have.
     with _plain_errors("be read"), warnings.catch_warnings(action="error", category=UserWarning):
         found = ScriptDirectory.from_config(alembic_config())
@@ -35,24 +35,14 @@ def scripts() -> ScriptDirectory:
     return found
 
 
-def forget() -> None:
-    """Forget the migrations, because a file was written; the next call reads the files again."""
-    scripts.cache_clear()
-
-
 def known() -> frozenset[str]:
     """Return every revision that the code knows."""
     return frozenset(script.revision for script in scripts().walk_revisions())
 
 
-def heads() -> list[str]:
-    """Return the revisions that no other follows: one, unless there are two branches."""
-    return sorted(scripts().get_heads())
-
-
 def head() -> str:
     """Return the newest revision. Raises UserError if there is none, or if there are two."""
-    found = heads()
+    found = sorted(scripts().get_heads())
     if not found:
         raise UserError(f"{_PLACE / 'versions'} has no migrations.")
     if len(found) > 1:
@@ -79,16 +69,6 @@ def current(connection: Connection) -> str | None:
 def is_known(revision: str) -> bool:
     """Whether the code knows a revision as `current` returns it."""
     return known().issuperset(revision.split(", "))
-
-
-def behind(revision: str | None) -> int | None:
-    """Return how many migrations a revision (None: an empty database) is behind the head; None if it is not known."""
-    if revision is None:
-        return len(known())
-    if not is_known(revision):
-        return None
-    done = {script.revision for script in scripts().iterate_revisions(tuple(revision.split(", ")), "base")}
-    return len(known() - done)
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:

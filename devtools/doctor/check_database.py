@@ -11,7 +11,6 @@ from sqlalchemy import URL, Connection, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 import freshpg
-from backend import migrations
 from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
@@ -111,8 +110,8 @@ def _schema(connection: Connection) -> Iterator[Finding]:
         cure = "Check out the code that created it, or `nox -s db_reset`, which deletes every row."
         yield wrong("schema", finding, cure)
     elif not state.is_at_head:
-        behind = f"{migrations.behind(state.current)} migration(s) behind, at {state.current}"
-        yield wrong("schema", f"The schema is {behind}.", "`nox -s db_init`, or the next start.")
+        finding = f"The schema is behind, at revision {state.current}, and the code at {state.head}."
+        yield wrong("schema", finding, "`nox -s db_init`, or the next start.")
     else:
         yield ok("schema", f"The schema is at head, {state.head}.")
 

@@ -115,9 +115,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
             "created it, or run `nox -s db_reset`, which drops every row."
         )
     elif not state.is_at_head:
-        behind = migrations.behind(state.current)
-        count = f"{behind} {'migration' if behind == 1 else 'migrations'}"
-        yield f"{subject} is {count} behind: `nox -s db_init` runs them. Until then:"
+        yield f"{subject} is behind, at revision {state.current}: `nox -s db_init` brings it to {state.head}."
     if not (count_of := len(comparison.differences)):
         yield f"{subject} {'agree' if comparison.of == 'the migrations' else 'agrees'} with the models."
         return

@@ -25,7 +25,7 @@ from devtools.migrations.drafting import Draft, draft
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     message = checked_message(options.message)
-    heads = migrations.heads()
+    heads = migrations.scripts().get_heads()
     drafted: Draft | None = Draft()
     if options.merge and len(heads) < 2:  # noqa: PLR2004  a merge is of two
         raise UserError("Nothing was written: there is only one head, so there is nothing to merge.")
@@ -82,7 +82,7 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     if path.name in before:
         path.write_bytes(before[path.name])
         raise UserError(f"Nothing was written: {path.name} already exists, so choose another message.")
-    migrations.forget()
+    migrations.scripts.cache_clear()
     for command in (("check", "--fix", "--select", "F401,I"), ("format",)):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(path)], cwd=ROOT, check=True)
     return path

@@ -54,7 +54,7 @@ def test_schema_that_is_not_at_head_is_wrong(engine: Engine) -> None:
     ahead = look(engine)["schema"]
 
     assert behind.state is ahead.state is State.WRONG
-    assert "is 1 migration(s) behind, at " in behind.finding
+    assert "The schema is behind, at revision " in behind.finding
     assert "is at revision unheard_of, which this code does not know." in ahead.finding
 
 
