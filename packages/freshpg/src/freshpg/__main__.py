@@ -97,8 +97,11 @@ def _supervise(command: Sequence[str], environment: dict[str, str]) -> int:
     Ctrl-C is the command's to handle, and SIGTERM is passed on to it.
     """
     process: subprocess.Popen[bytes] | None = None
+    is_asked_to_end = False
 
     def pass_on(number: int, _frame: object) -> None:
+        nonlocal is_asked_to_end
+        is_asked_to_end = True
         if process is not None:
             process.send_signal(number)
 
@@ -107,6 +110,8 @@ def _supervise(command: Sequence[str], environment: dict[str, str]) -> int:
     signal.signal(signal.SIGTERM, pass_on)
     try:
         process = subprocess.Popen(command, env=os.environ | environment)
+        if is_asked_to_end:  # while the command was started
+            process.terminate()
     except OSError as error:
         _tell(f"{command[0]}: {error.strerror}")
         return _NOT_FOUND
