@@ -14,7 +14,7 @@ from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, che
 from devtools.utc_check.paths import READS, WRITES
 from devtools.utc_check.proof_report import HTTP, STORED, Report
 from devtools.utc_check.round_trips import cross
-from devtools.utc_check.sandbox import Subject, Target, confined, make_subjects, plain_connection
+from devtools.utc_check.sandbox_schema import Subject, Target, confined, make_subjects, plain_connection
 
 ZONE, SEED = "America/New_York", 7
 VALUES = [*COMMON_VALUES, *zone_values(ZONE, SEED)]

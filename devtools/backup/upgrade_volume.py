@@ -104,6 +104,7 @@ class Volume:
             # Over TCP, because the server that initialises the data listens only on its socket.
             "healthcheck": {"test": is_ready, "interval": "0.5s", "retries": 1200},
             "network_mode": "none",
+            "stop_signal": "SIGINT",  # a fast shutdown: sessions of a killed upgrade are not waited for
             "stop_grace_period": "10m",
             "volumes": ["volume:/volume"],
         }

@@ -46,6 +46,8 @@ def check(_machine: Machine) -> Iterator[Finding]:
             server = freshpg.running(DIRECTORY)
             if server is None:
                 finding = f"No database is configured, and none answers on DB_PORT {settings.db_port}."
+                if (DIRECTORY / "data").exists():
+                    finding += " The embedded one does not run; the commands start it."
                 yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
                 return
             url = make_url(freshpg.sqlalchemy_url(freshpg.database_url(server.url, settings.postgres_db)))

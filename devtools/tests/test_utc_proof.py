@@ -19,7 +19,7 @@ from backend.tests.application import TOKEN, make_app
 from devtools.utc_check import __main__ as utc_check
 from devtools.utc_check.cases import zone_values
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.sandbox import COMMENT, PREFIX, confined, plain_connection, sandbox_schema
+from devtools.utc_check.sandbox_schema import COMMENT, PREFIX, confined, plain_connection, sandbox_schema
 from devtools.utc_check.verification import verify
 
 SCHEMAS = text("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, :prefix) ORDER BY 1")

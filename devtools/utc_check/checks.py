@@ -14,7 +14,7 @@ from backend.utc import lint_catalog, lint_metadata
 from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
 from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.sandbox import Row, Subject, Target
+from devtools.utc_check.sandbox_schema import Row, Subject, Target
 
 PINNED = ("UTC", "ISO, MDY")
 # SQL that depends on the session's zone. In UTC every condition is true.

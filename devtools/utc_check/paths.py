@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.orm import Session
 
 from devtools.utc_check.cases import EPOCH, canonical
-from devtools.utc_check.sandbox import Row, Subject
+from devtools.utc_check.sandbox_schema import Row, Subject
 
 Write = Callable[[Connection, Subject, list[Row]], object]
 Rows = Iterable[Iterable[Any]]

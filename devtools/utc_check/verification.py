@@ -16,7 +16,13 @@ from devtools.utc_check.cases import COMMON_VALUES, ZONES, zone_values
 from devtools.utc_check.checks import check_columns, check_ranges, check_refusals, check_sessions
 from devtools.utc_check.proof_report import Report
 from devtools.utc_check.round_trips import cross
-from devtools.utc_check.sandbox import Target, confined, make_subjects, plain_connection, sandbox_schema
+from devtools.utc_check.sandbox_schema import (
+    Target,
+    confined,
+    make_subjects,
+    plain_connection,
+    sandbox_schema,
+)
 
 
 def verify(
