@@ -204,6 +204,8 @@ def e2e(session: nox.Session) -> None:
         "2",
         "--dist",
         "loadfile",
+        "--no-loadscope-reorder",
+        "e2e/test_readme.py",  # first, because it takes longest
         "e2e",
         *session.posargs,
     )

@@ -71,7 +71,8 @@ def without_ignored(found: Sequence[Difference], metadata: MetaData) -> list[Dif
     patterns: Sequence[str] = metadata.info.get("ignored_tables", ())
 
     def is_ignored(each: Difference) -> bool:
-        name = (each.thing.table or each.thing.name).replace('"', "")
+        owner = each.actual.get("owned by", "").rpartition(".")[0]  # of a serial column's sequence
+        name = (owner or each.thing.table or each.thing.name).replace('"', "")
         return "partition of" in each.actual or any(fnmatchcase(name, glob) for glob in patterns)
 
     return [each for each in found if each.what != "extra" or not is_ignored(each)]

@@ -48,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def newest(database: str | None) -> Path:
-    """Return the newest backup of a database in the default directory. Raises UserError."""
-    # No other database's backups match, because file_word leaves no hyphen in a name.
-    found = sorted(DIRECTORY.glob(f"{file_word(database)}-*.dump"), key=lambda path: path.stat().st_mtime)
+    """Return the newest backup of a database in the default directory, by the time in its name. Raises UserError."""
+    name = re.compile(rf"{re.escape(file_word(database))}-[\w.]+-(\d{{8}}T\d{{6}}Z)\.dump")
+    found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
     if not found:
         raise UserError(
             f"{shown(DIRECTORY)} has no backup of {database}.\n"
             "Make one (`nox -s db_backup`), or name the file to restore (`nox -s db_restore -- FILE`)."
         )
-    return found[-1]
+    return max(found)[1]
 
 
 def file_word(word: str | None) -> str:

@@ -51,7 +51,7 @@ SETTINGS = text("""
 # The name is checked too, because somebody may have renamed an old database back.
 ARE_KEPT = text("""
     SELECT datname FROM pg_database
-    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{12}Z$'
+    WHERE shobj_description(oid, 'pg_database') = :comment AND datname ~ '_before_[0-9]{8}T[0-9]{6,12}Z$'
     ORDER BY datname
 """)
 

@@ -20,6 +20,8 @@ from .client_programs import Tools, copy_server, docker, docker_says, inside
 
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data."""
+DOWN, SOON = ("down", "--volumes"), ("--timeout", "10")
+"""While a container initialises its data, it ignores the signal to stop."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
 # Prints a line for the old data, for the new data, and for the mark; it is empty if there are none.
 STATE = f'for each in PG_VERSION "$1/PG_VERSION" "$1/{MARK}"; do echo "$(cat "$each" 2>/dev/null)"; done'
@@ -43,7 +45,7 @@ class Volume:
     def make(self) -> None:
         making = f"{self.new}.making"
         docker(*COMPOSE, "stop")
-        docker("compose", "--project-name", self.project, "down", "--volumes")  # left by a killed upgrade
+        docker("compose", "--project-name", self.project, *DOWN, *SOON)  # left by a killed upgrade
         if users := docker("ps", "--filter", f"volume={self.volume}", "--format", "{{.Names}}").split():
             raise UserError(
                 f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
@@ -77,13 +79,15 @@ class Volume:
             # Given as input, so that the password is in no file and in no list of processes.
             docker(*compose, "--file", "-", "up", "--detach", "--wait", given=json.dumps(config))
             yield [Tools(inside(server["container_name"])) for server in servers]
-        except UserError as error:
+        except BaseException as error:
             logs = docker_says(*compose, "logs", "--tail", "3")
+            docker(*compose, *DOWN, *SOON)
+            if not isinstance(error, UserError):
+                raise
             raise UserError(
                 f"{error}\nThe old data are unchanged. The servers' logs end with:\n{logs}"
             ) from None
-        finally:
-            docker(*compose, "down", "--volumes")
+        docker(*compose, *DOWN)
 
     def server(self, major: int, directory: str) -> dict[str, Any]:
         """Return Compose's configuration of the server of this version, with its data in this directory."""

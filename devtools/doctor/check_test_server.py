@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import freshpg
 from devtools.doctor.docker_cli import Machine, without_user
 from devtools.doctor.finding import Finding, ok, warning, wrong
-from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.docker_client import EngineUnavailable, find_engine, needed_images
 from freshpg.server_selection import DEFAULT_IMAGE
 
 VARIABLE = "TEST_DATABASE_URL"
@@ -24,8 +24,9 @@ def check(machine: Machine) -> Iterator[Finding]:
         else:
             images = {tag for image in engine.images.list() for tag in image.tags}
             engine.close()
-            if DEFAULT_IMAGE not in images:  # choose() would pull it
-                yield ok("server", f"PostgreSQL in Docker; the first run pulls {DEFAULT_IMAGE}.")
+            if missing := [image for image in needed_images(DEFAULT_IMAGE) if image not in images]:
+                # choose() would pull them
+                yield ok("server", f"PostgreSQL in Docker; the first run pulls {' and '.join(missing)}.")
                 return
     try:
         choice = freshpg.choose(given or "auto", named_by=VARIABLE if given else "--postgres")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from backend import migrations
 from backend.config import load_settings
@@ -20,11 +20,13 @@ from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 from backend.scripts.terminal import say
-from backend.startup import describe, plain_refusals, wait_for_database
+from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
 from freshpg import choose, ensure_database
+
+INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,20 @@ def plain_refusals_of(url: str) -> Iterator[Engine]:
 
 
 def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -> Comparison:
-    """Compare a database with the models. The role must be allowed to create a schema, which is rolled back."""
-    with engine.connect() as connection:
-        state = schema_state(connection)
-        found = differences(connection) if state.current is not None else []
+    """Compare a database with the models. Raises UserError if the role or a standby does not allow that."""
+    try:
+        with engine.connect() as connection:
+            state = schema_state(connection)
+            found = differences(connection) if state.current is not None else []
+    except DBAPIError as error:
+        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
+            raise
+        words = str(error.orig).partition("\n")[0]
+        raise UserError(
+            f"Cannot compare {of} with the models: {words}.\n"
+            "The comparison creates a schema and rolls it back: use the primary server, and a role with the privilege "
+            "CREATE on the database."
+        ) from error
     return Comparison(of, state, found, in_migrations)
 
 

@@ -173,6 +173,16 @@ def test_interrupted_backup_leaves_no_file_and_killed_backup_leaves_a_partial_on
         assert left == ["it.dump.partial"] * (number is signal.SIGKILL)
 
 
+def test_newest_backup_is_the_one_with_the_latest_time_in_its_name(ours: Database) -> None:
+    path = backup()
+    older = path.with_name(re.sub(r"\d{8}T", "20200101T", path.name))
+    older.write_bytes(b"")  # it is the newer file
+
+    (path.parent / path.name.replace(".dump", "-mine.dump")).write_bytes(b"")
+
+    assert dump.newest(ours.name) == path
+
+
 def test_restore_brings_everything_back_and_keeps_the_old_database(
     ours: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:

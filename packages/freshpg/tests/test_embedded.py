@@ -164,7 +164,7 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     assert (used == hidden.bin) == (user.uid is None)
 
 
-@pytest.mark.parametrize("fault", ["truncated", "empty", "open to others", "read-only"])
+@pytest.mark.parametrize("fault", ["truncated", "empty", "no password", "open to others", "read-only"])
 def test_a_cache_that_cannot_be_used_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
 ) -> None:
@@ -173,6 +173,9 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
     if fault == "read-only":
         # A symbolic link to nowhere can be neither read nor replaced by a directory, by root either.
         (place / "cache").symlink_to("/proc/nonexistent")
+    elif fault == "no password":
+        start_ephemeral().stop()
+        (entry / "password").write_text("", encoding="utf-8")
     else:
         entry.mkdir(parents=True, mode=0o755 if fault == "open to others" else 0o700)
         # Two blocks of zeros are an empty archive, which can be extracted.

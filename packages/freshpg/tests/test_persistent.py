@@ -151,3 +151,16 @@ def test_a_server_that_was_killed_recovers(directory: Path) -> None:
     assert "SIGKILL" in said
     with start_persistent(directory) as server:
         assert query(server.url, "table kept") == [(42,)]
+
+
+def test_start_that_fails_leaves_no_server(directory: Path) -> None:
+    start_persistent(directory).stop()
+    (directory / "password").write_text("wrong", encoding="utf-8")
+
+    with pytest.raises(PostgresUnavailable, match="password authentication failed"):
+        start_persistent(directory)
+
+    assert running(directory) is None
+    (directory / "password").unlink()
+    with pytest.raises(PostgresUnavailable, match="remove the directory to start again"):
+        start_persistent(directory)

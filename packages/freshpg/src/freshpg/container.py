@@ -5,6 +5,7 @@ Importing this module imports docker and testcontainers: it is imported when a c
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import time
@@ -26,6 +27,7 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
+    last_line,
     local_url,
     major_version,
     wait_until_ready,
@@ -52,6 +54,8 @@ def start_container(image: str, version: str, settings: Sequence[str]) -> Server
         try:
             container = _container(image, major_version(version), password, settings)
             stack.callback(_remove, container)
+            if not config.ryuk_disabled:
+                _start_reaper()
             container.start()
             url, version = _wait_until_ready(container, image, password)
         except PostgresUnavailable:
@@ -59,15 +63,21 @@ def start_container(image: str, version: str, settings: Sequence[str]) -> Server
         except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers each raise their own)
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
         stack.pop_all()
+    remove = partial(_remove, container)
+    # If pytest ends before its hooks run, and the reaper is disabled.
+    atexit.register(remove)
+
+    def stop() -> None:
+        atexit.unregister(remove)
+        remove()
 
     def leave() -> str:
         # The reaper would remove the container when this process ends.
         Reaper.delete_instance()
+        atexit.unregister(remove)
         return f"docker rm -f -v {container.get_wrapped_container().name}"
 
-    return Server(
-        url, version, "docker", partial(_remove, container), leave, partial(_describe_death, container)
-    )
+    return Server(url, version, "docker", stop, leave, partial(_describe_death, container))
 
 
 def _container(image: str, major: int, password: str, settings: Sequence[str]) -> DockerContainer:
@@ -90,6 +100,15 @@ def _container(image: str, major: int, password: str, settings: Sequence[str]) -
         .with_tmpfs_mount("/pgtmp", "rw")
         .with_command(command)
     )
+
+
+def _start_reaper() -> None:
+    try:
+        Reaper.get_instance()
+    except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers each raise their own)
+        Reaper.delete_instance()
+        reason = f"testcontainers' reaper did not start ({last_line(error)})"
+        raise PostgresUnavailable(f"{reason}; TESTCONTAINERS_RYUK_DISABLED=true does without it.") from None
 
 
 def _remove(container: DockerContainer) -> None:

@@ -70,11 +70,16 @@ class Databases:
         self._on(name, "drop database if exists {}")
 
     def drop_all(self) -> None:
-        """Drop every database of this run that is not kept."""
-        kept = self.kept()
+        """Drop every database of this run that is not kept; raise psycopg.Error if one cannot be dropped."""
+        kept, failure = self.kept(), None
         for name in self._names():
             if name not in kept:
-                self.drop(name)
+                try:
+                    self.drop(name)
+                except psycopg.Error as error:
+                    failure = error
+        if failure is not None:
+            raise failure
 
     def drop_foreign(self, names: Iterable[str]) -> list[str]:
         """Drop databases that are not of this run; return the names of those that were dropped."""

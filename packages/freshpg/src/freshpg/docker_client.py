@@ -130,6 +130,13 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
     return future.result()
 
 
+def needed_images(image: str) -> list[str]:
+    """Return the image and that of testcontainers' reaper, if it is to be used."""
+    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (see above)
+
+    return [image] if config.ryuk_disabled else [image, config.hub_image_name_prefix + config.ryuk_image]
+
+
 def have_images(image: str, seconds: float) -> dict[str, str]:
     """Pull the image, and that of testcontainers' reaper, unless the engine has them; announce it on stderr.
 
@@ -138,7 +145,6 @@ def have_images(image: str, seconds: float) -> dict[str, str]:
     with closing(find_engine()) as client:
         # The client exists, so these are loaded.
         from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped] # noqa: PLC0415
-        from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415
 
         client.api.timeout = _LOOK_SECONDS
 
@@ -155,8 +161,8 @@ def have_images(image: str, seconds: float) -> dict[str, str]:
                 raise PostgresUnavailable(f"{reason}.") from None
 
         variables = have(image)["Config"].get("Env") or []
-        if not config.ryuk_disabled:
-            have(config.hub_image_name_prefix + config.ryuk_image)
+        for other in needed_images(image)[1:]:
+            have(other)
         return dict(variable.split("=", 1) for variable in variables if "=" in variable)
 
 

@@ -57,6 +57,19 @@ def start_ephemeral(
     `name=value`.
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
+    entry = cache_entry(binaries)
+    is_cached = entry.exists()
+    try:
+        return _start_ephemeral(binaries, run_as, settings, entry)
+    except PostgresUnavailable:
+        if not is_cached:
+            raise
+    # Perhaps the entry is damaged.
+    shutil.rmtree(entry, ignore_errors=True)
+    return _start_ephemeral(binaries, run_as, settings, entry)
+
+
+def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -66,7 +79,7 @@ def start_ephemeral(
         # The directory stays ours: another process of the server's account could replace what is in it.
         directory.mkdir(mode=0o700 if run_as.uid is None else 0o711)
         binaries = runnable(binaries, run_as, programs)
-        password = _make_data(binaries, run_as, directory / "data")
+        password = _make_data(binaries, run_as, directory / "data", entry)
         settings = (*TEST_SETTINGS, *settings)
         server = start(supervisor, binaries, run_as, directory, settings=settings, password=password)
         _change_password(server)
@@ -109,7 +122,7 @@ def start(
         except PostgresUnavailable as error:
             message = f"The embedded PostgreSQL did not start: {error.reason}."
             unavailable = PostgresUnavailable(with_log(message, text_of(log)))
-            if free_port(port) == port:
+            if supervisor.ended() is None or free_port(port) == port:
                 break
             # Another process took the port just before the server did.
         else:
@@ -183,9 +196,8 @@ def cache_entry(binaries: Binaries) -> Path:
     return cache / "freshpg" / hashlib.sha256(repr(known).encode()).hexdigest()[:32]
 
 
-def _make_data(binaries: Binaries, run_as: RunAs, data: Path) -> str:
-    """Make a data directory, from the cache if possible; return its superuser's password."""
-    entry = cache_entry(binaries)
+def _make_data(binaries: Binaries, run_as: RunAs, data: Path, entry: Path) -> str:
+    """Make a data directory, from the cache's entry if possible; return its superuser's password."""
     if (password := _copy(entry, data)) is not None:
         run_as.give(data)
         return password

@@ -69,13 +69,15 @@ def start_persistent(
 def running(directory: Path) -> Server | None:
     """Return the server of this directory if it runs, whether or not it accepts connections at the moment.
 
-    Stopping the result leaves the server running. Raises PostgresUnavailable if the directory is another user's.
+    Stopping the result leaves the server running.
     """
-    if not (directory / "running").exists():
-        return None
-    if (lock := _take(directory)) is None:
+    try:
+        with (directory / "running").open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return _server(directory)
-    os.close(lock)
+    except OSError:
+        pass
     return None
 
 
@@ -106,7 +108,7 @@ def _take(directory: Path) -> int | None:
 
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
-    _check(directory, run_as)
+    _check(directory, binaries, run_as)
     data = (directory / "data").resolve()
     supervisor = Supervisor(lock=lock)
     try:
@@ -134,7 +136,7 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
     return server
 
 
-def _check(directory: Path, run_as: RunAs) -> None:
+def _check(directory: Path, binaries: Binaries, run_as: RunAs) -> None:
     """Raise PostgresUnavailable if there are data that cannot be used, or none can be made."""
     if not run_as.can_enter(directory):
         raise PostgresUnavailable(
@@ -142,10 +144,21 @@ def _check(directory: Path, run_as: RunAs) -> None:
             "use a directory that it can reach, or run as an ordinary user."
         )
     data = directory / "data"
-    owner = data.stat().st_uid if data.exists() else None
-    if owner is not None and owner not in (user.owner[0] for user in possible_users()):
+    if not data.exists():
+        return
+    owner, major = data.stat().st_uid, text_of(data / "PG_VERSION").strip()
+    if owner not in (user.owner[0] for user in possible_users()):
         raise PostgresUnavailable(
             f"The data in {directory} belong to another user (uid {owner}); run as that user, or use another directory."
+        )
+    if major and major != str(binaries.major):
+        raise PostgresUnavailable(
+            f"{directory} holds data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
+            f"Install PostgreSQL {major} to use or dump them, or remove {directory} to start again."
+        )
+    if not _password(directory):
+        raise PostgresUnavailable(
+            f"The file `password` is missing from {directory}; remove the directory to start again."
         )
 
 

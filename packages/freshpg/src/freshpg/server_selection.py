@@ -46,14 +46,15 @@ def choose(
     *,
     image: str = DEFAULT_IMAGE,
     named_by: str = "--postgres",
+    to_create: bool = False,
     settings: Sequence[str] = (),
 ) -> Choice:
     """Decide which server to use, without starting one; raise PostgresUnavailable if there is none.
 
     `request` is `auto` (Docker, else programs on this machine), `docker`, `embedded`, or the URL of a running server.
-    What is asked for by name is used or refused; nothing else is tried. A server is refused if its role may not create
-    databases. A missing image is pulled if that takes at most $POSTGRES_PULL_SECONDS (120). `named_by` tells people
-    where the request was made. `settings` are further server settings as `name=value`, the same for Docker and
+    What is asked for by name is used or refused; nothing else is tried. A missing image is pulled if that takes at most
+    $POSTGRES_PULL_SECONDS (120). `named_by` tells people where the request was made. `to_create` refuses a given server
+    whose role may not create databases. `settings` are further server settings as `name=value`, the same for Docker and
     embedded.
     """
     seconds = _pull_seconds()
@@ -72,7 +73,7 @@ def choose(
             raise PostgresUnavailable(
                 f"{named_by} has to be auto, docker, embedded or a URL that begins with postgresql://."
             )
-        return _given(administrative_url(request), named_by)
+        return _given(administrative_url(request), named_by, to_create=to_create)
     try:
         return _docker(image, seconds, settings, "because Docker answers")
     except PostgresUnavailable as no_docker:
@@ -115,7 +116,7 @@ def _embedded(settings: Sequence[str], why: str) -> Choice:
     return Choice("embedded", announcement, lambda: start_ephemeral(found, run_as, settings=settings))
 
 
-def _given(url: str, named_by: str) -> Choice:
+def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
     where = without_password(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
     try:
@@ -125,7 +126,7 @@ def _given(url: str, named_by: str) -> Choice:
     except psycopg.Error as error:
         reason = without_password(url, last_line(error))
         raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
-    if not may_create:
+    if to_create and not may_create:
         raise PostgresUnavailable(
             f"On the PostgreSQL server at {where}, the role {role} may not create databases. "
             f"A superuser can allow it: ALTER ROLE {role} CREATEDB."

@@ -40,10 +40,11 @@ class Supervisor:
 
     def __init__(self, remove: Sequence[Path] = (), lock: int | None = None) -> None:
         self._owner = os.getpid()
+        self._remove = [str(directory) for directory in remove]
         self._end: str | None = None
         # Unbuffered: a buffer's lock could be held by another thread when the process forks.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, *remove],
+            [sys.executable, "-I", "-S", __file__, *self._remove],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -82,7 +83,10 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             # A process that another thread forked at the wrong moment may hold the input open.
             self._process.terminate()
-            self._process.wait()
+        if self._process.wait() != 0:
+            # It was killed. PostgreSQL ends by itself, within a minute, when its data directory is gone.
+            for directory in self._remove:
+                remove(directory)
 
     def leave(self) -> str:
         """Have the server outlive this process; return the command that ends it."""
@@ -145,7 +149,10 @@ def main() -> None:
         for line in sys.stdin:
             order = json.loads(line)
             if "start" in order:
-                server = Child(**order["start"])
+                try:
+                    server = Child(**order["start"])
+                except OSError as error:
+                    os.write(1, f"{error}\n".encode())
             elif server is not None:
                 # A process that waits for the end of the parent's output must not wait for this one.
                 with open(os.devnull, "wb") as nothing:  # noqa: PTH123 (see above)
