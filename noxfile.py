@@ -205,7 +205,6 @@ def e2e(session: nox.Session) -> None:
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",
-        "e2e/test_readme.py",  # first, because it takes longest
         "e2e",
         *session.posargs,
     )

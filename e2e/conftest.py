@@ -25,3 +25,8 @@ def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 @pytest.fixture
 def checkout(make_checkout: Callable[[], Checkout]) -> Checkout:
     return make_checkout()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the documentation's commands, because they take longest."""
+    items.sort(key=lambda item: "test_readme.py" not in item.nodeid)
