@@ -115,14 +115,14 @@ def _stand_in(connection: Connection) -> Iterator[str]:
     # The search path keeps its other schemas, because a column's type may come from an extension.
     path = ", ".join(filter(None, (name, connection.scalar(text("SHOW search_path")))))
     connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
-    event.listen(connection, "before_cursor_execute", _fit, retval=True)
+    event.listen(connection, "before_cursor_execute", _adapt_statement, retval=True)
     try:
         yield name
     finally:
-        event.remove(connection, "before_cursor_execute", _fit)
+        event.remove(connection, "before_cursor_execute", _adapt_statement)
 
 
-def _fit(
+def _adapt_statement(
     connection: Connection, _cursor: object, statement: str, parameters: object, *_: object
 ) -> tuple[str, object]:
     """Create the schema that a type or a sequence needs, and build indexes in the transaction."""

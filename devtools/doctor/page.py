@@ -56,5 +56,5 @@ def _verdict(findings: Sequence[Finding]) -> Text:
     ]
     verdict = "Nothing fails." if parts else "Everything is fine."
     if any(each.state is State.WRONG for each in findings):
-        verdict = "Something fails."
+        verdict = "Some checks fail."
     return Text(" ").join([Text(verdict, "bold"), *parts])

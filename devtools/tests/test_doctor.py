@@ -134,7 +134,7 @@ def test_page_shows_findings_by_subject_with_their_cures() -> None:
         "  ? y         No engine.",
         "              → Start it.",
         "",
-        "Something fails. To be fixed: disk/checkout. Worth a look: ",
+        "Some checks fail. To be fixed: disk/checkout. Worth a look: ",
         "disk/x. Not checked: tests/y.",
     ]
 

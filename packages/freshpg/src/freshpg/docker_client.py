@@ -137,7 +137,7 @@ def needed_images(image: str) -> list[str]:
     return [image] if config.ryuk_disabled else [image, config.hub_image_name_prefix + config.ryuk_image]
 
 
-def have_images(image: str, seconds: float) -> dict[str, str]:
+def pull_images(image: str, seconds: float) -> dict[str, str]:
     """Pull the image, and that of testcontainers' reaper, unless the engine has them; announce it on stderr.
 
     Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.

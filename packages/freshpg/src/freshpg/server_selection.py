@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .binaries import CURES, find_binaries
-from .docker_client import have_images
+from .docker_client import pull_images
 from .embedded import start_ephemeral
 from .run_as import preferred_user
 from .server import (
@@ -98,7 +98,7 @@ def _pull_seconds() -> float:
 def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) -> Choice:
     # Applied here, so that this image is looked for, and pulled within the deadline.
     image = os.environ.get("TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX", "") + image
-    known = have_images(image, pull_seconds)
+    known = pull_images(image, pull_seconds)
     version = short_version(known.get("PG_VERSION") or known.get("PG_MAJOR") or image.rpartition(":")[2])
 
     def start() -> Server:
