@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from backend.database import init_db
 from backend.tests.application import make_app
-from backend.utc import column, dumpers, guard, instants, loaders, session
+from backend.utc import column, dumpers, instants, loaders, model_guards, session
 from devtools.utc_check.proof_report import Report
 from devtools.utc_check.verification import verify
 
@@ -63,7 +63,7 @@ DEFENCES = {
         replaced(column.UtcDateTime, "process_result_value", lambda _type, value, _dialect: value),
     ),
     "conversion when set": Defence(
-        ("refused/attribute",), replaced(guard, "_normalise", lambda _column, value: value)
+        ("refused/attribute",), replaced(model_guards, "_normalise", lambda _column, value: value)
     ),
     "width of responses": Defence(("core/http",), replaced(instants, "_WHOLE_SECOND", "Z")),
     "range of a column": Defence(

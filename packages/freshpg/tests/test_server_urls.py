@@ -2,7 +2,7 @@ import psycopg
 import pytest
 
 from freshpg import PostgresUnavailable
-from freshpg.server import administrative_url, database_url, local_url, sqlalchemy_url
+from freshpg.urls import administrative_url, database_url, local_url, sqlalchemy_url
 
 
 def test_any_password_and_any_database_name_survive_in_a_url() -> None:

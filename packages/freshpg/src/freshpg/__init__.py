@@ -1,17 +1,12 @@
 """PostgreSQL servers that start on demand, and a pytest plugin that gives every test a fresh database."""
 
 from .binaries import Binaries, find_binaries, find_binaries_of, find_clients
+from .databases import ensure_database
 from .embedded import start_ephemeral
 from .persistent import running, start_persistent
-from .server import (
-    PostgresUnavailable,
-    Server,
-    database_url,
-    ensure_database,
-    sqlalchemy_url,
-    without_libpq_variables,
-)
+from .server import PostgresUnavailable, Server, without_libpq_variables
 from .server_selection import Choice, choose
+from .urls import database_url, sqlalchemy_url
 
 __all__ = [
     "Binaries",

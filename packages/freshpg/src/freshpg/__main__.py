@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from .databases import ensure_database
 from .persistent import start_persistent
 from .server import (
     ADMINISTRATIVE_DATABASE,
     LIBPQ_PARTS,
     PostgresUnavailable,
-    ensure_database,
     last_line,
     without_libpq_variables,
-    without_password,
 )
 from .server_selection import DEFAULT_IMAGE, choose
+from .urls import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

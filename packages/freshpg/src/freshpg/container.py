@@ -28,12 +28,12 @@ from .server import (
     Server,
     death_line,
     last_line,
-    local_url,
     major_version,
     wait_until_ready,
     with_log,
     without_libpq_variables,
 )
+from .urls import local_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .server import SecretURL, connect, database_url
+from .server import connect
+from .urls import SecretURL, database_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -153,3 +154,13 @@ class Databases:
             self._connection.execute("set idle_session_timeout to 0")
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection
+
+
+def ensure_database(url: str, name: str) -> str:
+    """Create the database on the server of this administrative URL unless it exists; return its URL."""
+    with connect(url) as connection:
+        # A role without the right to create databases may use one that exists.
+        if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
+            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    return database_url(url, name)

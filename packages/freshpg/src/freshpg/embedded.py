@@ -31,12 +31,12 @@ from .server import (
     Server,
     connect,
     death_line,
-    local_url,
     wait_until_ready,
     with_log,
     without_libpq_variables,
 )
 from .supervisor import Supervisor
+from .urls import local_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

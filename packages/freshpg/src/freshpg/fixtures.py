@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .run import RUN
-from .server import Server, sqlalchemy_url
+from .urls import sqlalchemy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from .run import Migrate
+    from .server import Server
 
 FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
 

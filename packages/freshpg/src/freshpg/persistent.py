@@ -21,8 +21,9 @@ import psycopg
 from .binaries import Binaries, find_binaries, initdb_arguments
 from .embedded import initialise, runnable, start, text_of
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server, connect, last_line, local_url, without_libpq_variables
+from .server import PostgresUnavailable, Server, connect, last_line, without_libpq_variables
 from .supervisor import Supervisor
+from .urls import local_url
 
 if TYPE_CHECKING:
     from pathlib import Path

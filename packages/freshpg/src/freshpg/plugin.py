@@ -18,12 +18,14 @@ if pytest.version_tuple < (8, 4):
 
 from .fixtures import FIXTURES
 from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
-from .server import Server, database_url, without_password
 from .server_selection import DEFAULT_IMAGE
+from .urls import database_url, without_password
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Generator, Iterator
+
+    from .server import Server
 
 pytest_plugins = [f"{__package__}.fixtures"]
 

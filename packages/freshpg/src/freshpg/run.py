@@ -17,12 +17,14 @@ from psycopg import conninfo
 
 from .databases import Databases
 from .reset import Reset
-from .server import LIBPQ_PARTS, PostgresUnavailable, SecretURL, Server, without_libpq_variables
+from .server import LIBPQ_PARTS, PostgresUnavailable, Server, without_libpq_variables
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
+
+    from .urls import SecretURL
 
     Migrate = Callable[[str], object]
 

@@ -8,10 +8,9 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import quote
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import pq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,16 +96,6 @@ class Server:
         self.stop()
 
 
-class SecretURL(str):
-    """A URL whose `repr` shows no password; pytest prints the `repr` of values in failing tests."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        hidden = re.sub(r"(?<=password=)[^&]*", "***", self)
-        return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
-
-
 @contextmanager
 def without_libpq_variables() -> Iterator[None]:
     """Hide libpq's variables (PGSSLMODE, PGSERVICE ...) from this process and its children during the block.
@@ -162,70 +151,6 @@ def death_line(what: str, log: str) -> str:
     """Return one line that says what ended, and the last lines of its log."""
     tail = " | ".join(line.strip() for line in log.strip().splitlines()[-3:])
     return f"{what}. Its log ends: {tail}" if tail else f"{what}."
-
-
-def ensure_database(url: str, name: str) -> str:
-    """Create the database on the server of this administrative URL unless it exists; return its URL."""
-    with connect(url) as connection:
-        # A role without the right to create databases may use one that exists.
-        if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
-            with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    return database_url(url, name)
-
-
-def local_url(port: int, password: str, *, host: str = "127.0.0.1") -> str:
-    """Return the administrative URL of a server that listens on this port."""
-    return f"postgresql://{SUPERUSER}:{quote(password, safe='')}@{host}:{port}/{ADMINISTRATIVE_DATABASE}"
-
-
-def database_url(url: str, name: str) -> str:
-    """Return `url` with its database replaced by `name`; everything else stays as it was, byte for byte."""
-    scheme, _, rest = url.partition("://")
-    place, question, query = rest.partition("?")
-    # For libpq the parameter wins over the path.
-    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "dbname")
-    parameters = f"{question}{kept}" if kept else ""
-    return f"{scheme}://{place.partition('/')[0]}/{quote(name, safe='')}{parameters}"
-
-
-def sqlalchemy_url(url: str) -> SecretURL:
-    """Return a `postgresql://` URL in the form that makes SQLAlchemy use psycopg 3."""
-    return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
-
-
-def administrative_url(url: str) -> str:
-    """Return a URL that a person gave in the form that libpq reads; raise PostgresUnavailable if it is malformed.
-
-    If special characters in a password are not percent-encoded, parts of it appear as the host, the port or the
-    database. Such a URL is refused, and no part of it is shown.
-    """
-    scheme, separator, rest = url.partition("://")
-    hint = "write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with @ : / ? # % in the password percent-encoded"
-    if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise PostgresUnavailable(
-            f"The URL of the PostgreSQL server does not begin with postgresql://; {hint}."
-        )
-    plain = f"postgresql://{rest}"
-    try:
-        known = psycopg.conninfo.conninfo_to_dict(plain)
-    except psycopg.Error:
-        known = {"port": "malformed"}
-    is_whole = re.fullmatch(r"([^@/?#]*@)?[^@/?#]*(/[^@/?#]*)?(\?[^@#]*)?", rest)
-    if not is_whole or not re.fullmatch(r"[\d,]*", str(known.get("port", ""))):
-        raise PostgresUnavailable(f"The URL of the PostgreSQL server is malformed; {hint}.")
-    return plain if "dbname" in known else database_url(plain, ADMINISTRATIVE_DATABASE)
-
-
-def without_password(url: str, text: str | None = None) -> str:
-    """Return the text without the URL's password, for people; by default the URL's host, port and database."""
-    known = psycopg.conninfo.conninfo_to_dict(url)
-    if text is None:
-        return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
-    password = str(known.get("password", ""))
-    for form in (password, quote(password, safe="")) if password else ():
-        text = text.replace(form, "***")
-    return text
 
 
 def short_version(text: str) -> str:

@@ -12,17 +12,8 @@ from .binaries import CURES, find_binaries
 from .docker_client import pull_images
 from .embedded import start_ephemeral
 from .run_as import preferred_user
-from .server import (
-    Kind,
-    PostgresUnavailable,
-    Server,
-    administrative_url,
-    connect,
-    connected_version,
-    last_line,
-    short_version,
-    without_password,
-)
+from .server import Kind, PostgresUnavailable, Server, connect, connected_version, last_line, short_version
+from .urls import administrative_url, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
