@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from backend.errors import NotFoundError
 from backend.models.models import Company
-from backend.services.pages import Page, read_page
+from backend.services.pages import PageRows, read_page
 
 
 def create_company(session: Session, values: Mapping[str, object]) -> Company:
@@ -25,7 +25,7 @@ def read_company(session: Session, company_id: int) -> Company:
     return company
 
 
-def list_companies(session: Session, *, limit: int, after: int | None) -> Page[Company]:
+def list_companies(session: Session, *, limit: int, after: int | None) -> PageRows[Company]:
     return read_page(session, select(Company), Company.id, limit=limit, after=after)
 
 

@@ -9,13 +9,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 Row = TypeVar("Row")
 
 
-Page = tuple[Sequence[Row], int | None]
+PageRows = tuple[Sequence[Row], int | None]
 """The rows of a page, ordered by key, and the key of the last row if more rows follow."""
 
 
 def read_page(
     session: Session, rows: Select[Row], key: InstrumentedAttribute[int], *, limit: int, after: int | None
-) -> Page[Row]:
+) -> PageRows[Row]:
     """Read the rows whose key is greater than `after`: with an index, the last page is as fast as the first."""
     if after is not None:
         rows = rows.where(key > after)

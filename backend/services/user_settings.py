@@ -9,7 +9,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from backend.errors import NotFoundError, SettingsExistError, StaleVersionError
 from backend.models.models import User, UserSettings
 from backend.services.companies import read_company
-from backend.services.pages import Page, read_page
+from backend.services.pages import PageRows, read_page
 from backend.services.users import read_user
 
 
@@ -35,7 +35,9 @@ def read_settings(session: Session, company_id: int, user_id: int) -> UserSettin
     return settings
 
 
-def list_settings(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[UserSettings]:
+def list_settings(
+    session: Session, company_id: int, *, limit: int, after: int | None
+) -> PageRows[UserSettings]:
     """Raise NotFoundError if the company does not exist."""
     read_company(session, company_id)
     return read_page(session, _of_company(company_id), UserSettings.user_id, limit=limit, after=after)

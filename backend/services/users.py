@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from backend.errors import NotFoundError
 from backend.models.models import User
 from backend.services.companies import read_company
-from backend.services.pages import Page, read_page
+from backend.services.pages import PageRows, read_page
 
 
 def create_user(session: Session, company_id: int, values: Mapping[str, object]) -> User:
@@ -31,7 +31,7 @@ def read_user(session: Session, company_id: int, user_id: int) -> User:
     return user
 
 
-def list_users(session: Session, company_id: int, *, limit: int, after: int | None) -> Page[User]:
+def list_users(session: Session, company_id: int, *, limit: int, after: int | None) -> PageRows[User]:
     """Raise NotFoundError if the company does not exist; a company without users has an empty list."""
     read_company(session, company_id)
     statement = select(User).where(User.company_id == company_id)
