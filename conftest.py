@@ -92,7 +92,7 @@ def connect_pinned(postgres_url: str) -> Iterator[Connect]:
     """Return a function that applies `pin_utc` to a bare engine, so that nothing else can set the zone."""
     engines: list[Engine] = []
 
-    def connect(**options: Any) -> Engine:  # noqa: ANN401 - create_engine's
+    def connect(**options: Any) -> Engine:
         engines.append(pin_utc(create_engine(sqlalchemy_url(postgres_url), **options)))
         return engines[-1]
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from starlette.requests import Request
 
 from backend import migrations
-from backend.config import get_settings, parse_url
+from backend.config import get_settings
+from backend.database_url import parse_url
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
 from backend.migrations.drop_all import Holder
@@ -104,7 +105,7 @@ def __getattr__(name: str) -> Engine:
 class DefaultSession(Session):
     """A session on the engine or connection that it is given, and otherwise on the configured database."""
 
-    def __init__(self, bind: Engine | Connection | None = None, **options: Any) -> None:  # noqa: ANN401  Session's
+    def __init__(self, bind: Engine | Connection | None = None, **options: Any) -> None:
         super().__init__(answering_engine() if bind is None else bind, **options)
 
 
@@ -112,8 +113,8 @@ SessionLocal = sessionmaker(class_=DefaultSession, autoflush=False)
 """The session factory: `SessionLocal()` on the configured database, or `SessionLocal(bind=engine)`."""
 
 
-# FastAPI passes the request to a parameter of exactly this type, whatever its default is.
-def get_db(request: Request = None) -> Iterator[Session]:  # type: ignore[assignment]  # FastAPI passes it
+# `Request | None` would be honest, but FastAPI passes the request only to a parameter of exactly this type.
+def get_db(request: Request = None) -> Iterator[Session]:  # type: ignore[assignment]  # see above
     """Give a request its session and its one transaction, which is committed before the response is sent.
 
     A route declares `Depends(get_db, scope="function")` for that; an exception rolls everything back. The session uses

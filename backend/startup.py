@@ -16,8 +16,9 @@ from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from backend.config import AppEnv, Settings, libpq_parameters
+from backend.config import AppEnv, Settings
 from backend.database import SchemaState, connect, init_db
+from backend.database_url import libpq_parameters
 from backend.errors import UserError
 from backend.migrations.drift import differences
 

@@ -80,7 +80,7 @@ def served(application: str, url: str) -> Iterator[int]:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 asyncio.run(Load(port, READ, 200).run(CONNECTIONS))
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # it does not listen yet
         yield port
     finally:
         process.terminate()

@@ -11,7 +11,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
-from backend.config import libpq_parameters, load_settings
+from backend.config import load_settings
+from backend.database_url import libpq_parameters
 from backend.errors import UserError
 from devtools.command_line import enter
 from freshpg import PostgresUnavailable, find_binaries

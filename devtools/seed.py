@@ -41,7 +41,7 @@ SIZES = (11, 4, 8, 3, 9, 5)
 COMPANIES, USERS, JOBS, LIVE_JOBS, ENTRIES = len(SIZES), sum(SIZES), 50, 8, 1000
 LEFT = 3
 # An active connection must have a token, which is ciphertext. This text is not, so decrypting it fails.
-NO_TOKEN = "seeded: no token"  # noqa: S105
+NO_TOKEN = "seeded: no token"  # noqa: S105  not a secret
 TOKEN_LIFETIME = timedelta(seconds=5400)  # Procore's
 
 # fmt: off
@@ -113,7 +113,7 @@ def users(scale: int, dice: Dice) -> Iterator[Row]:
     for number, (company, place) in enumerate(places, 1):
         role = Role.OWNER if place == 0 else Role.ADMIN if place % 5 == 1 else Role.MEMBER
         email = f"{dice.pick(GIVEN)}.{dice.pick(FAMILY)}{number}@example.com"
-        is_active = company % COMPANIES != LEFT and place < 10  # noqa: PLR2004
+        is_active = company % COMPANIES != LEFT and place < 10  # noqa: PLR2004  the eleventh user has left
         joined = SINCE + dice.within(days=630)
         yield number, company + 1, email, None, role.value, is_active, joined, joined
 

@@ -118,7 +118,7 @@ def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_finishes(ch
     (checkout.path / ".env").write_text(f"POSTGRES_PASSWORD='{HOSTILE_IN_ENV}'\n")
     for _ in range(3):
         process = subprocess.Popen(UPGRADE, cwd=checkout.path, env=checkout.environment)
-        time.sleep(random.uniform(3, 12))  # noqa: S311
+        time.sleep(random.uniform(3, 12))
         process.kill()
         process.wait()
 

@@ -93,7 +93,7 @@ def _plain_errors(verb: str) -> Iterator[None]:
         yield
     except (UserError, DBAPIError):
         raise
-    except Exception as error:  # an edited file may raise anything
+    except Exception as error:  # a migration's file is code, which may raise anything
         first_line = str(error).partition("\n")[0]
         raise UserError(f"The migrations cannot {verb}: {type(error).__name__}: {first_line}.") from error
 

@@ -86,7 +86,7 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
             return read(connection, stand_in)
     except SQLAlchemyError:
         raise
-    except Exception as error:  # a type's own method, for example, may raise anything
+    except Exception as error:  # a column type's own methods may raise anything while it is compiled
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise CompileError(f"{_culprit(connection, metadata)}{words}") from error
     finally:
@@ -99,7 +99,7 @@ def _culprit(connection: Connection, metadata: MetaData) -> str:
     for column in (column for table in metadata.tables.values() for column in table.columns):
         try:
             CreateColumn(column).compile(dialect=connection.dialect)
-        except Exception:  # noqa: BLE001  likewise
+        except Exception:  # noqa: BLE001  a column type's own methods may raise anything
             return f"(in table '{column.table.name}', column '{column.name}'): "
     return ""
 

@@ -8,16 +8,12 @@ database, so that they also apply to rows that other clients write. `guard_model
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    Dialect,
-    FetchedValue,
     ForeignKey,
     ForeignKeyConstraint,
-    Identity,
     Index,
     Integer,
     MetaData,
@@ -29,63 +25,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
 
+from backend.models.types import (
+    CreatedAt,
+    JsonObject,
+    PrimaryKey,
+    TextEnum,
+    UpdatedAt,
+    is_object,
+    length_between,
+    literals,
+    one_of,
+)
 from backend.utc import UtcDateTime, guard_models
-
-Enumeration = TypeVar("Enumeration", bound=StrEnum)
-
-JsonObject = dict[str, Any]
-
-# ALWAYS refuses explicit keys: the sequence would not skip them, and a later insert would fail.
-PrimaryKey = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
-
-CreatedAt = Annotated[datetime, mapped_column(server_default=func.now())]
-
-# The trigger of backend.utc sets it; because of FetchedValue, the ORM reads it back with RETURNING.
-UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), server_onupdate=FetchedValue())]
-
-
-class TextEnum(TypeDecorator[Enumeration]):
-    """An enumeration in a TEXT column, loaded as its member.
-
-    SQLAlchemy's own `Enum` creates either a PostgreSQL type, whose values can never be removed, or a VARCHAR as
-    long as the longest value of today. The CHECK of `one_of` restricts the values.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, enumeration: type[Enumeration]) -> None:
-        super().__init__()
-        self.enumeration = enumeration
-
-    def process_bind_param(self, value: Enumeration | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Raise ValueError for a value that is not a member."""
-        return None if value is None else self.enumeration(value).value
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Enumeration | None:  # noqa: ARG002 - SQLAlchemy's signature
-        return None if value is None else self.enumeration(value)
-
-
-def one_of(column: str, enumeration: type[StrEnum]) -> CheckConstraint:
-    """Return the CHECK, named after the column, that allows only the enumeration's values."""
-    return CheckConstraint(f"{column} IN ({literals(*enumeration)})", name=column)
-
-
-def literals(*members: StrEnum) -> str:
-    """Return the members as SQL literals, for checks and predicates of indexes."""
-    return ", ".join(f"'{member.value}'" for member in members)
-
-
-def length_between(column: str, shortest: int, longest: int) -> CheckConstraint:
-    """Return the CHECK, named after the column, that bounds a text's length in characters."""
-    return CheckConstraint(f"char_length({column}) BETWEEN {shortest} AND {longest}", name=f"{column}_length")
-
-
-def is_object(column: str) -> CheckConstraint:
-    """Return the CHECK, named after the column, that allows only objects in a jsonb column."""
-    return CheckConstraint(f"jsonb_typeof({column}) = 'object'", name=f"{column}_is_object")
 
 
 class Base(DeclarativeBase):
@@ -107,7 +59,7 @@ class Base(DeclarativeBase):
         JsonObject: JSONB(),
     }
     # Values that the database sets (defaults, updated_at) are read back by RETURNING, on updates too.
-    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - likewise
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - SQLAlchemy declares its type
 
 
 class Role(StrEnum):
@@ -364,7 +316,7 @@ class UserSettings(Base):
 
     # Each UPDATE compares the version that was read and increments it; if no row matches, SQLAlchemy raises
     # StaleDataError.
-    __mapper_args__ = {"eager_defaults": True, "version_id_col": version}  # noqa: RUF012 - likewise
+    __mapper_args__ = {"eager_defaults": True, "version_id_col": version}  # noqa: RUF012 - SQLAlchemy declares its type
 
 
 guard_models(Base)

@@ -14,7 +14,7 @@ def use_environment() -> None:
         return
     python = ROOT / ".venv" / "bin" / "python"
     if python.exists() and Path(sys.prefix).resolve() != python.parent.parent.resolve():
-        os.execv(python, [str(python), *sys.argv])  # noqa: S606  a list of arguments, and no shell
+        os.execv(python, [str(python), *sys.argv])  # noqa: S606  no shell
     raise SystemExit(
         f"{sys.executable} does not have this project's packages.\n"
         "Run `nox -s db_init` or `nox -s db_reset`, which also create the environment .venv."
@@ -30,4 +30,4 @@ def use_devtools(verb: str) -> None:
         command = [sys.executable, "-P", "-m", "devtools.database", verb, *sys.argv[1:]]
         # -P: import from this checkout, not from the current directory.
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(paths)})  # noqa: S606  likewise
+        os.execve(sys.executable, command, os.environ | {"PYTHONPATH": os.pathsep.join(paths)})  # noqa: S606  no shell

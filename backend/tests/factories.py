@@ -24,17 +24,17 @@ Row = TypeVar("Row", bound=Base)
 _numbers = count(1)
 
 
-def make_company(session: Session, **values: Any) -> Company:  # noqa: ANN401 - whatever the column takes
+def make_company(session: Session, **values: Any) -> Company:
     return _flushed(session, Company(**{"name": f"Company {next(_numbers)}", **values}))
 
 
-def make_user(session: Session, **values: Any) -> User:  # noqa: ANN401 - whatever the column takes
+def make_user(session: Session, **values: Any) -> User:
     if "company_id" not in values:
         values["company_id"] = make_company(session).id
     return _flushed(session, User(**{"email": f"user{next(_numbers)}@example.com", **values}))
 
 
-def make_procore_connection(session: Session, **values: Any) -> ProcoreConnection:  # noqa: ANN401 - likewise
+def make_procore_connection(session: Session, **values: Any) -> ProcoreConnection:
     if "company_id" not in values:
         values["company_id"] = make_company(session).id
     now = datetime.now(UTC)
@@ -50,19 +50,19 @@ def make_procore_connection(session: Session, **values: Any) -> ProcoreConnectio
     return _flushed(session, ProcoreConnection(**{**defaults, **values}))
 
 
-def make_job(session: Session, **values: Any) -> JobQueue:  # noqa: ANN401 - whatever the column takes
+def make_job(session: Session, **values: Any) -> JobQueue:
     if "company_id" not in values:
         values["company_id"] = make_company(session).id
     return _flushed(session, JobQueue(**{"job_type": "sync_projects", **values}))
 
 
-def make_usage_log(session: Session, **values: Any) -> UsageLog:  # noqa: ANN401 - whatever the column takes
+def make_usage_log(session: Session, **values: Any) -> UsageLog:
     if "company_id" not in values:
         values["company_id"] = make_company(session).id
     return _flushed(session, UsageLog(**{"action": "project.read", **values}))
 
 
-def make_user_settings(session: Session, **values: Any) -> UserSettings:  # noqa: ANN401 - likewise
+def make_user_settings(session: Session, **values: Any) -> UserSettings:
     if "user_id" not in values:
         values["user_id"] = make_user(session).id
     return _flushed(session, UserSettings(**values))

@@ -180,7 +180,7 @@ def test_parent_that_is_deleted_meanwhile_is_not_found(
     with SessionLocal(bind=engine) as session, session.begin():
         company = factories.make_company(session).id
         user = None if parent == "companies" else factories.make_user(session, company_id=company).id
-        function = f"BEGIN DELETE FROM {parent}; RETURN NEW; END"  # noqa: S608 - the names are of this test
+        function = f"BEGIN DELETE FROM {parent}; RETURN NEW; END"
         session.execute(text(f"CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS $${function}$$"))
         session.execute(
             text(f"CREATE TRIGGER vanish BEFORE INSERT ON {child} FOR EACH ROW EXECUTE FUNCTION vanish()")

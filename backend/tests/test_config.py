@@ -11,10 +11,9 @@ from backend.config import (
     ROOT,
     AppEnv,
     Settings,
-    libpq_parameters,
     load_settings,
-    parse_url,
 )
+from backend.database_url import libpq_parameters, parse_url
 from backend.errors import UserError
 from backend.startup import describe
 

@@ -23,7 +23,7 @@ FIELD: TypeAdapter[Any] = TypeAdapter(UtcField)
 PATTERNS = {FIELD.json_schema(mode=mode)["pattern"] for mode in ("validation", "serialization")}
 
 
-def times(node: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+def times(node: Any) -> Iterator[dict[str, Any]]:
     """Yield every date, time and date-time that a schema declares."""
     if isinstance(node, dict) and node.get("format") in ("date-time", "date", "time"):
         yield node
@@ -88,7 +88,7 @@ def takes_a_header(since: Annotated[datetime, Header()]) -> Right:
 @pytest.mark.parametrize(
     "endpoint", [shows, shows_a_list, takes_a_body, takes_a_date, takes_a_query, takes_a_header]
 )
-def test_endpoint_with_a_bare_time_is_found(endpoint: Any) -> None:  # noqa: ANN401 - any endpoint
+def test_endpoint_with_a_bare_time_is_found(endpoint: Any) -> None:
     app = FastAPI()
     app.post("/x")(endpoint)
 

@@ -44,7 +44,7 @@ class Decorated(TypeDecorator[datetime]):
         (DateTime(timezone=True), "use UtcDateTime"),
     ],
 )
-def test_column_of_the_models_that_could_be_wrong_is_found(type_: Any, advice: str) -> None:  # noqa: ANN401 - any type of SQLAlchemy's
+def test_column_of_the_models_that_could_be_wrong_is_found(type_: Any, advice: str) -> None:
     (finding,) = lint_table(type_)
 
     assert (finding.table, finding.column) == ("bad", "at")
@@ -52,7 +52,7 @@ def test_column_of_the_models_that_could_be_wrong_is_found(type_: Any, advice: s
     assert str(finding).startswith(f"bad.at is {finding.type}: ")
 
 
-def lint_table(type_: Any) -> Any:  # noqa: ANN401 - likewise
+def lint_table(type_: Any) -> Any:
     metadata = MetaData()
     Table("bad", metadata, Column("at", type_))
     return lint_metadata(metadata)
@@ -61,7 +61,7 @@ def lint_table(type_: Any) -> Any:  # noqa: ANN401 - likewise
 @pytest.mark.parametrize(
     "type_", [UtcDateTime(), ARRAY(UtcDateTime()), TSTZRANGE(), TSTZMULTIRANGE(), Time(), Text()]
 )
-def test_correct_column_of_the_models_is_not_reported(type_: Any) -> None:  # noqa: ANN401 - likewise
+def test_correct_column_of_the_models_is_not_reported(type_: Any) -> None:
     assert lint_table(type_) == []
 
 
@@ -185,7 +185,7 @@ def test_health_ignores_tables_of_others(api: TestClient, engine: Engine) -> Non
 def test_health_is_503_if_the_session_was_changed_to_another_zone(api: TestClient, engine: Engine) -> None:
     """This happens behind a pooler that passes on another client's session after the check at checkout."""
 
-    def move(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
+    def move(connection: Any) -> None:
         connection.exec_driver_sql("SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL datestyle = 'SQL, DMY'")
 
     event.listen(engine, "begin", move)

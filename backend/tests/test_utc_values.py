@@ -65,7 +65,7 @@ AWARE = st.builds(
     lambda at, fold: at.replace(fold=fold),
     st.datetimes(
         datetime(1, 1, 2),  # noqa: DTZ001 - hypothesis adds the zone
-        datetime(9999, 12, 30),  # noqa: DTZ001 - likewise
+        datetime(9999, 12, 30),  # noqa: DTZ001 - hypothesis adds the zone
         timezones=st.sampled_from(ZONES) | OFFSETS,
     ),
     st.integers(0, 1),
@@ -128,7 +128,7 @@ def test_subclass_becomes_a_plain_datetime(zone: tzinfo) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), (REFUSED_DATETIMES | REFUSED_OTHERS).items())
-def test_value_that_is_not_an_aware_datetime_is_refused(name: str, value: Any) -> None:  # noqa: ANN401 - anything
+def test_value_that_is_not_an_aware_datetime_is_refused(name: str, value: Any) -> None:
     error = TypeError if name in REFUSED_OTHERS else ValueError
     for function in (ensure_utc, format_utc):
         with pytest.raises(error, match=MESSAGES[name]):
@@ -183,7 +183,7 @@ def test_field_shows_27_characters_in_json_and_a_datetime_in_python() -> None:
 
 
 @pytest.mark.parametrize("mode", ["validation", "serialization"])
-def test_schema_of_the_field_is_a_date_time_with_a_pattern(mode: Any) -> None:  # noqa: ANN401 - Pydantic's literal
+def test_schema_of_the_field_is_a_date_time_with_a_pattern(mode: Any) -> None:
     schema = TypeAdapter(UtcField).json_schema(mode=mode)
 
     assert (schema["type"], schema["format"]) == ("string", "date-time")

@@ -32,7 +32,7 @@ class Tools:
     place: Mapping[str, Any] = field(default_factory=dict)
     """The changes to a server's URL that are necessary if the programs run in a container."""
 
-    def run(self, program: str, url: URL, *options: str, **streams: Any) -> None:  # noqa: ANN401  Popen's
+    def run(self, program: str, url: URL, *options: str, **streams: Any) -> None:
         """Run a program on a database. Raises UserError if it fails."""
         with progress(f"Running {program}"), self.start(program, url, *options, **streams) as process:
             try:
@@ -43,7 +43,7 @@ class Tools:
         if code != 0:
             raise UserError(f"{program} failed.")
 
-    def start(self, program: str, url: URL, *options: str, **streams: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
+    def start(self, program: str, url: URL, *options: str, **streams: Any) -> subprocess.Popen[bytes]:
         conninfo, variables = connection_words(url.set(**self.place))
         command = [*self.command(program), *options, "--dbname", conninfo]
         return subprocess.Popen(command, env=os.environ | variables, **streams)

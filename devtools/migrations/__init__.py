@@ -5,7 +5,7 @@ import traceback
 
 # Each command imports the models, so this is the place to report an error in them without a traceback.
 try:
-    import backend.models.models  # noqa: F401
+    import backend.models.models  # noqa: F401  only to see whether it can be imported
 except Exception as error:  # noqa: BLE001  the developer's code may raise anything
     _TRACE = traceback.extract_tb(error.__traceback__)
     _PLACES = [f"{at.filename}:{at.lineno}: " for at in _TRACE if "/backend/" in at.filename]

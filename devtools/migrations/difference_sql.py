@@ -139,7 +139,7 @@ def _nullability(difference: Difference, column: str, wanted: Catalog, *, back: 
     if facts["nullability"] != "NOT NULL":
         return [[f"{column} DROP NOT NULL"]]
     if "default" in facts:
-        fill = f"UPDATE {thing.table} SET {thing.name} = DEFAULT WHERE {thing.name} IS NULL"  # noqa: S608  catalog's names
+        fill = f"UPDATE {thing.table} SET {thing.name} = DEFAULT WHERE {thing.name} IS NULL"
         # Deferred checks of the filled rows must run before the table can be altered.
         is_deferred = any("DEFERRABLE" in of.get("definition", "") for of in wanted.values())
         return [[fill, *["SET CONSTRAINTS ALL IMMEDIATE"] * is_deferred, f"{column} SET NOT NULL"]]
@@ -163,7 +163,7 @@ def _continue(thing: Thing, sequence: str, options: str) -> str:
     """Return the statement that moves a new sequence past the rows that exist."""
     start = options.partition("START WITH ")[2].partition(" ")[0]
     highest = f"max({thing.name})"
-    return f"SELECT setval({sequence}, {highest}) FROM {thing.table} HAVING {highest} >= {start}"  # noqa: S608  catalog's names
+    return f"SELECT setval({sequence}, {highest}) FROM {thing.table} HAVING {highest} >= {start}"
 
 
 def _unless(statement: str, error: str, otherwise: str) -> str:

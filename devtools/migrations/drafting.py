@@ -8,12 +8,9 @@ step resolves are reported.
 """
 
 import io
-import re
-import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate import render_op_text
@@ -22,13 +19,13 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import Connection, MetaData, Table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeDecorator
 
 from backend.migrations import catalog, drift
 from backend.migrations.catalog import Catalog, Thing
 from backend.migrations.drift import Difference
 from devtools.migrations import risk_remarks
 from devtools.migrations.difference_sql import CONSTRAINTS, FILLS, alternatives, drop, names
+from devtools.migrations.rendering import comment, execute, render_item
 
 # Creating in this order, and dropping in its reverse, needs the fewest attempts and reads best.
 ORDER = (
@@ -36,12 +33,6 @@ ORDER = (
     "exclusion constraint", "index", "foreign key", "function", "procedure", "view", "materialized view", "statistics",
     "rule", "policy", "trigger", "aggregate", "foreign table",
 )  # fmt: skip
-_PROSE_WRAPPER = textwrap.TextWrapper(90, break_long_words=False)
-_SQL_WRAPPER = textwrap.TextWrapper(
-    90, expand_tabs=False, replace_whitespace=False, drop_whitespace=False, break_long_words=False,
-    break_on_hyphens=False,
-)  # fmt: skip
-_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)(?![:\w])")
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class Drafting:
         self.wanted = wanted
         options = {
             "sqlalchemy_module_prefix": "sa.", "alembic_module_prefix": "op.", "user_module_prefix": None,
-            "render_as_batch": False, "render_item": _render_item,
+            "render_as_batch": False, "render_item": render_item,
         }  # fmt: skip
         self.context = AutogenContext(MigrationContext.configure(connection), metadata, options)
         home = (None, catalog.default_schema(connection))
@@ -107,11 +98,11 @@ class Drafting:
         again = [problem for step in up if (problem := self.run(step.code))]
         missing += [f"the second time up, PostgreSQL refused: {problem}" for problem in again]
         risks = risk_remarks.of_sql([_offline_sql(step.code) for step in up])
-        body = [_comment(f"To be completed: {sentence}.") for sentence in missing]
+        body = [comment(f"To be completed: {sentence}.") for sentence in missing]
         remarks: list[str] = []
         for step, of_sql in zip(up, risks, strict=True):
             said = [*risk_remarks.of_rows(step.about, self.before, self.wanted), *of_sql]
-            body += [*map(_comment, said), step.code]
+            body += [*map(comment, said), step.code]
             remarks += said
         return Draft(
             "\n".join([*body, *([] if up else ["pass"])]),
@@ -185,19 +176,19 @@ class Drafting:
         kept = self.wanted if goal is self.before else {}
         ways = [(each, alternatives(each, goal, back=_table(each.thing) in kept)) for each in ranked]
         for each, sql in ways:
-            yield from (Step(each, _execute(way)) for way in sql[:1])
+            yield from (Step(each, execute(way)) for way in sql[:1])
         for each, sql in ways:
-            yield from (Step(each, _execute(way)) for way in sql[1:])
+            yield from (Step(each, execute(way)) for way in sql[1:])
         for each, sql in ways:
             if sql and (clear := self.drops_of_dependents(each)):
-                yield from (Step(each, _execute([*clear, *way])) for way in sql)
+                yield from (Step(each, execute([*clear, *way])) for way in sql)
 
     def drops_of_dependents(self, difference: Difference) -> list[str]:
         """Return statements that drop what CASCADE would drop, if that holds no rows; it is created again if wanted."""
         thing, outer = difference.thing, self.connection.begin_nested()
         there = catalog.read(self.connection)
         inner = self.connection.begin_nested()
-        self.run(_execute([f"{drop(thing)} CASCADE"]))
+        self.run(execute([f"{drop(thing)} CASCADE"]))
         gone = there.keys() - catalog.read(self.connection).keys() - {thing}
         inner.rollback()
         left = {each for each in gone if not (difference.is_whole and each.table == thing.name)}
@@ -206,7 +197,7 @@ class Drafting:
             each.kind != "table" and (each.kind != "column" or "generated" in there[each]) for each in left
         ):
             # A drop succeeds once nothing else depends on it.
-            while ready := [each for each in sorted(left) if self.run(_execute([drop(each)])) is None]:
+            while ready := [each for each in sorted(left) if self.run(execute([drop(each)])) is None]:
                 dropped += ready
                 left -= set(ready)
         outer.rollback()
@@ -271,40 +262,3 @@ def _sentence(difference: Difference, refused: str | None) -> str:
     place = "" if difference.is_whole else f"{thing.table}, "
     why = f" (PostgreSQL: {refused})" if refused else ""
     return f"{place}{difference.tell('the draft')}{why}"
-
-
-def _comment(sentence: str) -> str:
-    """Wrap prose, but keep indented lines, which people copy, in one line."""
-    wrapped = (
-        [line] if line.startswith(" ") else _PROSE_WRAPPER.wrap(line) for line in sentence.splitlines()
-    )
-    return "\n".join(f"# {line}" for lines in wrapped for line in lines)
-
-
-def _execute(statements: Iterable[str]) -> str:
-    return "\n".join(f"op.execute({_literal(each)})" for each in statements)
-
-
-def _literal(sql: str) -> str:
-    """Write SQL in short lines, so that text() finds no parameters in it and keeps a backslash before a colon."""
-    escaped = _PARAMETER.sub(r"\\:\1", re.sub(r"\\(?=:)", r"\\\\", sql))
-    lines = [piece for line in escaped.splitlines(keepends=True) for piece in _SQL_WRAPPER.wrap(line)]
-    return " ".join(map(repr, lines))
-
-
-def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:  # noqa: ANN401  Alembic's hook
-    """Write PostgreSQL's type instead of ours: a migration must mean the same when our types do not exist any more."""
-    if kind != "type":
-        return False
-    if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
-        item = item.load_dialect_impl(postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's gap
-        package = "postgresql" if type(item).__module__.startswith("sqlalchemy.dialects.") else "sa"
-        return _render_item(kind, item, context) or f"{package}.{item!r}"
-    if not isinstance(item, sa.Enum):
-        return False
-    if not item.native_enum:
-        return f"sa.String(length={item.length})"
-    schema = f", schema={item.schema!r}" if item.schema else ""
-    return (
-        f"postgresql.ENUM({', '.join(map(repr, item.enums))}, name={item.name!r}{schema}, create_type=False)"
-    )

@@ -1,5 +1,5 @@
 """Changes of models, each with the models before and after it; the tests draft each change in both directions."""
-# ruff: noqa: ANN401, E501  SQLAlchemy's arguments; a change is a line or two
+# ruff: noqa: E501  SQLAlchemy's arguments; a change is a line or two
 
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +63,7 @@ def c(name: str, *arguments: Any, **options: Any) -> Callable[[], sa.Column[Any]
             name, *(a() if callable(a) and not isinstance(a, type) else a for a in arguments), **options
         )
 
-    made.has_key = bool(options.get("primary_key"))  # type: ignore[attr-defined]
+    made.has_key = bool(options.get("primary_key"))  # type: ignore[attr-defined]  # a note for `make`, on the function
     return made
 
 

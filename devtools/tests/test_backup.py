@@ -228,7 +228,7 @@ def test_locale_and_encoding_are_kept(ours: Database) -> None:
     ours.run("CREATE TABLE alembic_version (version_num text)")
     ours.run("COMMENT ON TABLE alembic_version IS 'procore-integrator, development'")
     columns = "datlocprovider, datlocale, datcollate, datctype, encoding"
-    locale = f"SELECT {columns} FROM pg_database WHERE datname = current_database()"  # noqa: S608
+    locale = f"SELECT {columns} FROM pg_database WHERE datname = current_database()"
     before = query(ours.url, locale)
     backup()
 
@@ -315,7 +315,7 @@ def test_restore_killed_at_any_moment_loses_nothing(ours: Database) -> None:
     ours.run("UPDATE state SET word = 'current'")
     for _ in range(4):
         process = start("restore", path)
-        time.sleep(random.uniform(0.7, 3.0))  # noqa: S311
+        time.sleep(random.uniform(0.7, 3.0))
         process.kill()
         process.communicate()
         kept = [name for name in ours.names() if swap.NEW not in name]

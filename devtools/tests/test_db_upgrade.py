@@ -118,7 +118,7 @@ def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", COMMAND, str(database.DIRECTORY)], cwd=ROOT)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(random.uniform(0.7, 2.5))  # noqa: S311
+            process.wait(random.uniform(0.7, 2.5))
         process.kill()
         process.wait()
         assert not (place / "postgres-18").exists()

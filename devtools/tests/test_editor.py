@@ -13,7 +13,7 @@ from backend.config import ROOT, Settings
 from .test_documentation import NAMES
 
 
-def read(path: Path) -> Any:  # noqa: ANN401  JSON is of any shape
+def read(path: Path) -> Any:
     """Read JSON with comments on separate lines."""
     lines = path.read_text().splitlines()
     return json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))

@@ -48,17 +48,17 @@ def release(engine: Engine, models: MetaData) -> str:
 
 
 def insert(connection: Connection, email: str, column: str, value: str | None) -> None:
-    statement = f"INSERT INTO users (company_id, email, {column}) VALUES (1, :email, :value)"  # noqa: S608  two names
+    statement = f"INSERT INTO users (company_id, email, {column}) VALUES (1, :email, :value)"
     connection.execute(sa.text(statement), {"email": email, "value": value})
 
 
 def update(connection: Connection, email: str, column: str, value: str | None) -> None:
-    statement = f"UPDATE users SET {column} = :value WHERE email = :email"  # noqa: S608  two names
+    statement = f"UPDATE users SET {column} = :value WHERE email = :email"
     connection.execute(sa.text(statement), {"email": email, "value": value})
 
 
 def passwords(connection: Connection, column: str) -> dict[str, str | None]:
-    found = connection.execute(sa.text(f"SELECT email, {column} FROM users"))  # noqa: S608  two names
+    found = connection.execute(sa.text(f"SELECT email, {column} FROM users"))
     return {row[0]: row[1] for row in found}
 
 

@@ -1,6 +1,5 @@
 """Helpers for tests of servers: questions to a server, other processes, and waiting with a deadline."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -82,6 +81,7 @@ def owner(script: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]
 @contextmanager
 def open_directory() -> Iterator[Path]:
     """Lend a directory that every account can enter; pytest's `tmp_path` is this user's alone."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:  # noqa: PTH112, S108
+    memory = Path("/dev/shm")  # noqa: S108 (the directory there has a random name)
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         Path(name).chmod(0o755)
         yield Path(name)

@@ -54,7 +54,7 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
     with choose("docker", settings=["work_mem=8MB"]).start() as container:
         monkeypatch.undo()
         assert container.kind == "docker"
-        assert show(container.url, "server_version")[0].startswith(container.version)  # type: ignore[attr-defined]
+        assert str(show(container.url, "server_version")[0]).startswith(container.version)
         with start_ephemeral(settings=["work_mem=8MB"]) as embedded:
             assert show(container.url, *SETTINGS) == show(embedded.url, *SETTINGS)
             assert query(container.url, LOCALES) == query(embedded.url, LOCALES)

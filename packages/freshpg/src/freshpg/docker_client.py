@@ -56,7 +56,7 @@ def find_engine() -> DockerClient:
         if address.startswith("unix://"):
             _look_at_socket(address.removeprefix("unix://"))
         # Not within the deadline: it takes a second or two on a busy machine.
-        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (see above)
+        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (slow)
 
         def connect() -> DockerClient:
             client = Wrapper(timeout=ANSWER_SECONDS).client
@@ -132,7 +132,7 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
 
 def needed_images(image: str) -> list[str]:
     """Return the image and that of testcontainers' reaper, if it is to be used."""
-    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (see above)
+    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (slow)
 
     return [image] if config.ryuk_disabled else [image, config.hub_image_name_prefix + config.ryuk_image]
 
@@ -143,16 +143,18 @@ def pull_images(image: str, seconds: float) -> dict[str, str]:
     Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.
     """
     with closing(find_engine()) as client:
-        # The client exists, so these are loaded.
-        from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped] # noqa: PLC0415
+        from docker.errors import (  # type: ignore[import-untyped] # it has no types # noqa: PLC0415 (slow, and loaded by now)
+            DockerException,
+            ImageNotFound,
+        )
 
         client.api.timeout = _LOOK_SECONDS
 
         def have(name: str) -> dict[str, Any]:
             try:
                 with suppress(ImageNotFound):
-                    return client.images.get(name).attrs  # type: ignore[no-any-return]
-                print(f"Pulling {name} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201
+                    return client.images.get(name).attrs  # type: ignore[no-any-return] # docker-py has no types
+                print(f"Pulling {name} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
                 return within(seconds, lambda: client.images.pull(name).attrs, f"pulling {name}")
             except TimeoutError as error:
                 raise PostgresUnavailable(f"{error}.") from None

@@ -188,8 +188,7 @@ def text_of(path: Path) -> str:
 
 def cache_entry(binaries: Binaries) -> Path:
     """Return the directory that keeps the data directory of temporary servers made by these programs."""
-    # Path.home raises if there is no home.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 (Path's raises without a home)
     # The size tells builds of one version apart; the same wheel in two environments is one build.
     size = Path(binaries.program("postgres")).stat().st_size
     known = (binaries.version, size, *initdb_arguments(binaries.major, temporary=True))
@@ -256,4 +255,4 @@ def _temporary_base(run_as: RunAs) -> Path:
         if memory.is_mount() and shutil.disk_usage(memory).free >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
     # A private TMPDIR is no place for another account.
-    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (as above)
+    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (a random name, mode 0700)

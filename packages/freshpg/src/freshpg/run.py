@@ -223,7 +223,7 @@ class Run:
                 self._databases.close()
         except psycopg.Error as error:
             names = f"test_{self._run_id}_*"
-            print(f"Databases of this run could not be dropped ({names}): {error}", file=sys.stderr)  # noqa: T201
+            print(f"Databases of this run could not be dropped ({names}): {error}", file=sys.stderr)  # noqa: T201  for a person
         finally:
             self._environment.close()
             if self.started is not None:

@@ -94,7 +94,7 @@ def _docker(image: str, pull_seconds: float, settings: Sequence[str], why: str) 
 
     def start() -> Server:
         # Importing docker and testcontainers takes longer than the whole start of an embedded server.
-        from .container import start_container  # noqa: PLC0415 (see above)
+        from .container import start_container  # noqa: PLC0415 (slow)
 
         return start_container(image, version, settings)
 
