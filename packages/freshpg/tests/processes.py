@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 NO_DOCKER = "unix:///nonexistent"
 
@@ -23,6 +24,28 @@ LIBPQ = {
     "PGOPTIONS": "-c no_such_setting=1",
 }
 """Variables of which each breaks a connection to a server of ours."""
+
+CONFTEST = """
+import psycopg, pytest
+
+def run(url, statement):
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+@pytest.fixture(scope="session")
+def postgres_migrate():
+    def migrate(url):
+        with open("migrated", "a") as file:
+            print(url, file=file)
+        run(url, "create table things (id int generated always as identity, name text not null)")
+        run(url, "create table revision as select 'head' as name")
+    return migrate
+"""
+"""A project that uses the plugin."""
+
+Run = Callable[..., pytest.RunResult]
+"""The fixture `run`: it runs pytest on a test module of that project."""
 
 
 def query(url: str, statement: str) -> list[tuple[object, ...]]:

@@ -9,129 +9,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
+from .reset_functions import OTHERS, compose
 from .server import CONNECT_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 LOCK_SECONDS = 1
 GRACE_SECONDS = 0.25
 """How long an open transaction may take to end by itself: a connection that was just closed takes a moment to go."""
-_VACUUM_BYTES = 16 * 8192
-"""A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""
 _ATTEMPTS = 5
-
-# A row of these that is new or gone is a change of the schema. The conditions leave out PostgreSQL's own rows.
-_CATALOGS: dict[LiteralString, LiteralString] = {
-    # New relations have a new row in pg_class.
-    "pg_attribute": "attrelid = any ({with_columns}::oid[]) and attnum > 0",
-    "pg_class": "oid >= 16384",
-    "pg_constraint": "oid >= 16384",
-    "pg_trigger": "oid >= 16384",
-    "pg_type": "oid >= 16384",
-    "pg_proc": "oid >= 16384 and proname not in ('freshpg_catalogs', 'freshpg_rows', 'freshpg_reset')",
-    "pg_rewrite": "oid >= 16384",
-    "pg_attrdef": "oid >= 16384",
-    "pg_description": "objoid >= 16384",
-    "pg_namespace": "nspname !~ '^pg_(toast_)?temp_'",
-    "pg_sequence": "true",
-    "pg_enum": "true",
-    "pg_policy": "true",
-    "pg_extension": "true",
-    "pg_event_trigger": "true",
-    "pg_publication": "true",
-    "pg_default_acl": "true",
-    "pg_statistic_ext": "true",
-    "pg_largeobject_metadata": "true",
-    "pg_db_role_setting": "setdatabase = (select oid from pg_database where datname = current_database())",
-}
-
-_RELATIONS = """
-    select c.oid, c.relkind::text as kind, c.relpersistence = 'u' as is_unlogged, n.nspname, c.relname,
-           exists (select from pg_depend d
-                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e') as is_of_extension
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where (c.relkind in ('r', 'S') or c.relkind = 'm' and c.relispopulated) and c.relpersistence <> 't'
-       and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-     order by c.oid
-"""
-
-_WITH_COLUMNS: LiteralString = (
-    "select array(select oid from pg_class where oid >= 16384 and relkind in ('r', 'p', 'v', 'm', 'f', 'c'))"
-)
-
-# The function behind pg_stat_activity, which joins two tables to it.
-_OTHERS: LiteralString = """
-    from pg_stat_get_activity(null)
-   where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
-     and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
-"""
-
-# Of each catalog, how many rows there are and how new the newest is, compared with the transaction `known`.
-_STATE: LiteralString = "select (count(*), min(age(xmin)) - age(known))::text from {} where {}"
-
-_FUNCTIONS: LiteralString = """
-create or replace function pg_temp.freshpg_catalogs(known xid) returns text language plpgsql
-    set enable_seqscan to off as $freshpg$
-begin
-    return array({catalogs})::text;
-end $freshpg$;
-
-create or replace function pg_temp.freshpg_rows(known xid) returns text language plpgsql as $freshpg$
-declare
-    state text := '';
-    one text;
-    relation regclass;
-begin
-    foreach relation in array {filled}::oid[] loop
-        execute format('select (count(*), min(age(xmin)) - age($1))::text from only %s', relation) into one using known;
-        state := state || one;
-    end loop;
-    return state;
-end $freshpg$;
-
-create or replace function pg_temp.freshpg_reset(
-    known xid, catalogs text, rows text, inout seen bigint, out outcome text, out to_vacuum text[], out databases text[]
-) language plpgsql as $freshpg$
-declare
-    next bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
-    touched oid[];
-begin
-    outcome := 'clean';
-    if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
-        outcome := 'open';
-        return;
-    elsif next = seen and not {has_unlogged_sequence} then
-        return;
-    end if;
-    databases := array(select datname::text from pg_database where oid >= 16384);
-    if pg_temp.freshpg_catalogs(known) <> catalogs or pg_temp.freshpg_rows(known) <> rows then
-        outcome := 'changed';
-        return;
-    end if;
-    touched := {touched};
-    {empty}
-    to_vacuum := array(
-        select oid::regclass::text from unnest(touched) as oid where pg_relation_size(oid) > {vacuum_bytes}
-    );
-    perform setval(oid::regclass, value, is_called)
-       from unnest({sequences}::oid[], {values}::bigint[], {called}::bool[]) as template (oid, value, is_called)
-      where pg_sequence_last_value(oid) is distinct from case when is_called then value end;
-    seen := greatest(next, pg_current_xact_id_if_assigned()::text::bigint + 1);
-end $freshpg$
-"""
-# An ordinary role can switch off neither triggers nor foreign keys. What refers to these tables is emptied, too.
-_TRUNCATE = sql.SQL("""
-    if touched <> '{}' then
-        execute 'truncate ' || array_to_string(touched::regclass[], ', ') || ' cascade';
-        outcome := case when pg_temp.freshpg_rows(known) <> rows then 'changed' else 'truncated' end;
-    end if;
-""")
 
 
 @dataclass
@@ -164,7 +53,7 @@ class Reset:
         except psycopg.errors.InsufficientPrivilege:
             self._may_delete = False
         self._seen = 0
-        execute(self._functions())
+        execute(compose(self._connection, may_delete=self._may_delete))
         self._known = self._one("select pg_snapshot_xmax(pg_current_snapshot())::xid::text")[0]
         self._rows = self._one("select pg_temp.freshpg_rows(%s::text::xid)", self._known)[0]
         self._remember_catalogs()
@@ -215,7 +104,7 @@ class Reset:
 
     def _end_open(self, *, with_active: bool = False) -> list[str]:
         """Wait a moment for open transactions to end, then end them; return which they were."""
-        others = sql.SQL(_OTHERS).format(or_if=sql.SQL("state = 'active'" if with_active else "false"))
+        others = sql.SQL(OTHERS).format(or_if=sql.SQL("state = 'active'" if with_active else "false"))
         query = sql.SQL("select pid, state, left(query, 200) {}").format(others)
         deadline = time.monotonic() + (0 if with_active else GRACE_SECONDS)
         while (rows := self._connection.execute(query).fetchall()) and time.monotonic() < deadline:
@@ -228,68 +117,3 @@ class Reset:
             self._connection.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
             left.append(f"prepared transaction {gid}")
         return left
-
-    def _functions(self) -> sql.Composed:
-        """Compose the functions for the tables and sequences that the database has now."""
-        relations = self._connection.execute(_RELATIONS).fetchall()
-        names = {oid: sql.Identifier(schema, name) for oid, _, _, schema, name, _ in relations}
-        stored = _array(_if_filled(oid, names[oid]) for oid, kind, *_ in relations if kind != "S")
-        filled = self._one(sql.SQL("select {}").format(stored))[0]
-        # What comes with an extension may be large (PostGIS), and is left alone.
-        left_alone = {oid for oid, kind, *_, is_of_extension in relations if kind == "r" and is_of_extension}
-        tables = {oid: names[oid] for oid, kind, *_ in relations if kind == "r" and oid not in filled}
-        oids, values, called = self._settle({oid: names[oid] for oid, kind, *_ in relations if kind == "S"})
-        columns = self._one(_WITH_COLUMNS)[0]
-        return sql.SQL(_FUNCTIONS).format(
-            catalogs=sql.SQL(" union all ").join(
-                sql.SQL(_STATE).format(sql.SQL(each), sql.SQL(where).format(with_columns=columns))
-                for each, where in _CATALOGS.items()
-            ),
-            others=sql.SQL(_OTHERS).format(or_if=sql.SQL("false")),
-            # Row security may hide rows from an ordinary role. What it truncates has no size.
-            touched=_array(
-                (_if_filled if self._may_delete else _if_sized)(*table) for table in tables.items()
-            ),
-            empty=_deletes(tables) if self._may_delete else _TRUNCATE,
-            filled=[oid for oid in filled if oid not in left_alone],
-            sequences=oids,
-            values=values,
-            called=called,
-            # A value of an unlogged sequence may be taken without a transaction number.
-            has_unlogged_sequence=any(kind == "S" and is_unlogged for _, kind, is_unlogged, *_ in relations),
-            vacuum_bytes=_VACUUM_BYTES,
-        )
-
-    def _settle(self, sequences: dict[int, sql.Identifier]) -> tuple[list[int], list[int], list[bool]]:
-        """Return the sequences, their values, and whether nextval returned those."""
-        if not sequences:
-            return [], [], []
-        values = sql.SQL(" union all ").join(
-            sql.SQL("select {}, last_value, is_called from {}").format(oid, name)
-            for oid, name in sequences.items()
-        )
-        oids, last_values, called = map(list, zip(*self._connection.execute(values).fetchall(), strict=True))
-        # They forget values that were logged ahead: taking the next one needs a transaction number, which is seen.
-        settle = (
-            "select count(setval(oid, value, is_called)) from unnest(%s::oid[], %s::bigint[], %s::bool[])"
-        )
-        self._one(settle + " as template (oid, value, is_called)", oids, last_values, called)
-        return oids, last_values, called
-
-
-def _array(items: Iterable[sql.Composed]) -> sql.Composed:
-    return sql.SQL("array_remove(array[{}]::oid[], null)").format(sql.SQL(", ").join(items))
-
-
-def _if_filled(oid: int, table: sql.Identifier) -> sql.Composed:
-    return sql.SQL("case when exists (select from only {}) then {} end").format(table, oid)
-
-
-def _if_sized(oid: int, _: sql.Identifier) -> sql.Composed:
-    return sql.SQL("case when pg_relation_size({oid}) <> 0 then {oid} end").format(oid=oid)
-
-
-def _deletes(tables: dict[int, sql.Identifier]) -> sql.Composed:
-    """Compose one statement per table, because PL/pgSQL keeps their plans."""
-    delete = sql.SQL("if {} = any (touched) then delete from only {}; end if;")
-    return sql.SQL("\n    ").join(delete.format(oid, table) for oid, table in tables.items())
