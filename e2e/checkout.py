@@ -3,9 +3,7 @@
 import os
 import shutil
 import subprocess
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -30,14 +28,6 @@ OURS = [
 HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 """A password, and how it is written in single quotes in `.env`."""
 HOSTILE_IN_ENV = HOSTILE.replace("'", "\\'")
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Wait until the condition holds; fail the test if it does not within the time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def request(url: str, *, data: object = None) -> Response:

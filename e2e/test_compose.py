@@ -13,8 +13,9 @@ import pytest
 from backend.config import ROOT
 from devtools.doctor import check_compose
 from devtools.doctor.docker_cli import examine
+from devtools.tests.support import wait_until
 
-from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, answers, request, wait_until
+from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, answers, request
 
 
 @pytest.fixture(scope="module")

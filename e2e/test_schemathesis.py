@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from backend.tests.application import TOKEN
 from backend.tests.loopback import free_port
+from devtools.tests.support import wait_until
 
-from .checkout import ROOT, answers, wait_until
+from .checkout import ROOT, answers
 
 BIN = Path(sys.executable).parent
 

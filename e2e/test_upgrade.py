@@ -11,9 +11,10 @@ from urllib.parse import quote
 import psycopg
 
 from devtools.backup.upgrade_volume import MARK
+from devtools.tests.support import wait_until
 from freshpg import database_url
 
-from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, accepts, docker, request, wait_until
+from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, accepts, docker, request
 
 DATABASE = (sys.executable, "-m", "devtools.database")
 UPGRADE = (sys.executable, "-m", "devtools.backup.upgrade")
