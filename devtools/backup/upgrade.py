@@ -125,10 +125,11 @@ def alone() -> Iterator[None]:
     """Let one upgrade of this checkout run at a time. Raises UserError."""
     checkout = os.open(database.DIRECTORY.parents[1], os.O_RDONLY)
     try:
-        fcntl.flock(checkout, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(checkout, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("Another db_upgrade is running. Wait until it has finished.") from None
         yield
-    except BlockingIOError:
-        raise UserError("Another db_upgrade is running. Wait until it has finished.") from None
     finally:
         os.close(checkout)
 

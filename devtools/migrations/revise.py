@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alembic.script import ScriptDirectory
 from alembic.util import rev_id
 
 from backend import migrations
@@ -70,7 +69,7 @@ def checked_message(message: str | None) -> str:
 
 def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     """Write the file, formatted, and return its path. Raises UserError if a file of that name exists."""
-    scripts = ScriptDirectory.from_config(migrations.alembic_config())
+    scripts = migrations.scripts()
     before = {path.name: path.read_bytes() for path in Path(scripts.versions).glob("*.py")}
     script = scripts.generate_revision(
         rev_id(), message, head=heads or "base", upgrades=indented(drafted.upgrade),

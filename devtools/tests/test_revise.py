@@ -136,7 +136,7 @@ def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
         (
             "    cache_ok = True\n",
             "    cache_ok = True\n    def load_dialect_impl(self, dialect):\n        raise ValueError('no type')\n",
-            "The models cannot be created: (in table 'users', column 'role'): ValueError: no type",
+            "The models cannot be created: (in table 'companies', column 'price'): ValueError: no type",
         ),
         ("    id: Mapped[PrimaryKey]\n", "", "could not assemble any primary key"),
     ],
