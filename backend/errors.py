@@ -1,6 +1,6 @@
 """Domain errors, and the error that the user of a command has to fix.
 
-`backend.routers.problems` maps each domain error to an HTTP response.
+`backend.routers.error_handlers` maps each domain error to an HTTP response.
 """
 
 

@@ -19,9 +19,9 @@ from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
-from backend.routers.documentation import problem_responses
+from backend.routers.error_handlers import install_problems
 from backend.routers.middleware import answer_head, limit_body, report_plainly
-from backend.routers.problems import install_problems
+from backend.routers.openapi import problem_responses
 from backend.startup import start_database, tell_drift
 
 SPARE_THREADS = 8  # for requests that need no connection, such as the files of /docs

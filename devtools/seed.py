@@ -22,13 +22,13 @@ from backend.config import load_settings
 from backend.database import alone, schema_state
 from backend.errors import UserError
 from backend.models.models import Base, ConnectionStatus, Environment, GrantType, JobStatus, Role
+from backend.scripts.command_line import engine_for, say
 from backend.scripts.safety import (
     DestructiveAction,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
 )
-from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 

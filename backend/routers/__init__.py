@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends
 
 from backend.dependencies import require_token, wait_for_connection
 from backend.routers import companies, user_settings, users
-from backend.routers.documentation import problem_responses
+from backend.routers.openapi import problem_responses
 
 api = APIRouter(
     prefix="/api/v1",

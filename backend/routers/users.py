@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from backend.dependencies import PageOf, RowId, SessionDep
-from backend.routers.documentation import CREATED, problem_responses
+from backend.routers.openapi import CREATED, problem_responses
 from backend.schemas.pages import Page
 from backend.schemas.users import UserChange, UserCreate, UserRead
 from backend.services import users

@@ -7,20 +7,20 @@ from pathlib import Path
 
 if not __package__:  # the script was run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from backend.scripts.bootstrap import use_devtools, use_environment
+    from backend.scripts.run_by_path import use_devtools, use_environment
 
     use_environment()
     use_devtools("reset")
 
 from backend.config import load_settings
 from backend.database import reset_db
+from backend.scripts.command_line import engine_for, enter, say
 from backend.scripts.safety import (
     DestructiveAction,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
 )
-from backend.scripts.terminal import engine_for, enter, say
 from backend.startup import describe, wait_for_database
 
 RESET = DestructiveAction("Nothing was dropped", "drop", "nox -s db_reset -- --yes-drop")

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.config import AppEnv, Settings
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
-from backend.scripts.terminal import say
+from backend.scripts.command_line import say
 from backend.startup import LOCK_NOT_AVAILABLE, describe, sqlstate
 
 if TYPE_CHECKING:

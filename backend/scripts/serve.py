@@ -18,7 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from backend.config import Settings, load_settings
 from backend.errors import UserError
-from backend.scripts.terminal import engine_for, enter
+from backend.scripts.command_line import engine_for, enter
 from backend.startup import start_database
 
 # The time that a request in flight has to finish. Compose's stop_grace_period is longer.

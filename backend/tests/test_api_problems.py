@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 
 from backend import errors
 from backend.database import SessionLocal, connect
+from backend.routers.error_handlers import CONSTRAINTS, KINDS
 from backend.routers.middleware import LARGEST_BODY
-from backend.routers.problems import CONSTRAINTS, KINDS
 from backend.tests import factories
 from backend.tests.application import TOKEN, make_app
 

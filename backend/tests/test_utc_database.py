@@ -17,8 +17,8 @@ from backend.tests.application import Connect
 from backend.utc import UtcDateTime, pin_utc
 from devtools.utc_check.cases import REFUSED_DATETIMES
 from devtools.utc_check.checks import FOLLOWS_THE_ZONE, PINNED, settings
-from devtools.utc_check.paths import driver
 from devtools.utc_check.sandbox_schema import plain_connection
+from devtools.utc_check.writers_and_readers import driver
 
 NEW_YORK = ZoneInfo("America/New_York")
 FOLD = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK)

@@ -22,10 +22,10 @@ of the project.
 from backend.utc.column import UtcDateTime
 from backend.utc.field import UtcField
 from backend.utc.instants import ensure_utc, format_utc, parse_utc
-from backend.utc.lint import lint_catalog, lint_metadata
 from backend.utc.model_guards import guard_models
 from backend.utc.session import pin_utc, stray_settings
 from backend.utc.triggers import KEEP_TIMESTAMPS_FUNCTION, keep_timestamps_trigger
+from backend.utc.unsafe_columns import lint_catalog, lint_metadata
 
 __all__ = [
     "KEEP_TIMESTAMPS_FUNCTION",

@@ -18,8 +18,8 @@ from backend import migrations
 from backend.config import Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
+from backend.scripts.command_line import engine_for, say
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
-from backend.scripts.terminal import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from backend.errors import UserError
-from backend.scripts.terminal import say
+from backend.scripts.command_line import say
 from devtools import database
 from devtools.command_line import enter
 from freshpg import (

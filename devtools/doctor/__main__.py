@@ -14,8 +14,8 @@ from itertools import chain
 from pathlib import Path
 
 from backend.errors import UserError
-from devtools.doctor import check_compose, check_disk, check_docker, check_environment
-from devtools.doctor.check_environment import MAKE
+from devtools.doctor import check_compose, check_disk, check_docker, check_python
+from devtools.doctor.check_python import MAKE
 from devtools.doctor.docker_cli import Machine, examine
 from devtools.doctor.finding import Finding, State, unknown
 
@@ -26,11 +26,11 @@ CHECKS: dict[str, Callable[[Machine], Iterable[Finding]]] = {
     "docker": check_docker.check,
     "compose": check_compose.check,
     "disk": check_disk.check,
-    "environment": check_environment.check,
+    "environment": check_python.check,
 }
 MISSING = ""
 try:
-    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, page
+    from devtools.doctor import check_database, check_env_file, check_ports, check_test_server, report
 except ModuleNotFoundError as error:  # this is not the project's environment, or it is incomplete
     MISSING = error.name or "a package"
     for _subject in set(SUBJECTS) - CHECKS.keys():
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{each.state:8} {each.name}: {each.finding}")
         print(f"{MISSING} is not installed for this Python. {MAKE}")
     else:
-        page.print_page(found)
+        report.print_report(found)
     return WRONG if any(each.state is State.WRONG for each in found) else 0
 
 

@@ -17,7 +17,7 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Finding:
     name: str
-    """The name, such as `engine` from the check of Docker; the page and the JSON add the subject: `docker/engine`."""
+    """The name, such as `engine` from the check of Docker; the report and the JSON add the subject: `docker/engine`."""
     state: State
     finding: str
     cure: str = ""

@@ -19,7 +19,7 @@ from backend.config import load_settings
 from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
-from backend.scripts.terminal import say
+from backend.scripts.command_line import say
 from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own

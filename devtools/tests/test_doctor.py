@@ -16,7 +16,7 @@ from backend.config import ROOT
 from devtools.doctor import __main__ as doctor
 from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, ok, unknown, warning, wrong
-from devtools.doctor.page import print_page
+from devtools.doctor.report import print_report
 
 SECRET = "do-not-print-this"
 BARE_PYTHON = str(Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"))
@@ -109,7 +109,7 @@ def test_failed_check_does_not_stop_the_others_and_its_message_is_not_shown(
 
 def drawn(*found: Finding, width: int = 62) -> str:
     output = io.StringIO()
-    print_page(found, Console(file=output, width=width))
+    print_report(found, Console(file=output, width=width))
     return output.getvalue()
 
 

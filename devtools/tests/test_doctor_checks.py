@@ -21,7 +21,7 @@ from devtools.doctor import (
     check_disk,
     check_docker,
     check_env_file,
-    check_environment,
+    check_python,
     docker_cli,
 )
 from devtools.doctor.check_ports import check_port
@@ -334,7 +334,7 @@ def test_disk_space_is_compared_with_the_limits(tmp_path: Path) -> None:
     ],
 )
 def test_environment_is_compared_with_the_lock(lock: str, state: State, says: str) -> None:
-    found = check_environment.compare(lock, ".venv")
+    found = check_python.compare(lock, ".venv")
 
     assert found.state is state
     assert says in found.finding

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, select, text
 from backend.models.models import Base
 from backend.utc import lint_catalog, lint_metadata
 from devtools.utc_check.cases import IN_RANGE, OUT_OF_RANGE, REFUSED_DATETIMES, REFUSED_OTHERS
-from devtools.utc_check.paths import WRITES, Write, driver
 from devtools.utc_check.proof_report import Report
 from devtools.utc_check.sandbox_schema import Row, Subject, Target
+from devtools.utc_check.writers_and_readers import WRITES, Write, driver
 
 PINNED = ("UTC", "ISO, MDY")
 # SQL that depends on the session's zone. In UTC every condition is true.

@@ -3,9 +3,9 @@
 from sqlalchemy import text
 
 from devtools.utc_check.cases import Value, show
-from devtools.utc_check.paths import READS, UPDATE, WRITES, is_canonical
 from devtools.utc_check.proof_report import HTTP, STORED, Report, describe_error
 from devtools.utc_check.sandbox_schema import MICROSECONDS, Subject
+from devtools.utc_check.writers_and_readers import READS, UPDATE, WRITES, is_canonical
 
 UNPINNED, CLOCK = "unpinned", "clock/new-row"
 NOW = f"SELECT {MICROSECONDS.format('clock_timestamp()')}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .run import RUN
+from .run_state import RUN
 from .urls import sqlalchemy_url
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from .run import Migrate
+    from .run_state import Migrate
     from .server import Server
 
 FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})

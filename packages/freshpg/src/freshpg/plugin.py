@@ -17,7 +17,7 @@ if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
 from .fixtures import FIXTURES
-from .run import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
+from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
 from .server_selection import DEFAULT_IMAGE
 from .urls import database_url, without_password
 

@@ -11,10 +11,10 @@ from backend.tests.application import Connect
 from backend.utc import loaders
 from devtools.utc_check.cases import COMMON_VALUES, zone_values
 from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, check_sessions
-from devtools.utc_check.paths import READS, WRITES
 from devtools.utc_check.proof_report import HTTP, STORED, Report
 from devtools.utc_check.round_trips import cross
 from devtools.utc_check.sandbox_schema import Subject, Target, confined, make_subjects, plain_connection
+from devtools.utc_check.writers_and_readers import READS, WRITES
 
 ZONE, SEED = "America/New_York", 7
 VALUES = [*COMMON_VALUES, *zone_values(ZONE, SEED)]

@@ -14,7 +14,7 @@ _SIGNS = {State.OK: "✓", State.WARNING: "!", State.WRONG: "✗", State.UNKNOWN
 _STYLES = {State.OK: "green", State.WARNING: "yellow", State.WRONG: "red", State.UNKNOWN: "cyan"}
 
 
-def print_page(findings: Sequence[Finding], console: Console | None = None) -> None:
+def print_report(findings: Sequence[Finding], console: Console | None = None) -> None:
     console = console or Console()
     width = max(len(_label(each)) for each in findings)
     for group, members in groupby(findings, key=lambda each: each.name.partition("/")[0]):

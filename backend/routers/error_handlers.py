@@ -26,7 +26,7 @@ from backend.errors import (
     SettingsExistError,
     StaleVersionError,
 )
-from backend.routers.documentation import MEDIA_TYPE, document_problems
+from backend.routers.openapi import MEDIA_TYPE, document_problems
 from backend.schemas.problems import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
