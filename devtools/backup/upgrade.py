@@ -8,6 +8,7 @@ import argparse
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from freshpg import (
 from .client_programs import Tools, copy_server
 from .upgrade_volume import MARK, Volume, find_volume
 
+ENDING_SECONDS = 5.0
+
 
 class Directory:
     """The embedded server's data in `.dev/postgres-N`; the new data are made in a directory next to the old one."""
@@ -49,6 +52,8 @@ class Directory:
                 f"machine. Nothing was changed.\nInstall your system's PostgreSQL {self.old}, or put it on PATH."
             )
         self.refuse_running()
+        if in_use(making):
+            raise UserError(f"An upgrade that was ended still uses {making}. Try again in a minute.")
         remove(making)
         with (
             start_persistent(self.source, old_programs) as old,
@@ -64,10 +69,18 @@ class Directory:
         remove(self.source)
 
     def refuse_running(self) -> None:
-        if running(self.source) is not None:
+        if in_use(self.source):
             raise UserError(
                 f"{os.path.relpath(self.source)} is in use: end the command that runs its server."
             )
+
+
+def in_use(directory: Path) -> bool:
+    """Tell whether a server runs in this directory; that of a command that was just killed has a moment to end."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while (is_running := running(directory) is not None) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return is_running
 
 
 def tools(binaries: Binaries) -> Tools:

@@ -2,7 +2,10 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from freshpg import PostgresUnavailable, running, start_persistent
 from freshpg.run_as import RunAs, possible_users
 
-from .processes import LIBPQ, is_alive, open_directory, owner, postmaster, query, show
+from .processes import LIBPQ, is_alive, open_directory, owner, postmaster, query, show, wait_until
 
 USERS = [pytest.param(user, id=user.name) for user in possible_users()]
 
@@ -101,6 +104,20 @@ def test_a_killed_owner_takes_its_server_along_and_the_data_stay(directory: Path
         assert postmaster(directory / "data") != pid
     release.join()
     assert not is_alive(pid)
+
+
+def test_the_directory_is_in_use_until_initdb_ends_even_if_its_owner_was_killed(directory: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        wait_until((directory / "data.making" / "base").exists, "initdb works")
+        os.killpg(process.pid, signal.SIGSTOP)
+        process.kill()
+    time.sleep(0.5)  # for the supervisor to go, which holds the lock too
+    assert running(directory) is not None
+    os.killpg(process.pid, signal.SIGCONT)
+
+    with start_persistent(directory) as server:
+        assert query(server.url, "select 1") == [(1,)]
 
 
 def test_a_port_that_is_taken_meanwhile_is_replaced(directory: Path) -> None:

@@ -131,9 +131,15 @@ def start(
 
 
 def initialise(
-    binaries: Binaries, run_as: RunAs, data: Path, arguments: Sequence[str], password: str
+    binaries: Binaries,
+    run_as: RunAs,
+    data: Path,
+    arguments: Sequence[str],
+    password: str,
+    *,
+    inherited: Sequence[int] = (),
 ) -> None:
-    """Run initdb; raise PostgresUnavailable with what it says if it fails."""
+    """Run initdb, which inherits these file descriptors; raise PostgresUnavailable with what it says if it fails."""
     descriptor, name = tempfile.mkstemp(dir=data.parent)
     password_file = Path(name)
     try:
@@ -143,7 +149,7 @@ def initialise(
         data.mkdir(mode=0o700)
         run_as.give(data)
         command = [binaries.program("initdb"), *arguments, f"--pwfile={name}", f"--pgdata={data}"]
-        answer = run_as.run(command)
+        answer = run_as.run(command, inherited)
     finally:
         password_file.unlink(missing_ok=True)
     if answer.returncode != 0:

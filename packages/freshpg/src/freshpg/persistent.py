@@ -1,8 +1,8 @@
 """A server that keeps its data in a directory between runs, for development.
 
-A process that starts the server holds a lock on `running` in the directory, and so do the supervisor and the server,
-which inherit it: the server runs exactly as long as the lock is held, whether or not it accepts connections. Nobody
-but its owner ever stops it.
+A process that starts the server holds a lock on `running` in the directory, and so do initdb, the supervisor and the
+server, which inherit it: the directory is in use exactly as long as the lock is held, whether or not the server
+accepts connections. Nobody but its owner ever stops it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
             # Under another name first: data that a killed run left half-made never have the final one.
             making = data.with_name("data.making")
             shutil.rmtree(making, ignore_errors=True)
-            initialise(programs, run_as, making, initdb_arguments(binaries.major), _password(directory))
+            arguments, password = initdb_arguments(binaries.major), _password(directory)
+            initialise(programs, run_as, making, arguments, password, inherited=[lock])
             making.rename(data)
         password, port = _password(directory), urlsplit(_server(directory).url).port or 0
         server = start(

@@ -42,8 +42,13 @@ class RunAs:
         """Popen's arguments for the account to change to."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-        """Run a program to its end; return its exit status and what it says on both outputs."""
+    def run(
+        self, command: Sequence[str], inherited: Sequence[int] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a program to its end; return its exit status and what it says on both outputs.
+
+        It inherits these file descriptors.
+        """
         return subprocess.run(
             [*self.prefix, *command],
             stdin=subprocess.DEVNULL,
@@ -52,6 +57,7 @@ class RunAs:
             cwd="/",
             env=server_environment(),
             check=False,
+            pass_fds=inherited,
             **self.account,
         )
 
