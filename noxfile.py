@@ -142,7 +142,7 @@ def db_restore(session: nox.Session) -> None:
 @nox.session
 def db_upgrade(session: nox.Session) -> None:
     """Move the data of an older PostgreSQL, Compose's or the embedded one's, to this one (-- --drop-old)."""
-    module(session, "devtools.backup.upgrade")
+    module(session, "devtools.backup.postgres_upgrade")
 
 
 @nox.session

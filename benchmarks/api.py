@@ -19,7 +19,7 @@ from backend.tests.loopback import free_port
 from benchmarks.reporting import print_table, take_turns
 
 WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 4000
-OURS, TEN_LINES = "--factory backend.main:create_app", "benchmarks.api_ten_lines:app"
+OURS, TEN_LINES = "--factory backend.main:create_app", "benchmarks.api_baseline:app"
 READ, LIST = "GET /api/v1/companies/7", "GET /api/v1/companies?limit=50"
 CREATE, HEALTH = "POST /api/v1/companies", "GET /health/ready"
 

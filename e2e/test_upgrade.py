@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 import psycopg
 
-from devtools.backup.upgrade_volume import MARK
+from devtools.backup.volume_upgrade import MARK
 from devtools.tests.support import wait_until
 from freshpg import database_url
 
 from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, accepts, docker, request
 
 DATABASE = (sys.executable, "-m", "devtools.database")
-UPGRADE = (sys.executable, "-m", "devtools.backup.upgrade")
+UPGRADE = (sys.executable, "-m", "devtools.backup.postgres_upgrade")
 OLD_DATA = """
     CREATE ROLE "old hand" LOGIN PASSWORD 'their own' CREATEDB CONNECTION LIMIT 7;
     CREATE ROLE crew; GRANT crew TO "old hand"; ALTER ROLE crew SET work_mem = '7MB';

@@ -11,7 +11,7 @@ import pytest
 from backend.config import ROOT
 from backend.errors import UserError
 from devtools import database
-from devtools.backup import upgrade
+from devtools.backup import postgres_upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
 # The test injects this machine's programs as those of the old version.
@@ -19,12 +19,12 @@ COMMAND = """
 import sys
 from pathlib import Path
 from devtools import database
-from devtools.backup import upgrade
+from devtools.backup import postgres_upgrade
 from devtools.command_line import enter
 from freshpg import find_binaries
 database.DIRECTORY = Path(sys.argv[1])
-upgrade.find_binaries_of = lambda _: find_binaries()
-enter(lambda: upgrade.main([]))
+postgres_upgrade.find_binaries_of = lambda _: find_binaries()
+enter(lambda: postgres_upgrade.main([]))
 """
 CONTENT = """
     CREATE ROLE "old hand" LOGIN PASSWORD 'their own' CONNECTION LIMIT 7;
@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a `.dev/` for the test, and hide Docker."""
     place = tmp_path / ".dev"
     monkeypatch.setattr(database, "DIRECTORY", place / "postgres-18")
-    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: find_binaries())
+    monkeypatch.setattr(postgres_upgrade, "find_binaries_of", lambda _: find_binaries())
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
     monkeypatch.chdir(tmp_path)
     return place
@@ -80,7 +80,7 @@ def seen(directory: Path) -> list[object]:
 
 def refused(*arguments: str) -> str:
     with pytest.raises(UserError) as caught:
-        upgrade.main(list(arguments))
+        postgres_upgrade.main(list(arguments))
     return str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped
         environment.setenv("PGSSLMODE", "require")
         environment.setenv("PGOPTIONS", "-c nonsense=1")
 
-        upgrade.main([])
+        postgres_upgrade.main([])
 
     assert capsys.readouterr().out == (
         "Docker does not answer, so Compose's volume was not checked.\n"
@@ -101,15 +101,15 @@ def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped
         "`nox -s db_upgrade -- --drop-old` drops the data of PostgreSQL 17.\n"
     )
     assert seen(place / "postgres-18") == before == seen(old)
-    upgrade.main([])
+    postgres_upgrade.main([])
     assert "is already upgraded" in capsys.readouterr().out
 
-    upgrade.main(["--drop-old"])
+    postgres_upgrade.main(["--drop-old"])
 
     assert {path.name for path in place.iterdir()} == {".gitignore", "postgres-18"}
     assert seen(place / "postgres-18") == before
     capsys.readouterr()
-    upgrade.main(["--drop-old"])
+    postgres_upgrade.main(["--drop-old"])
     assert "There are no data of an older PostgreSQL." in capsys.readouterr().out
 
 
@@ -123,7 +123,7 @@ def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place
         process.wait()
         assert not (place / "postgres-18").exists()
 
-    upgrade.main([])
+    postgres_upgrade.main([])
 
     assert seen(place / "postgres-18") == before == seen(old)
     assert {path.name for path in place.iterdir()} == {".gitignore", "postgres-17", "postgres-18"}
@@ -143,9 +143,9 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
 ) -> None:
     with start_persistent(old):
         assert "is in use" in refused()
-    with upgrade.alone():
+    with postgres_upgrade.alone():
         assert refused() == "Another db_upgrade is running. Wait until it has finished."
-    monkeypatch.setattr(upgrade, "find_binaries_of", lambda _: None)
+    monkeypatch.setattr(postgres_upgrade, "find_binaries_of", lambda _: None)
     assert "needs the programs of PostgreSQL 17" in refused()
 
     assert not (place / "postgres-18").exists()
@@ -154,6 +154,6 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
 def test_nothing_to_upgrade_is_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "postgres-17-mine").mkdir(parents=True)
 
-    upgrade.main([])
+    postgres_upgrade.main([])
 
     assert "There are no data of an older PostgreSQL." in capsys.readouterr().out

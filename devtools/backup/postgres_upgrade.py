@@ -29,7 +29,7 @@ from freshpg import (
 )
 
 from .client_programs import Tools, copy_server
-from .upgrade_volume import MARK, Volume, find_volume
+from .volume_upgrade import MARK, Volume, find_volume
 
 ENDING_SECONDS = 5.0
 
