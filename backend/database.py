@@ -155,14 +155,15 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
         engine, environment = answering_engine(), environment or get_settings().app_env
     with engine.connect() as connection:
         before = schema_state(connection)
-        is_to_mark = environment == "production" != environment_marker.read(connection)
-    if before.is_usable and not is_to_mark:
+        needs_mark = environment == "production" and environment_marker.read(connection) != "production"
+    if before.is_usable and not needs_mark:
         return before
     with alone(engine) as connection:
         before = schema_state(connection)
+        is_new = before.current is None and not drop_all.contents(connection)
         if not before.is_usable:
             migrations.upgrade(connection)
-        if environment is not None and (is_to_mark or before.current is None):
+        if environment is not None and (needs_mark or is_new):
             environment_marker.write(connection, environment)
     return before
 

@@ -25,6 +25,7 @@ from backend.models.models import Base, ConnectionStatus, Environment, GrantType
 from backend.scripts.command_line import engine_for, say
 from backend.scripts.safety import (
     DestructiveAction,
+    confirmation,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
@@ -223,18 +224,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     settings = load_settings()
     refuse_production(settings, "a production database is never seeded. Nothing was written.")
-    again = (
-        f"nox -s db_seed -- --seed {options.seed} --scale {options.scale}" + " --replace" * options.replace
-    )
     what = "all rows of the six tables" if options.replace else "rows to the six tables"
     verb = "replace" if options.replace else "write"
-    action = DestructiveAction("Nothing was written", verb, f"{again} --yes-seed", what)
+    action = DestructiveAction(
+        "Nothing was written", verb, confirmation("db_seed", arguments, "--yes-seed"), what
+    )
     began = time.perf_counter()
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
         with lock_holders_reported(engine, action.undone):
-            written = write(engine, options, again)
+            written = write(engine, options)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))
     seconds = time.perf_counter() - began
@@ -257,13 +257,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def write(engine: Engine, options: argparse.Namespace, again: str) -> dict[str, int]:
+def write(engine: Engine, options: argparse.Namespace) -> dict[str, int]:
     """Write all rows in one transaction and return how many each table has. Raises UserError."""
     place = describe(engine.url)
     with alone(engine, lock_timeout=LOCK_SECONDS) as connection:
         if not (state := schema_state(connection)).is_at_head:
             raise UserError(
-                f"Nothing was written: {place} is at revision {state.current}, the code at {state.head}.\n"
+                f"Nothing was written: {place} is at revision {state.current or 'none'}, the code at {state.head}.\n"
                 "Run `nox -s db_init`, or check out the code that matches the database."
             )
         connection.execute(text(f"LOCK TABLE {ALL} IN SHARE ROW EXCLUSIVE MODE"))
@@ -272,7 +272,7 @@ def write(engine: Engine, options: argparse.Namespace, again: str) -> dict[str, 
         elif used := [name for name in TABLES if connection.scalar(text(f"SELECT EXISTS (TABLE {name})"))]:
             raise UserError(
                 f"Nothing was written: {place} already has rows, in {', '.join(used)}.\n"
-                f"`{again} --replace` deletes them first."
+                f"`nox -s db_seed -- --seed {options.seed} --scale {options.scale} --replace` deletes them first."
             )
         with Console(stderr=True).status("Writing ...") as status:
             return {name: copy(connection, name, options, status.update) for name in TABLES}

@@ -17,13 +17,12 @@ from backend.database import reset_db
 from backend.scripts.command_line import engine_for, enter, say
 from backend.scripts.safety import (
     DestructiveAction,
+    confirmation,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
 )
 from backend.startup import describe, wait_for_database
-
-RESET = DestructiveAction("Nothing was dropped", "drop", "nox -s db_reset -- --yes-drop")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = load_settings()
     refuse_production(settings, "a production database is never reset. Nothing was dropped.")
+    command = confirmation("db_reset", arguments, "--yes-drop")
+    action = DestructiveAction("Nothing was dropped", "drop", command)
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
-        refuse_unless_ours(engine, settings, RESET, typed_name=options.yes_drop)
-        with lock_holders_reported(engine, RESET.undone):
+        refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
+        with lock_holders_reported(engine, action.undone):
             cleared = reset_db(engine, environment=settings.app_env)
     for holder in cleared.ended:
         say(f"  ended {holder}")

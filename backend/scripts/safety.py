@@ -4,11 +4,11 @@ It also reports which connections hold the locks that such a command needs.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Engine
@@ -38,6 +38,15 @@ class DestructiveAction:
     """The command that confirms the action; the database's name follows."""
     what: str | None = None
     """The objects that it changes; None means everything in the database, which is then listed."""
+
+
+def confirmation(session: str, arguments: Sequence[str] | None, option: str) -> str:
+    """Return the command as it was typed, with the option that confirms it at the end."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if option in words:
+        at = words.index(option)
+        del words[at : at + 2]  # and the name, which was wrong
+    return join(["nox", "-s", session, "--", *words, option])
 
 
 @contextmanager
@@ -91,7 +100,7 @@ def refuse_unless_ours(
         )
     what = action.what or ", ".join(found) or "nothing, because it is empty"
     if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
-        say(f"{' '.join(doubts)}\nThis would {action.verb} in {place}: {what}.")
+        say(f"{' '.join(doubts)}\nThis would {action.verb} {what}, in {place}.")
         try:
             typed_name = input("Type the database's name to continue: ")
         except (EOFError, UnicodeDecodeError):  # Ctrl-D, or bytes that are not text

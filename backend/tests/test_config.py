@@ -120,6 +120,7 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
         ("postgresql://u:p@h/d?application_name=me@laptop", "h:5432/d"),
         ("postgresql://h:1/d?application_name=me@laptop", "h:1/d"),
         ("postgresql://u:p@h1:1,h2:2/d", "h1:1,h2:2/d"),
+        ("postgresql://u:p@h1:1,h2:2/d?target_session_attrs=read-write", "h1:1,h2:2/d"),
         ("postgresql://u:p@h1,h2/d", "h1:5432,h2:5432/d"),
         ("postgresql+psycopg://u:p@/d?host=h1,h2&port=6432", "h1:6432,h2:6432/d"),
         ("postgresql://u:p@[::1]:1/d", "[::1]:1/d"),

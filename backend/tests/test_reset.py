@@ -294,6 +294,15 @@ def test_only_production_marks_a_database_that_it_did_not_create(empty_engine: E
     assert mark_after("development") == "production"
 
 
+def test_a_start_does_not_mark_a_database_that_holds_other_tables(empty_engine: Engine) -> None:
+    run(empty_engine, "CREATE TABLE somebodys (id int)")
+
+    init_db(empty_engine, environment="development")
+
+    with empty_engine.connect() as connection:
+        assert environment_marker.read(connection) is None
+
+
 def test_start_continues_if_the_role_may_not_write_the_mark(empty_engine: Engine) -> None:
     init_db(empty_engine)
     run(empty_engine, f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
@@ -353,7 +362,7 @@ def test_name_is_asked_at_a_terminal(
     finally:
         os.close(ours)
 
-    assert "This would drop in" in capsys.readouterr().out
+    assert "This would drop table public.somebodys, in " in capsys.readouterr().out
     assert ask(empty_engine, "SELECT to_regclass('somebodys') IS NULL") is (typed is None)
 
 

@@ -19,7 +19,7 @@ from backend.config import Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.scripts.command_line import engine_for, say
-from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
+from backend.scripts.safety import DestructiveAction, confirmation, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 
@@ -47,11 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = load_settings()
     refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
-    verb = "drop the old databases of" if options.drop_old else "replace"
-    command = f"nox -s db_restore --{' --drop-old' if options.drop_old else ''} --yes-drop"
+    verb, object_ = (
+        ("drop", "the databases that earlier restores kept")
+        if options.drop_old
+        else ("replace", "the database")
+    )
+    command = confirmation("db_restore", arguments, "--yes-drop")
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
-        action = DestructiveAction("Nothing was changed", verb, command)
+        action = DestructiveAction("Nothing was changed", verb, command, object_)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         drop_old(settings.url) if options.drop_old else restore(options, settings)
 

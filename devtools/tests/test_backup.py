@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import psycopg
 import pytest
@@ -387,7 +388,11 @@ def test_restore_refuses_production_unmarked_databases_and_unknown_revisions(
     ours.run("UPDATE alembic_version SET version_num = 'unknown'")
     assert "is at revision unknown, which this code" in refused(str(backup()))
     ours.run("COMMENT ON TABLE alembic_version IS NULL")
-    assert "Nothing was changed in" in refused(str(known))
+    said = refused(str(known), "--no-owner", "--yes-drop", "other")
+    assert "Nothing was changed in" in said
+    assert f"`nox -s db_restore -- {known} --no-owner --yes-drop {quote(ours.name)}`" in said
+    said = refused("--drop-old")
+    assert f"earlier restores kept: `nox -s db_restore -- --drop-old --yes-drop {quote(ours.name)}`" in said
     monkeypatch.setenv("APP_ENV", "production")
     monkeypatch.setenv("API_TOKEN", "x" * 32)
     assert "a production database is never replaced" in refused(str(known), "--yes-drop", ours.name)
