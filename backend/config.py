@@ -7,6 +7,7 @@ in the environment hides the one in a file. The files are found next to this pac
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import cache
 from io import StringIO
@@ -186,13 +187,16 @@ class Settings(BaseSettings):
         return self.database_url
 
 
-def load_settings(**values: Any) -> Settings:
-    """Read the settings. Raises UserError with one line per mistake; no line shows a value that could be secret."""
+def load_settings(options: Mapping[str, str] | None = None, **values: Any) -> Settings:
+    """Read the settings. Raises UserError with one line per mistake; no line shows a value that could be secret.
+
+    `options` names the command's option for each of the values that was given by one.
+    """
     try:
         return Settings(**values)
     except ValidationError as error:
         lines = [
-            _sentence(problem["loc"], problem["msg"])
+            _sentence(problem["loc"], problem["msg"], options or {})
             for problem in error.errors(include_input=False)
             if problem["type"]
             != "default_factory_not_called"  # caused by another field's mistake, which has its own line
@@ -217,11 +221,13 @@ def __getattr__(name: str) -> Settings:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _sentence(location: tuple[int | str, ...], message: str) -> str:
+def _sentence(location: tuple[int | str, ...], message: str, options: Mapping[str, str]) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
         return f"{message}."
-    name = str(location[0]).upper()
+    name = str(location[0])
     if not message.startswith(("is ", "must ", "has ")):
         message = f"is invalid: {message[0].lower()}{message[1:]}"
-    return f"{name} {message}. Correct it in the environment, .env or backend/.env."
+    if name in options:
+        return f"{options[name]} {message}."
+    return f"{name.upper()} {message}. Correct it in the environment, .env or backend/.env."

@@ -23,6 +23,7 @@ from backend.startup import start_database
 
 # The time that a request in flight has to finish. Compose's stop_grace_period is longer.
 GRACE_SECONDS = 20
+OPTIONS = {"api_port": "--port", "root_path": "--root-path", "web_concurrency": "--workers"}
 LOGGERS = LOGGING_CONFIG["loggers"] | {
     "backend": {"handlers": ["default"], "level": "INFO", "propagate": False}
 }
@@ -59,16 +60,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="serve", description="Bring the configured database's schema to head, and serve the API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", help="port to listen on (API_PORT, by default 8000)")
+    parser.add_argument("--port", dest="api_port", help="port to listen on (API_PORT, by default 8000)")
     parser.add_argument(
         "--root-path",
         metavar="PREFIX",
         help="path prefix that a proxy in front of the API removes (ROOT_PATH)",
     )
     processes = parser.add_mutually_exclusive_group()
-    processes.add_argument(
-        "--workers", metavar="N", help="number of worker processes (WEB_CONCURRENCY, by default 1)"
-    )
+    workers = "number of worker processes (WEB_CONCURRENCY, by default 1)"
+    processes.add_argument("--workers", dest="web_concurrency", metavar="N", help=workers)
     processes.add_argument(
         "--reload", action="store_true", help="restart when a Python file in backend/ is saved"
     )
@@ -77,12 +77,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_for(options: argparse.Namespace) -> Settings:
     """Read the settings; the options take precedence."""
-    given = {
-        "api_port": options.port,
-        "root_path": options.root_path,
-        "web_concurrency": options.workers,
-    }
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+    return load_settings({name: OPTIONS[name] for name in given}, **given)
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -93,9 +89,10 @@ def refuse_taken_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"is unavailable ({error.strerror})"
+        if error.errno != errno.EADDRINUSE:
+            raise UserError(f"Cannot listen on port {port} of {host}: {error.strerror}.") from error
         raise UserError(
-            f"Port {port} on {host} {reason}: stop the process that uses it, or set API_PORT to a free port."
+            f"Port {port} on {host} is in use: stop the process that uses it, or choose another (API_PORT or --port)."
         ) from error
 
 

@@ -82,8 +82,23 @@ def test_serve_reports_a_port_that_is_in_use(configured: Engine) -> None:
             serve.main(["--port", str(port)])
 
     assert str(caught.value) == (
-        f"Port {port} on 127.0.0.1 is in use: stop the process that uses it, or set API_PORT to a free port."
+        f"Port {port} on 127.0.0.1 is in use: stop the process that uses it, or choose another (API_PORT or --port)."
     )
+
+
+def test_serve_names_the_option_or_the_setting_that_is_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "none")
+
+    with pytest.raises(UserError) as caught:
+        serve.main(["--port", "80000"])
+
+    lines = str(caught.value).splitlines()
+    assert sorted(line.partition(" is invalid: ")[0] for line in lines) == ["--port", "WEB_CONCURRENCY"]
+
+
+def test_serve_reports_a_host_that_does_not_exist(configured: Engine) -> None:
+    with pytest.raises(UserError, match=r"Cannot listen on port 8000 of no\.such\.host\.invalid: "):
+        serve.main(["--host", "no.such.host.invalid", "--port", "8000"])
 
 
 UVICORN = ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0")

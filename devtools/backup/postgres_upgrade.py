@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for place in found:
             drop(place) if options.drop_old else upgrade(place)
     if not found:
-        say("There are no data of an older PostgreSQL.")
+        say("No data of an older PostgreSQL were found.")
 
 
 def upgrade(place: Volume | Directory) -> None:

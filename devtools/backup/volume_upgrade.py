@@ -116,9 +116,12 @@ class Volume:
 
 def find_volume() -> Volume | None:
     """Return Compose's volume if it has data of an older PostgreSQL, and None otherwise."""
-    said = docker_says(*COMPOSE, "config", "--format", "json")
-    if said is None or docker_says("version") is None:
+    if docker_says("version") is None:
         say("Docker does not answer, so Compose's volume was not checked.")
+        return None
+    if (said := docker_says(*COMPOSE, "config", "--format", "json")) is None:
+        # Its message may quote a password.
+        say("Compose's volume was not checked: `docker compose config --quiet` says why.")
         return None
     config = json.loads(said)
     volume = config["volumes"]["db"]["name"]

@@ -11,7 +11,7 @@ import pytest
 from backend.config import ROOT
 from backend.errors import UserError
 from devtools import database
-from devtools.backup import postgres_upgrade
+from devtools.backup import postgres_upgrade, volume_upgrade
 from freshpg import database_url, find_binaries, start_persistent
 
 # The test injects this machine's programs as those of the old version.
@@ -110,7 +110,7 @@ def test_everything_is_upgraded_and_the_old_data_are_kept_until_they_are_dropped
     assert seen(place / "postgres-18") == before
     capsys.readouterr()
     postgres_upgrade.main(["--drop-old"])
-    assert "There are no data of an older PostgreSQL." in capsys.readouterr().out
+    assert "No data of an older PostgreSQL were found." in capsys.readouterr().out
 
 
 def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_works(place: Path, old: Path) -> None:
@@ -156,4 +156,15 @@ def test_nothing_to_upgrade_is_reported(place: Path, capsys: pytest.CaptureFixtu
 
     postgres_upgrade.main([])
 
-    assert "There are no data of an older PostgreSQL." in capsys.readouterr().out
+    assert "No data of an older PostgreSQL were found." in capsys.readouterr().out
+
+
+def test_env_file_that_compose_cannot_read_is_not_called_a_missing_docker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(volume_upgrade, "docker_says", lambda *words: "" if words == ("version",) else None)
+
+    assert volume_upgrade.find_volume() is None
+
+    said = "Compose's volume was not checked: `docker compose config --quiet` says why.\n"
+    assert capsys.readouterr().out == said
