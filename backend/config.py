@@ -187,7 +187,7 @@ class Settings(BaseSettings):
         return self.database_url
 
 
-def load_settings(options: Mapping[str, str] | None = None, **values: Any) -> Settings:
+def load_settings(options: Mapping[str, str] | None = None, /, **values: Any) -> Settings:
     """Read the settings. Raises UserError with one line per mistake; no line shows a value that could be secret.
 
     `options` names the command's option for each of the values that was given by one.

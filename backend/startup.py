@@ -165,23 +165,33 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
 
 
 def missing_database(url: URL) -> str | None:
-    """Say how to create the database if it does not exist; a connection to the database `postgres` shows that."""
+    """Say how to create the database if it does not exist."""
+    if not is_missing(url):
+        return None
+    return (
+        f"Database {url.database!r} does not exist at {describe(url)}.\n"
+        f"Create it (`{createdb_command(url)}`), or set DATABASE_URL or POSTGRES_DB to one that exists."
+    )
+
+
+def is_missing(url: URL) -> bool:
+    """Whether the database does not exist; a connection to the database `postgres` shows that."""
     try:
         with connect(url.set(database="postgres"), poolclass=NullPool).connect() as connection:
             names = connection.scalars(text("SELECT datname FROM pg_database")).all()
     except OperationalError:
-        return None
-    if url.database is None or url.database in names:
-        return None
-    given = {"-h": url.host, "-p": str(url.port or 5432), "-U": url.username}
-    options = [word for option, value in given.items() if value for word in (option, value)]
-    command = ["createdb", *options, url.database]
+        return False
+    return url.database is not None and url.database not in names
+
+
+def createdb_command(url: URL) -> str:
+    name = str(url.database)
     if url.host == "db":  # only Compose's containers know this name
-        command = ["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), url.database]
-    return (
-        f"Database {url.database!r} does not exist at {describe(url)}.\n"
-        f"Create it (`{shlex.join(command)}`), "
-        "or set DATABASE_URL or POSTGRES_DB to one that exists."
+        return shlex.join(["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), name])
+    parameters = libpq_parameters(url)
+    options = {"-h": parameters.get("host"), "-p": parameters.get("port"), "-U": url.username}
+    return shlex.join(
+        ["createdb", *(word for option, value in options.items() if value for word in (option, value)), name]
     )
 
 

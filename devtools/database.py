@@ -8,19 +8,18 @@ necessary. If none exists, `dev` creates the embedded one, and the db_ commands 
 import argparse
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from psycopg.pq import Ping
-
 import freshpg
 from backend.config import ROOT, Settings, load_settings
-from backend.startup import describe, ping
+from backend.startup import describe
 from devtools.command_line import enter, note
 from freshpg import without_libpq_variables
 
@@ -66,7 +65,7 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
 def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
     """Yield the developer's own database, or None if it does not exist and must not be created."""
     with nullcontext() if settings.is_database_configured else without_libpq_variables():
-        if (why := named(settings)) is not None:
+        if (why := reason_to_use(settings)) is not None:
             note(f"Database: {describe(settings.url)}, {why}.")
             yield Found(settings.url.render_as_string(hide_password=False))
         elif make or DIRECTORY.exists():
@@ -96,13 +95,14 @@ def older_data() -> Path | None:
     return max((path for path in found if path.name < DIRECTORY.name), default=None)
 
 
-def named(settings: Settings) -> str | None:
+def reason_to_use(settings: Settings) -> str | None:
     """Return the reason to use the database of the settings, or None if it is not to be used."""
     if settings.is_database_configured:
         return "as configured"
-    # A server that refuses our password or database counts too.
-    answers = ping(settings.url, connect_timeout="2") == Ping.OK
-    return f"Compose's, on DB_PORT {settings.db_port}" if answers else None
+    # A server that is starting, or that refuses our password or database, counts too.
+    with suppress(OSError), socket.create_connection(("127.0.0.1", settings.db_port), timeout=2):
+        return f"Compose's, on DB_PORT {settings.db_port}"
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,10 +12,11 @@ from sqlalchemy.pool import NullPool
 
 from backend.config import Settings, load_settings
 from backend.database import connect, init_db
+from backend.database_url import parse_url
 from backend.errors import UserError
 from backend.main import create_app
 from backend.routers import health
-from backend.startup import explain_refusal, start_database, wait_for_database
+from backend.startup import createdb_command, explain_refusal, start_database, wait_for_database
 from backend.tests.loopback import free_port
 from freshpg import Server, start_ephemeral
 
@@ -78,6 +79,18 @@ def test_missing_database_is_reported_at_once(postgres_url: str) -> None:
     assert said.startswith("Database 'not there' does not exist at ")
     assert "`createdb -h " in said
     assert "'not there'`" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("postgresql://u@h:1/my d", "createdb -h h -p 1 -U u 'my d'"),
+        ("postgresql:///d?host=/run", "createdb -h /run d"),
+        ("postgresql://u@db/d", "docker compose exec db createdb -U u d"),
+    ],
+)
+def test_command_that_creates_the_database_uses_the_urls_own_server(url: str, command: str) -> None:
+    assert createdb_command(parse_url(url)) == command
 
 
 def test_wrong_password_is_reported_at_once_and_never_shown(postgres_url: str) -> None:

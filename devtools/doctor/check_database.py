@@ -14,8 +14,8 @@ import freshpg
 from backend.config import load_settings
 from backend.database import connect, schema_state, utc_faults
 from backend.migrations.drift import differences
-from backend.startup import asked_for_password, can_connect, describe, reason
-from devtools.database import DIRECTORY, named
+from backend.startup import asked_for_password, createdb_command, describe, is_missing, reason
+from devtools.database import DIRECTORY, reason_to_use
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, unknown, warning, wrong
 from freshpg import without_libpq_variables
@@ -42,7 +42,7 @@ def check(_machine: Machine) -> Iterator[Finding]:
     url, source = settings.url, Source.CONFIGURED if settings.is_database_configured else Source.COMPOSE
     # The variables that libpq reads from the environment are meant for another server.
     with nullcontext() if source is Source.CONFIGURED else without_libpq_variables():
-        if named(settings) is None:
+        if reason_to_use(settings) is None:
             server = freshpg.running(DIRECTORY)
             if server is None:
                 finding = f"No database is configured, and none answers on DB_PORT {settings.db_port}."
@@ -84,20 +84,20 @@ def check_engine(engine: Engine, source: Source) -> Iterator[Finding]:
 def _refused(error: OperationalError, url: URL, source: Source) -> Finding:
     """Say why a connection failed. libpq gives no SQLSTATE, so this tries another connection to find out."""
     where, user, name = describe(url), str(url.username), str(url.database)
-    in_compose = ("docker", "compose", "exec", "db")
-    if can_connect(url.set(database="postgres")):
+    if is_missing(url):
         create = {
-            Source.CONFIGURED: ("createdb", "-h", str(url.host), "-p", str(url.port), "-U", user, name),
-            Source.COMPOSE: (*in_compose, "createdb", "-U", user, name),
-            Source.EMBEDDED: ("nox", "-s", "db_init"),
+            Source.CONFIGURED: createdb_command(url),
+            Source.COMPOSE: createdb_command(url.set(host="db")),
+            Source.EMBEDDED: "nox -s db_init",
         }[source]
-        return wrong("server", f"There is no database {name!r} at {where}.", f"Create it: `{join(create)}`.")
+        return wrong("server", f"There is no database {name!r} at {where}.", f"Create it: `{create}`.")
     if not asked_for_password(error):
         cure = "Start that server, or correct DATABASE_URL or POSTGRES_HOST and POSTGRES_PORT."
         return wrong("server", f"Could not connect to {where}: {reason(error)}.", cure)
     cure = "Correct it in DATABASE_URL or POSTGRES_PASSWORD."
     if source is Source.COMPOSE:
-        change = f"`{join([*in_compose, 'psql', '-U', user, '-d', 'postgres', '-c'])} '\\password'`"
+        psql = ["docker", "compose", "exec", "db", "psql", "-U", user, "-d", "postgres", "-c"]
+        change = f"`{join(psql)} '\\password'`"
         keeps = "A volume keeps the user and the password that it was created with"
         cure = f"{keeps}: set POSTGRES_USER and POSTGRES_PASSWORD to those, or change its password: {change}."
     return wrong("server", f"The server at {where} refuses user {user!r} and its password.", cure)

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpq
             assert capsys.readouterr().err == (
                 f"Database: 127.0.0.1:{port}/procore_integrator, Compose's, on DB_PORT {port}.\n"
             )
+
+
+def test_composes_database_that_is_still_starting_is_not_passed_over() -> None:
+    """Otherwise `docker compose up -d db && nox -s dev` would work on another database."""
+    with socket.create_server(("127.0.0.1", 0)) as starting:
+        port = starting.getsockname()[1]
+
+        assert database.reason_to_use(settings(db_port=port)) == f"Compose's, on DB_PORT {port}"
 
 
 def test_embedded_database_is_created_for_dev_and_then_found_by_all(
