@@ -88,6 +88,12 @@ def test_api_runs_without_root_and_without_capabilities(up: Checkout) -> None:
     assert (lines["CapEff"], lines["CapBnd"], lines["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
 
 
+def test_packages_are_compiled_so_that_a_reload_is_quick(up: Checkout) -> None:
+    look = "import os, sqlalchemy; print(os.path.exists(sqlalchemy.__cached__))"
+
+    assert up.compose("exec", "-T", "api", "python", "-c", look).strip() == "True"
+
+
 def test_mistake_in_a_saved_file_is_survived_and_the_next_version_is_served(up: Checkout) -> None:
     health = up.path / "backend" / "routers" / "health.py"
     text = health.read_text()
