@@ -182,10 +182,6 @@ class Settings(BaseSettings):
         """Whether a database is configured; POSTGRES_USER, _PASSWORD and _DB alone only describe Compose's."""
         return not self.model_fields_set.isdisjoint({"database_url", "postgres_host", "postgres_port"})
 
-    @property
-    def url(self) -> URL:
-        return self.database_url
-
 
 def load_settings(options: Mapping[str, str] | None = None, /, **values: Any) -> Settings:
     """Read the settings. Raises UserError with one line per mistake; no line shows a value that could be secret.

@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     # Health checks have their own connections, so they do not wait for requests. Requests wait before they use the
     # pool; a request that waited for the pool itself would occupy a thread.
     options = {"pool_size": pool_size + health.CONNECTIONS, "max_overflow": 0, "pool_timeout": 1}
-    owned = None if engine else connect(settings.url, **options)
+    owned = None if engine else connect(settings.database_url, **options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

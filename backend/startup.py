@@ -122,17 +122,18 @@ def wait_for_database(
             with engine.connect():
                 return
         except OperationalError as error:
+            said = reason(error)
             refusal = explain_refusal(error, engine.url)
             if refusal is not None:
                 raise UserError(refusal) from error
             if time.monotonic() + pause > deadline:
                 raise UserError(
-                    f"Could not connect to {describe(engine.url)} within {seconds:g} s: {reason(error)}.\n"
+                    f"Could not connect to {describe(engine.url)} within {seconds:g} s: {said}.\n"
                     f"Start the database (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST; "
                     f"if neither is set, `nox -s dev` finds or starts a database.{libpq_variables_note()}"
                 ) from error
         if pause == LONGEST_PAUSE and not is_announced:
-            tell(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}.")
+            tell(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}: {said}.")
             is_announced = True
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -66,8 +66,8 @@ def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None
     """Yield the developer's own database, or None if it does not exist and must not be created."""
     with nullcontext() if settings.is_database_configured else without_libpq_variables():
         if (why := reason_to_use(settings)) is not None:
-            note(f"Database: {describe(settings.url)}, {why}.")
-            yield Found(settings.url.render_as_string(hide_password=False))
+            note(f"Database: {describe(settings.database_url)}, {why}.")
+            yield Found(settings.database_url.render_as_string(hide_password=False))
         elif make or DIRECTORY.exists():
             with embedded(settings) as found:
                 yield found

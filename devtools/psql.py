@@ -21,8 +21,8 @@ from freshpg import PostgresUnavailable, find_binaries
 def main(arguments: Sequence[str] | None = None) -> None:
     """Replace this process with psql."""
     settings = load_settings()
-    conninfo, environment = connection_words(settings.url)
-    psql = find_psql(server_version(settings.url))
+    conninfo, environment = connection_words(settings.database_url)
+    psql = find_psql(server_version(settings.database_url))
     command = [psql, "--dbname", conninfo, *(sys.argv[1:] if arguments is None else arguments)]
     os.execve(psql, command, os.environ | environment)  # noqa: S606  a list of arguments, and no shell
 

@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))
     seconds = time.perf_counter() - began
     each = ", ".join(f"{number:,} {name}" for name, number in written.items())
-    say(f"Database {describe(settings.url)} seeded: {each}, in {seconds:.1f} s.")
+    say(f"Database {describe(settings.database_url)} seeded: {each}, in {seconds:.1f} s.")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

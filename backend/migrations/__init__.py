@@ -13,8 +13,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from backend.errors import UserError
@@ -55,15 +56,8 @@ def head() -> str:
 
 def current(connection: Connection) -> str | None:
     """Return the revision of the database, None if no migration has run; "a, b" if it is at two."""
-    # Not to_regclass(): it uses a cache that is not refreshed between two statements of a transaction, so it would
-    # not see the table that another process created while this one waited for the lock.
-    is_there = text(
-        "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'alembic_version' AND pg_table_is_visible(oid))"
-    )
-    if not connection.scalar(is_there):
-        return None
-    found = connection.scalars(text("SELECT version_num FROM alembic_version ORDER BY 1")).all()
-    return ", ".join(found) or None
+    heads = MigrationContext.configure(connection).get_current_heads()
+    return ", ".join(sorted(heads)) or None
 
 
 def is_known(revision: str) -> bool:

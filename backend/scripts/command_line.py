@@ -31,7 +31,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 @contextmanager
 def engine_for(settings: Settings) -> Iterator[Engine]:
     """Yield an engine on the configured database. Errors of the database become a UserError of one or two lines."""
-    engine = connect(settings.url)
+    engine = connect(settings.database_url)
     try:
         with plain_refusals(engine.url):
             yield engine

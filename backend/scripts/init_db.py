@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = load_settings()
     with engine_for(settings) as engine:
         before = start_database(engine, settings, tell=say)
-    name = describe(settings.url)
+    name = describe(settings.database_url)
     if before.is_at_head:
         say(f"Database {name} is already at {before.head}: nothing to do.")
     elif not before.is_ahead:

@@ -47,9 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"  ended {holder}")
     for name in cleared.dropped:
         say(f"  dropped {name}")
-    say(
-        f"Database {describe(settings.url)} reset: dropped {len(cleared.dropped)} objects and re-created the schema."
-    )
+    place = describe(settings.database_url)
+    say(f"Database {place} reset: dropped {len(cleared.dropped)} objects and re-created the schema.")
 
 
 if __name__ == "__main__":

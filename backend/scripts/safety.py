@@ -85,7 +85,7 @@ def refuse_unless_ours(
         mark = environment_marker.read(connection)
         found = [thing for thing, _ in drop_all.contents(connection)]
         local = is_local(info.host, info.hostaddr)
-    place = describe(settings.url)
+    place = describe(settings.database_url)
     if mark == AppEnv.PRODUCTION:
         raise UserError(
             f"{action.undone} in {place}: it is marked as production, regardless of APP_ENV.\n"

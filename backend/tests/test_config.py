@@ -38,7 +38,7 @@ def settings_from(*files: Path) -> Settings:
 def test_defaults_are_composes_database_on_loopback() -> None:
     settings = settings_from()
 
-    assert settings.url.render_as_string(hide_password=False) == (
+    assert settings.database_url.render_as_string(hide_password=False) == (
         "postgresql+psycopg://postgres:postgres@127.0.0.1:15432/procore_integrator"
     )
     assert not settings.is_database_configured
@@ -70,7 +70,11 @@ def test_empty_value_in_the_environment_hides_a_file_and_is_absent(
 
     settings = settings_from(tmp_path / ".env")
 
-    assert (settings.url.host, settings.url.port, settings.url.database) == ("db", 5432, "procore_integrator")
+    assert (settings.database_url.host, settings.database_url.port, settings.database_url.database) == (
+        "db",
+        5432,
+        "procore_integrator",
+    )
     assert settings.api_token is None
 
 
@@ -78,7 +82,7 @@ def test_single_quoted_value_is_taken_as_it_is(tmp_path: Path) -> None:
     written = HOSTILE.replace("'", "\\'")
     (tmp_path / ".env").write_text(f"POSTGRES_PASSWORD='{written}'\n")
 
-    assert settings_from(tmp_path / ".env").url.password == HOSTILE
+    assert settings_from(tmp_path / ".env").database_url.password == HOSTILE
 
 
 def test_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -110,8 +114,8 @@ def test_file_with_windows_line_endings_and_a_byte_order_mark_is_read(tmp_path: 
 def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
     settings = load_settings(_env_file=None, database_url=f"{scheme}://u:p%40ss@h:1/d")
 
-    assert settings.url.drivername == "postgresql+psycopg"
-    assert settings.url.password == "p@ss"
+    assert settings.database_url.drivername == "postgresql+psycopg"
+    assert settings.database_url.password == "p@ss"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_secrets_are_not_in_the_settings_representation() -> None:
     settings = load_settings(_env_file=None, api_token=SECRET * 3, postgres_password=SECRET)
 
     assert SECRET not in repr(settings)
-    assert SECRET not in repr(settings.url)
+    assert SECRET not in repr(settings.database_url)
 
 
 def test_env_example_names_every_setting_and_reads_as_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def find_tools(connection: Connection, settings: Settings) -> Tools:
 
     Looks in Compose's own container, on this machine, and for the image postgres:MAJOR. Raises UserError.
     """
-    url, port = settings.url, settings.db_port
+    url, port = settings.database_url, settings.db_port
     major = connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0
     if url.host in LOOPBACK and url.port == port:
         container = (docker_says("ps", "--quiet", "--filter", f"publish={port}") or "").strip()

@@ -39,12 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tools = find_tools(connection, settings)
             revision = migrations.current(connection)
     at = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    name = f"{file_word(settings.url.database)}-{file_word(revision or 'no_revision')}-{at}.dump"
+    name = f"{file_word(settings.database_url.database)}-{file_word(revision or 'no_revision')}-{at}.dump"
     path = (options.file or DIRECTORY / name).absolute()
     with writing(path) as file:
-        tools.run("pg_dump", settings.url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
+        tools.run("pg_dump", settings.database_url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
     size = decimal(path.stat().st_size)
-    say(f"Backed up {describe(settings.url)}, at revision {revision or 'none'}, to {shown(path)} ({size}).")
+    say(
+        f"Backed up {describe(settings.database_url)}, at revision {revision or 'none'}, to {shown(path)} ({size})."
+    )
 
 
 def newest(database: str | None) -> Path:

@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wait_for_database(engine, settings.database_wait_seconds, tell=say)
         action = DestructiveAction("Nothing was changed", verb, command, object_)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
-        drop_old(settings.url) if options.drop_old else restore(options, settings)
+        drop_old(settings.database_url) if options.drop_old else restore(options, settings)
 
 
 def restore(options: argparse.Namespace, settings: Settings) -> None:
-    url, name = settings.url, str(settings.url.database)
+    url, name = settings.database_url, str(settings.database_url.database)
     path = options.file or newest(name)
     with opened(path) as file, swap.alone(url) as connection:
         tools = find_tools(connection, settings)

@@ -138,9 +138,8 @@ def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
             "    cache_ok = True\n    def load_dialect_impl(self, dialect):\n        raise ValueError('no type')\n",
             "The models cannot be created: (in table 'companies', column 'price'): ValueError: no type",
         ),
-        ("    id: Mapped[PrimaryKey]\n", "", "could not assemble any primary key"),
     ],
-    ids=("postgresql", "compiling", "importing"),
+    ids=("postgresql", "compiling"),
 )
 def test_error_in_the_models_is_reported_in_one_line(
     before: str, after: str, words: str, project: Path
