@@ -77,7 +77,7 @@ def default_engine() -> Engine:
 
 
 @cache
-def answering_engine() -> Engine:
+def connected_engine() -> Engine:
     """Return the default engine after its first connection. If that fails, it raises UserError."""
     engine = default_engine()
     try:
@@ -106,7 +106,7 @@ class DefaultSession(Session):
     """A session on the engine or connection that it is given, and otherwise on the configured database."""
 
     def __init__(self, bind: Engine | Connection | None = None, **options: Any) -> None:
-        super().__init__(answering_engine() if bind is None else bind, **options)
+        super().__init__(connected_engine() if bind is None else bind, **options)
 
 
 SessionLocal = sessionmaker(class_=DefaultSession, autoflush=False)
@@ -152,13 +152,13 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
     If it creates the schema in an empty database, it marks the database with the environment; production always does.
     """
     if engine is None:
-        engine, environment = answering_engine(), environment or get_settings().app_env
+        engine, environment = connected_engine(), environment or get_settings().app_env
     with engine.connect() as connection:
         before = schema_state(connection)
         needs_mark = environment == "production" and environment_marker.read(connection) != "production"
     if before.is_usable and not needs_mark:
         return before
-    with alone(engine) as connection:
+    with schema_lock(engine) as connection:
         before = schema_state(connection)
         is_new = before.current is None and not drop_all.contents(connection)
         if not before.is_usable:
@@ -169,7 +169,7 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
 
 
 @contextmanager
-def alone(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Connection]:
+def schema_lock(engine: Engine, *, lock_timeout: float | None = None) -> Iterator[Connection]:
     """Yield a connection in the only transaction that may change the schema; other processes wait for it.
 
     If this lock, or a lock on a table, is not granted within `lock_timeout` seconds, PostgreSQL raises an
@@ -202,7 +202,7 @@ def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None
     the timeout, in seconds, PostgreSQL raises an OperationalError with SQLSTATE 55P03. The database is marked with the
     environment; without one, it keeps its mark.
     """
-    with alone(engine, lock_timeout=lock_timeout) as connection:
+    with schema_lock(engine, lock_timeout=lock_timeout) as connection:
         mark = environment or environment_marker.read(connection)
         ended = drop_all.end_idle(connection)
         found = drop_all.contents(connection)

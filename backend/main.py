@@ -22,7 +22,7 @@ from backend.routers import health
 from backend.routers.error_handlers import install_problems
 from backend.routers.middleware import answer_head, limit_body, report_plainly
 from backend.routers.openapi import problem_responses
-from backend.startup import start_database, tell_drift
+from backend.startup import report_drift, start_database
 
 SPARE_THREADS = 8  # for requests that need no connection, such as the files of /docs
 
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
         try:
             await run_in_threadpool(start_database, app.state.engine, settings)
-            tell_drift(app.state.engine, settings)
+            report_drift(app.state.engine, settings)
             yield
         finally:
             if owned:

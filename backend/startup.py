@@ -30,19 +30,19 @@ LOCK_NOT_AVAILABLE = "55P03"
 # The message of a server that has no free connection. libpq passes on only this text, without an error code.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
 PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
-NAMED = 3  # the number of differences that a start names; it counts the others
+MOST_NAMED = 3  # the number of differences that a start names; it counts the others
 
 
 def start_database(
-    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
+    engine: Engine, settings: Settings, *, report: Callable[[str], None] = logger.warning
 ) -> SchemaState:
     """Wait for the database, bring its schema to head and return its state before. Raises UserError.
 
     In development, a schema newer than the code stops the start: somebody has switched branches. Elsewhere it is
     reported and served, because the service must survive a rollback.
     """
-    with plain_refusals(engine.url):
-        wait_for_database(engine, settings.database_wait_seconds, tell=tell)
+    with database_errors_reported(engine.url):
+        wait_for_database(engine, settings.database_wait_seconds, report=report)
         state = init_db(engine, environment=settings.app_env.value)
     if state.is_ahead:
         message = (
@@ -53,12 +53,12 @@ def start_database(
             raise UserError(
                 f"{message}\nCheck out the code that made it, or create the schema again with `nox -s db_reset`."
             )
-        tell(f"{message} Continuing with the newer schema.")
+        report(f"{message} Continuing with the newer schema.")
     return state
 
 
 @contextmanager
-def plain_refusals(url: URL) -> Iterator[None]:
+def database_errors_reported(url: URL) -> Iterator[None]:
     """Turn errors of the database or its driver into a UserError of one or two lines."""
     try:
         yield
@@ -78,8 +78,8 @@ def sqlstate(error: DBAPIError) -> str | None:
     return state
 
 
-def tell_drift(
-    engine: Engine, settings: Settings, *, tell: Callable[[str], None] = logger.warning
+def report_drift(
+    engine: Engine, settings: Settings, *, report: Callable[[str], None] = logger.warning
 ) -> threading.Thread | None:
     """Report in two lines how a development database differs from the models.
 
@@ -87,12 +87,12 @@ def tell_drift(
     """
     if settings.app_env is not AppEnv.DEVELOPMENT:
         return None
-    thread = threading.Thread(target=_tell_drift, args=(engine, tell), name="drift", daemon=True)
+    thread = threading.Thread(target=_report_drift, args=(engine, report), name="drift", daemon=True)
     thread.start()
     return thread
 
 
-def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
+def _report_drift(engine: Engine, report: Callable[[str], None]) -> None:
     try:
         with engine.connect() as connection:
             found = differences(connection)
@@ -103,16 +103,18 @@ def _tell_drift(engine: Engine, tell: Callable[[str], None]) -> None:
     if not found:
         return
     places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
-    rest = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-    tell(f"The database {describe(engine.url)} differs from the models: {', '.join(places[:NAMED])}{rest}.")
-    tell(
+    rest = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
+    report(
+        f"The database {describe(engine.url)} differs from the models: {', '.join(places[:MOST_NAMED])}{rest}."
+    )
+    report(
         "`nox -s db_check` shows how. `nox -s db_revision` drafts what the migrations lack; `nox -s db_reset` creates "
         "the schema again."
     )
 
 
 def wait_for_database(
-    engine: Engine, seconds: float, *, tell: Callable[[str], None] = logger.warning
+    engine: Engine, seconds: float, *, report: Callable[[str], None] = logger.warning
 ) -> None:
     """Wait until the database accepts a connection. Raises UserError after the time, or if waiting cannot help."""
     deadline = time.monotonic() + seconds
@@ -133,7 +135,7 @@ def wait_for_database(
                     f"if neither is set, `nox -s dev` finds or starts a database.{libpq_variables_note()}"
                 ) from error
         if pause == LONGEST_PAUSE and not is_announced:
-            tell(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}: {said}.")
+            report(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}: {said}.")
             is_announced = True
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -47,9 +47,9 @@ class Found:
 
 
 @contextmanager
-def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> Iterator[Found]:
+def find(settings: Settings, *, create: bool = False, ephemeral: bool = False) -> Iterator[Found]:
     """Yield the database to use, and announce it on standard error. A server that was started for it is stopped."""
-    with nullcontext() if ephemeral else find_own(settings, make=make) as own:
+    with nullcontext() if ephemeral else find_own(settings, create=create) as own:
         if own is not None:
             yield own
             return
@@ -62,13 +62,13 @@ def find(settings: Settings, *, make: bool = False, ephemeral: bool = False) -> 
 
 
 @contextmanager
-def find_own(settings: Settings, *, make: bool = False) -> Iterator[Found | None]:
+def find_own(settings: Settings, *, create: bool = False) -> Iterator[Found | None]:
     """Yield the developer's own database, or None if it does not exist and must not be created."""
     with nullcontext() if settings.is_database_configured else without_libpq_variables():
         if (why := reason_to_use(settings)) is not None:
             note(f"Database: {describe(settings.database_url)}, {why}.")
             yield Found(settings.database_url.render_as_string(hide_password=False))
-        elif make or DIRECTORY.exists():
+        elif create or DIRECTORY.exists():
             with embedded(settings) as found:
                 yield found
         else:
@@ -124,22 +124,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     with find(settings, ephemeral=len(rest) < len(options.rest)) as found:
         if found.is_ephemeral:
-            return show(options.verb, rest, found, settings)
+            return demonstrate(options.verb, rest, found, settings)
         return run([*VERBS[options.verb], *rest], {"DATABASE_URL": found.url})
 
 
-def show(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
+def demonstrate(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
     """Run the verb on a temporary server, after the commands that it needs first."""
     environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
     with tempfile.TemporaryDirectory() as place:
-        for command in steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
+        for command in demonstration_steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
             if code := run(command, environment):
                 return code
     note("It worked. The temporary server was removed; your data is unchanged.")
     return 0
 
 
-def steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
+def demonstration_steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
     """Return the commands that show a verb on an empty server; they write a backup to this file if they need one."""
     # They pass the database's name as confirmation, because a container's host may be remote.
     reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))

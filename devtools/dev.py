@@ -14,7 +14,7 @@ def main() -> None:
     options = serve.parse(arguments)
     settings = serve.settings_for(options)
     serve.refuse_taken_port(options.host, settings.api_port)
-    with find(settings, make=True) as found:
+    with find(settings, create=True) as found:
         os.environ["DATABASE_URL"] = found.url
         serve.main(arguments)
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from sqlalchemy import Connection, Engine, text
 
 from backend.config import load_settings
-from backend.database import alone, schema_state
+from backend.database import schema_lock, schema_state
 from backend.errors import UserError
 from backend.models.models import Base, ConnectionStatus, Environment, GrantType, JobStatus, Role
 from backend.scripts.command_line import engine_for, say
@@ -38,9 +38,9 @@ UNTIL = datetime(2026, 10, 30, 21, tzinfo=UTC)
 SINCE = UNTIL - timedelta(days=730)
 LARGEST_SCALE, LOCK_SECONDS = 100_000, 5
 # One unit of scale has six companies of these sizes. The fourth company is not a customer any more.
-SIZES = (11, 4, 8, 3, 9, 5)
-COMPANIES, USERS, JOBS, LIVE_JOBS, ENTRIES = len(SIZES), sum(SIZES), 50, 8, 1000
-LEFT = 3
+USERS_OF_COMPANY = (11, 4, 8, 3, 9, 5)
+COMPANIES, USERS, JOBS, LIVE_JOBS, ENTRIES = len(USERS_OF_COMPANY), sum(USERS_OF_COMPANY), 50, 8, 1000
+FORMER_CUSTOMER = 3
 # An active connection must have a token, which is ciphertext. This text is not, so decrypting it fails.
 NO_TOKEN = "seeded: no token"  # noqa: S105  not a secret
 TOKEN_LIFETIME = timedelta(seconds=5400)  # Procore's
@@ -70,7 +70,7 @@ CONNECTIONS = (
     (0, Environment.SANDBOX, GrantType.CLIENT_CREDENTIALS, _ACTIVE),
     (1, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _ACTIVE),
     (2, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _REAUTH),
-    (LEFT, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _REVOKED),
+    (FORMER_CUSTOMER, Environment.PRODUCTION, GrantType.AUTHORIZATION_CODE, _REVOKED),
     (4, Environment.SANDBOX, GrantType.AUTHORIZATION_CODE, _ACTIVE),
     (5, Environment.PRODUCTION, GrantType.CLIENT_CREDENTIALS, _ACTIVE),
 )
@@ -101,7 +101,7 @@ def companies(scale: int, dice: Dice) -> Iterator[Row]:
         round_, index = divmod(number, names)
         place, trade = divmod(index * 101 % names, len(TRADES))  # 101 and `names` have no common factor
         name = f"{PLACES[place]} {TRADES[trade]}" + (f" {round_ + 1}" if round_ else "")
-        has_left, at = number % COMPANIES == LEFT, SINCE + dice.within(days=600)
+        has_left, at = number % COMPANIES == FORMER_CUSTOMER, SINCE + dice.within(days=600)
         yield number + 1, name, not has_left, at, at + (dice.within(days=60) if has_left else timedelta(0))
 
 
@@ -109,12 +109,12 @@ def users(scale: int, dice: Dice) -> Iterator[Row]:
     places = (
         (company, place)
         for company in range(scale * COMPANIES)
-        for place in range(SIZES[company % COMPANIES])
+        for place in range(USERS_OF_COMPANY[company % COMPANIES])
     )
     for number, (company, place) in enumerate(places, 1):
         role = Role.OWNER if place == 0 else Role.ADMIN if place % 5 == 1 else Role.MEMBER
         email = f"{dice.pick(GIVEN)}.{dice.pick(FAMILY)}{number}@example.com"
-        is_active = company % COMPANIES != LEFT and place < 10  # noqa: PLR2004  the eleventh user has left
+        is_active = company % COMPANIES != FORMER_CUSTOMER and place < 10  # noqa: PLR2004  the eleventh user has left
         joined = SINCE + dice.within(days=630)
         yield number, company + 1, email, None, role.value, is_active, joined, joined
 
@@ -133,7 +133,7 @@ def procore_connections(scale: int, dice: Dice) -> Iterator[Row]:
     for number in range(scale * len(CONNECTIONS)):
         unit, kind = divmod(number, len(CONNECTIONS))
         company, environment, grant, status = CONNECTIONS[kind]
-        owner = unit * USERS + sum(SIZES[:company]) + 1
+        owner = unit * USERS + sum(USERS_OF_COMPANY[:company]) + 1
         made = UNTIL - timedelta(days=120 - 10 * kind) + dice.within(days=9)
         issued = (
             UNTIL - timedelta(hours=1) + dice.within(minutes=50) - timedelta(days=3 * (status is _REAUTH))
@@ -203,8 +203,8 @@ def instants(count: int, days: int, dice: Dice) -> Iterator[datetime]:
 ACTORS = [
     (company, user)
     for company in range(COMPANIES)
-    if company != LEFT
-    for user in (None, *range(sum(SIZES[:company]) + 1, sum(SIZES[: company + 1]) + 1))
+    if company != FORMER_CUSTOMER
+    for user in (None, *range(sum(USERS_OF_COMPANY[:company]) + 1, sum(USERS_OF_COMPANY[: company + 1]) + 1))
 ]
 
 
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     began = time.perf_counter()
     with engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
         with lock_holders_reported(engine, action.undone):
             written = write(engine, options)
@@ -260,7 +260,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def write(engine: Engine, options: argparse.Namespace) -> dict[str, int]:
     """Write all rows in one transaction and return how many each table has. Raises UserError."""
     place = describe(engine.url)
-    with alone(engine, lock_timeout=LOCK_SECONDS) as connection:
+    with schema_lock(engine, lock_timeout=LOCK_SECONDS) as connection:
         if not (state := schema_state(connection)).is_at_head:
             raise UserError(
                 f"Nothing was written: {place} is at revision {state.current or 'none'}, the code at {state.head}.\n"

@@ -35,7 +35,7 @@ class Difference:
         """Whether it is a table, or belongs to no table."""
         return self.thing.table in ("", self.thing.name)
 
-    def tell(self, side: str) -> str:
+    def describe(self, side: str) -> str:
         """Return it as a sentence without a full stop; `side` names the schema that is compared with the models."""
         if self.what == "missing":
             return f"{self.title} is in the models and not in {side}"

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from backend.config import Settings
 from backend.database import connect
 from backend.errors import UserError
-from backend.startup import plain_refusals
+from backend.startup import database_errors_reported
 
 
 def say(message: str) -> None:
@@ -33,7 +33,7 @@ def engine_for(settings: Settings) -> Iterator[Engine]:
     """Yield an engine on the configured database. Errors of the database become a UserError of one or two lines."""
     engine = connect(settings.database_url)
     try:
-        with plain_refusals(engine.url):
+        with database_errors_reported(engine.url):
             yield engine
     finally:
         engine.dispose()

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ).parse_args(arguments)
     settings = load_settings()
     with engine_for(settings) as engine:
-        before = start_database(engine, settings, tell=say)
+        before = start_database(engine, settings, report=say)
     name = describe(settings.database_url)
     if before.is_at_head:
         say(f"Database {name} is already at {before.head}: nothing to do.")

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = confirmation("db_reset", arguments, "--yes-drop")
     action = DestructiveAction("Nothing was dropped", "drop", command)
     with engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         with lock_holders_reported(engine, action.undone):
             cleared = reset_db(engine, environment=settings.app_env)

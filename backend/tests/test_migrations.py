@@ -19,7 +19,7 @@ from backend.migrations.drift import differences
 def test_models_and_migrations_make_the_same_schema(engine: Engine) -> None:
     """The comparison uses the catalog, so it includes CHECKs, triggers and functions. Drift fails here."""
     with engine.connect() as connection:
-        assert [difference.tell("the migrations") for difference in differences(connection)] == []
+        assert [difference.describe("the migrations") for difference in differences(connection)] == []
 
 
 def test_downgrade_leaves_nothing_and_the_next_upgrade_makes_the_same_schema(engine: Engine) -> None:

@@ -31,7 +31,7 @@ def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def forget() -> None:
     config.get_settings.cache_clear()
     database.default_engine.cache_clear()
-    database.answering_engine.cache_clear()
+    database.connected_engine.cache_clear()
 
 
 def run_program(program: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -162,7 +162,7 @@ def test_newer_schema_is_served_in_production_so_that_a_rollback_keeps_the_servi
     settings = settings_for(url, app_env="production", api_token="x" * 32)
     reported: list[str] = []
 
-    state = start_database(newer, settings, tell=reported.append)
+    state = start_database(newer, settings, report=reported.append)
 
     assert state.is_ahead
     assert ["Continuing with the newer schema." in line for line in reported] == [True]

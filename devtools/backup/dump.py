@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = load_settings()
     with engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        wait_for_database(engine, settings.database_wait_seconds, report=say)
         with engine.connect() as connection:
             tools = find_tools(connection, settings)
             revision = migrations.current(connection)

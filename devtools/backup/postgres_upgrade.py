@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="db_upgrade", description=__doc__)
     parser.add_argument("--drop-old", action="store_true", help="drop the old data of a finished upgrade")
     options = parser.parse_args(arguments)
-    with alone(), without_libpq_variables():
+    with upgrade_lock(), without_libpq_variables():
         source = database.older_data()
         places = [find_volume(), Directory(database.DIRECTORY, source) if source else None]
         found = [place for place in places if place is not None]
@@ -116,7 +116,7 @@ def upgrade(place: Volume | Directory) -> None:
         return
     if place.has_new:
         raise UserError(
-            f"{place.name} holds data of PostgreSQL {place.major} that were not made from those of {place.old}. "
+            f"{place.name} holds data of PostgreSQL {place.major} that `db_upgrade` did not copy from {place.old}. "
             f"Nothing was changed.\nIf you do not need the newer data, rename {place.new} and try again."
         )
     say(f"{place.name}: from PostgreSQL {place.old} to {place.major}.")
@@ -134,7 +134,7 @@ def drop(place: Volume | Directory) -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def upgrade_lock() -> Iterator[None]:
     """Let one upgrade of this checkout run at a time. Raises UserError."""
     checkout = os.open(database.DIRECTORY.parents[1], os.O_RDONLY)
     try:

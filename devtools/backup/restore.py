@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     command = confirmation("db_restore", arguments, "--yes-drop")
     with engine_for(settings) as engine:
-        wait_for_database(engine, settings.database_wait_seconds, tell=say)
+        wait_for_database(engine, settings.database_wait_seconds, report=say)
         action = DestructiveAction("Nothing was changed", verb, command, object_)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         drop_old(settings.database_url) if options.drop_old else restore(options, settings)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def restore(options: argparse.Namespace, settings: Settings) -> None:
     url, name = settings.database_url, str(settings.database_url.database)
     path = options.file or newest(name)
-    with opened(path) as file, swap.alone(url) as connection:
+    with opened(path) as file, swap.restore_lock(url) as connection:
         tools = find_tools(connection, settings)
         new = swap.create(connection, name)
         try:
@@ -110,7 +110,7 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
 
 
 def drop_old(url: URL) -> None:
-    with swap.alone(url) as connection:
+    with swap.restore_lock(url) as connection:
         names = swap.kept(connection, str(url.database))
         for name in names:
             swap.drop(connection, name)

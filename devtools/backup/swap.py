@@ -1,6 +1,6 @@
 """Create a new database next to an existing one, swap their names, and find and drop the old ones.
 
-Every function needs the connection that `alone` yields.
+Every function needs the connection that `restore_lock` yields.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,7 +57,7 @@ ARE_KEPT = text("""
 
 
 @contextmanager
-def alone(url: URL) -> Iterator[Connection]:
+def restore_lock(url: URL) -> Iterator[Connection]:
     """Yield an autocommit connection to another database of the server, to one process at a time. Raises UserError."""
     other = "template1" if url.database == "postgres" else "postgres"
     engine = connect(url.set(database=other), poolclass=NullPool, isolation_level="AUTOCOMMIT")

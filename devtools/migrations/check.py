@@ -20,7 +20,7 @@ from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 from backend.scripts.command_line import say
-from backend.startup import describe, plain_refusals, sqlstate, wait_for_database
+from backend.startup import database_errors_reported, describe, sqlstate, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if own is None:
                 note("Database: no existing database found; compared the migrations only.")
             else:
-                with plain_refusals_of(own.url) as engine:
-                    wait_for_database(engine, settings.database_wait_seconds, tell=note)
+                with engine_with_errors_reported(own.url) as engine:
+                    wait_for_database(engine, settings.database_wait_seconds, report=note)
                     found.append(
                         compare(engine, f"the database {describe(engine.url)}", found[0].differences)
                     )
@@ -79,17 +79,20 @@ def migrated_engine(message: str) -> Iterator[Engine]:
     """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
     choice = choose("auto")
     note(f"{message} {choice.announcement}.")
-    with choice.start() as server, plain_refusals_of(ensure_database(server.url, "migrated")) as engine:
+    with (
+        choice.start() as server,
+        engine_with_errors_reported(ensure_database(server.url, "migrated")) as engine,
+    ):
         init_db(engine)
         yield engine
 
 
 @contextmanager
-def plain_refusals_of(url: str) -> Iterator[Engine]:
+def engine_with_errors_reported(url: str) -> Iterator[Engine]:
     """Yield an engine. Raises UserError if PostgreSQL refuses a statement, or SQLAlchemy the models."""
     engine = connect(url)
     try:
-        with plain_refusals(engine.url):
+        with database_errors_reported(engine.url):
             yield engine
     except SQLAlchemyError as error:
         raise UserError(f"The models cannot be created: {str(error).splitlines()[0]}") from error
@@ -135,7 +138,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
     side = "the migrations" if comparison.of == "the migrations" else "the database"
     for table, group in itertools.groupby(comparison.differences, attrgetter("thing.table")):
         yield f"  {table or 'outside the tables'}"
-        yield from (f"    {each.tell(side)}: {cure(each, comparison)}." for each in group)
+        yield from (f"    {each.describe(side)}: {cure(each, comparison)}." for each in group)
 
 
 def cure(difference: Difference, comparison: Comparison) -> str:

@@ -261,4 +261,4 @@ def _sentence(difference: Difference, refused: str | None) -> str:
         )
     place = "" if difference.is_whole else f"{thing.table}, "
     why = f" (PostgreSQL: {refused})" if refused else ""
-    return f"{place}{difference.tell('the draft')}{why}"
+    return f"{place}{difference.describe('the draft')}{why}"

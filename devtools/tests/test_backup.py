@@ -333,7 +333,7 @@ def test_restore_killed_at_any_moment_loses_nothing(ours: Database) -> None:
 def test_one_restore_runs_at_a_time(ours: Database) -> None:
     backup()
     engine = connect(sqlalchemy_url(ours.url))
-    with swap.alone(engine.url):
+    with swap.restore_lock(engine.url):
         assert refused() == f"Another db_restore of {ours.name} is running. Wait until it has finished."
     engine.dispose()
     assert ours.names() == [ours.name]
@@ -341,7 +341,7 @@ def test_one_restore_runs_at_a_time(ours: Database) -> None:
 
 def test_restores_within_one_second_keep_each_old_database(ours: Database) -> None:
     engine = connect(sqlalchemy_url(ours.url))
-    with swap.alone(engine.url) as connection:
+    with swap.restore_lock(engine.url) as connection:
         for _ in range(3):
             swap.replace(connection, ours.name, swap.create(connection, ours.name))
     engine.dispose()

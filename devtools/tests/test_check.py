@@ -13,7 +13,7 @@ from backend.database import connect, schema_state
 from backend.main import create_app
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference
-from backend.startup import tell_drift
+from backend.startup import report_drift
 from devtools.migrations import check
 from devtools.migrations.check import Comparison, compare, lines
 
@@ -31,7 +31,7 @@ def settings_for(engine: Engine, **values: object) -> Settings:
 
 def said_at_start(engine: Engine) -> list[str]:
     lines: list[str] = []
-    thread = tell_drift(engine, settings_for(engine), tell=lines.append)
+    thread = report_drift(engine, settings_for(engine), report=lines.append)
     assert thread is not None
     thread.join(10)
     assert not thread.is_alive()
@@ -68,7 +68,7 @@ def test_start_without_differences_reports_nothing(engine: Engine) -> None:
 
 @pytest.mark.parametrize("environment", ["test", "production"])
 def test_start_elsewhere_does_not_compare(environment: str, engine: Engine) -> None:
-    assert tell_drift(engine, settings_for(engine, app_env=environment, api_token="x" * 32)) is None
+    assert report_drift(engine, settings_for(engine, app_env=environment, api_token="x" * 32)) is None
 
 
 def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engine: Engine) -> None:

@@ -84,7 +84,7 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = settings(db_port=free_port())
-    with database.find(mine, make=True) as made:
+    with database.find(mine, create=True) as made:
         write(made.url, "CREATE TABLE kept AS SELECT 42 AS answer")
     with database.find(mine) as found:
         assert read(found.url, "SELECT answer FROM kept") == 42

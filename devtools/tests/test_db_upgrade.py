@@ -133,7 +133,7 @@ def test_new_data_that_were_not_made_from_the_old_are_left_alone(place: Path, ol
     with start_persistent(place / "postgres-18"):
         pass
 
-    assert ".dev/postgres-18 holds data of PostgreSQL 18 that were not made from those of 17." in refused()
+    assert ".dev/postgres-18 holds data of PostgreSQL 18 that `db_upgrade` did not copy from 17." in refused()
     assert refused("--drop-old").endswith("Nothing was dropped.")
     assert (old / "data").is_dir()
 
@@ -143,7 +143,7 @@ def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
 ) -> None:
     with start_persistent(old):
         assert "is in use" in refused()
-    with postgres_upgrade.alone():
+    with postgres_upgrade.upgrade_lock():
         assert refused() == "Another db_upgrade is running. Wait until it has finished."
     monkeypatch.setattr(postgres_upgrade, "find_binaries_of", lambda _: None)
     assert "needs the programs of PostgreSQL 17" in refused()
