@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from psycopg import OperationalError as DriverError
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import LockNotAvailable
 from psycopg.pq import Conninfo, PGconn, Ping
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -26,7 +27,6 @@ from backend.migrations.drift import differences
 logger = logging.getLogger("backend")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds
-LOCK_NOT_AVAILABLE = "55P03"
 # The message of a server that has no free connection. libpq passes on only this text, without an error code.
 TOO_MANY = re.compile("too many (clients|connections)|connection slots|no more connections")
 PREAMBLE = re.compile(r'^.*?connection failed: (connection to server .*?(port \S+|") failed: )?')
@@ -65,17 +65,12 @@ def database_errors_reported(url: URL) -> Iterator[None]:
     except DBAPIError as error:
         words = str(error.orig).strip().partition("\n")[0]
         message = f"The database at {describe(url)} reported an error: {words}."
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+        if isinstance(error.orig, LockNotAvailable):
             message += (
                 "\nAnother connection holds a lock that this needs; nothing was changed. Try again later. "
                 "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows the connections."
             )
         raise UserError(message) from error
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    state: str | None = getattr(error.orig, "sqlstate", None)
-    return state
 
 
 def report_drift(
@@ -102,7 +97,7 @@ def _report_drift(engine: Engine, report: Callable[[str], None]) -> None:
         return
     if not found:
         return
-    places = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
+    places = [each.place for each in found]
     rest = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
     report(
         f"The database {describe(engine.url)} differs from the models: {', '.join(places[:MOST_NAMED])}{rest}."

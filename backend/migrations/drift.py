@@ -31,6 +31,11 @@ class Difference:
         return f"{self.thing.kind} `{self.thing.name}`"
 
     @property
+    def place(self) -> str:
+        """The title, and the table that it belongs to."""
+        return self.title if self.is_whole else f"{self.title} of {self.thing.table}"
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is a table, or belongs to no table."""
         return self.thing.table in ("", self.thing.name)

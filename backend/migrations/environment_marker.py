@@ -6,14 +6,15 @@ is written when the schema is created in an empty database, and at each start in
 
 import re
 
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from backend.migrations.catalog import VERSION_TABLE
 
 _MARK = re.compile(r"procore-integrator, (development|test|production)\b")
-# We may not write the mark if the table belongs to another role, or if the server is a standby.
-_NOT_OURS = ("42501", "25006")
+# The table belongs to another role, or the server is a standby.
+_MAY_NOT_WRITE = (InsufficientPrivilege, ReadOnlySqlTransaction)
 
 
 def read(connection: Connection) -> str | None:
@@ -39,5 +40,5 @@ def write(connection: Connection, environment: str) -> None:
         with connection.begin_nested():
             connection.exec_driver_sql(f"COMMENT ON TABLE {VERSION_TABLE} IS '{comment}'")
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) not in _NOT_OURS:
+        if not isinstance(error.orig, _MAY_NOT_WRITE):
             raise

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from shlex import join, quote
 from typing import TYPE_CHECKING, cast
 
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -18,12 +19,10 @@ from backend.config import AppEnv, Settings
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
 from backend.scripts.command_line import say
-from backend.startup import LOCK_NOT_AVAILABLE, describe, sqlstate
+from backend.startup import describe
 
 if TYPE_CHECKING:
     import psycopg
-
-DEADLOCK = "40P01"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def lock_holders_reported(engine: Engine, undone: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if sqlstate(error) not in (LOCK_NOT_AVAILABLE, DEADLOCK):
+        if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
             raise
         with engine.connect() as connection:
             holding = "".join(f"\n  {holder}" for holder in drop_all.holders(connection))

@@ -125,8 +125,7 @@ def _drift(connection: Connection) -> Iterator[Finding]:
     if schema_state(connection).current is None:
         yield unknown("drift", "There is no schema to compare with the models.")
     elif found := differences(connection):
-        titles = [each.title if each.is_whole else f"{each.title} of {each.thing.table}" for each in found]
-        finding = f"The database differs from the models: {few(titles)}."
+        finding = f"The database differs from the models: {few([each.place for each in found])}."
         yield wrong("drift", finding, "`nox -s db_check` says how, and what to do.")
     else:
         yield ok("drift", "The database matches the models.")

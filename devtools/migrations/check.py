@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -20,13 +21,11 @@ from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
 from backend.scripts.command_line import say
-from backend.startup import database_errors_reported, describe, sqlstate, wait_for_database
+from backend.startup import database_errors_reported, describe, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own
 from devtools.migrations.difference_sql import alternatives
 from freshpg import choose, ensure_database
-
-INSUFFICIENT_PRIVILEGE, READ_ONLY = "42501", "25006"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -
             state = schema_state(connection)
             found = differences(connection) if state.current is not None else []
     except DBAPIError as error:
-        if sqlstate(error) not in (INSUFFICIENT_PRIVILEGE, READ_ONLY):
+        if not isinstance(error.orig, InsufficientPrivilege | ReadOnlySqlTransaction):
             raise
         words = str(error.orig).partition("\n")[0]
         raise UserError(
