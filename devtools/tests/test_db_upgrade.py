@@ -141,6 +141,7 @@ def test_new_data_that_were_not_made_from_the_old_are_left_alone(place: Path, ol
 def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     place: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(postgres_upgrade, "ENDING_SECONDS", 0.1)
     with start_persistent(old):
         assert "is in use" in refused()
     with postgres_upgrade.upgrade_lock():
