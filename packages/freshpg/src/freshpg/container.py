@@ -18,7 +18,7 @@ from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import initdb_arguments
-from .docker_client import engine_address
+from .docker_client import SOCKET_VARIABLE, engine_address, environment_restored
 from .server import (
     ADMINISTRATIVE_DATABASE,
     NOTICE_SECONDS,
@@ -166,10 +166,11 @@ def _configured() -> Iterator[None]:
     before = config.hub_image_name_prefix, config.ryuk_image
     config.hub_image_name_prefix, config.ryuk_image = "", "".join(before)
     address, _ = engine_address()
-    if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
-        # testcontainers would find it with a client that it does not close.
-        config.ryuk_docker_socket = address.removeprefix("unix://")
     try:
-        yield
+        with environment_restored():
+            if address.startswith("unix://"):
+                # testcontainers would find it with a client that it does not close.
+                os.environ.setdefault(SOCKET_VARIABLE, address.removeprefix("unix://"))
+            yield
     finally:
         config.hub_image_name_prefix, config.ryuk_image = before
