@@ -222,3 +222,19 @@ def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
     result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
 
     result.stderr.fnmatch_lines(["ERROR: postgres_leftovers has to be error or warn, not 'ignore'."])
+
+
+@pytest.mark.parametrize("ini", ["", "postgres_environment = DATABASE_URL"])
+def test_server_that_is_too_old_is_refused_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ini: str
+) -> None:
+    """The server is as new as any; what freshpg needs is injected."""
+    monkeypatch.setattr("freshpg.run_state._OLDEST", 99)
+    result = run("def test_it(postgres_url): pass\n", ini=ini)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = (
+        r"freshpg needs PostgreSQL 99 or newer; this is PostgreSQL [\d.]+, given \(.*\), as --postgres says\."
+    )
+    assert re.search(said, result.stdout.str() + result.stderr.str())
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()

@@ -17,7 +17,7 @@ from psycopg import conninfo
 
 from .databases import Databases
 from .reset import Reset
-from .server import LIBPQ_PARTS, PostgresUnavailable, Server, without_libpq_variables
+from .server import LIBPQ_PARTS, PostgresUnavailable, Server, major_version, without_libpq_variables
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 URL_VARIABLE = "TEST_DATABASE_URL"
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"
+_OLDEST = 15
+"""The first version that copies databases with `strategy file_copy`."""
 _WORKER = "PYTEST_XDIST_WORKER"
 _HANDED = "FRESHPG_HANDED"
 """What workers are handed: they need it before xdist passes them its own, as they load their first conftest.py."""
@@ -99,9 +101,15 @@ class Run:
         if self.started is None:
             choice, began = self.choice, time.perf_counter()
             try:
-                self.started = choice.start()
+                server = choice.start()
             except PostgresUnavailable as error:
                 raise pytest.UsageError(str(error)) from None
+            if major_version(server.version) < _OLDEST:
+                server.stop()
+                raise pytest.UsageError(
+                    f"freshpg needs PostgreSQL {_OLDEST} or newer; this is {choice.announcement}."
+                )
+            self.started = server
             self.boot_seconds = time.perf_counter() - began
             if choice.kind == "given" and (orphans := self.databases.drop_orphans()):
                 self.notes.append(f"Dropped databases of a killed run: {', '.join(orphans)}")
