@@ -159,6 +159,13 @@ def test_a_given_server_that_cannot_be_used_is_one_line_without_the_password(
     assert running.url.split("@")[0].rpartition(":")[2] not in str(refusal.value)
 
 
+def test_a_password_that_is_a_word_of_the_message_hides_no_part_of_it(running: Server) -> None:
+    url = f"postgresql://postgres:postgres@{running.url.split('@')[1]}"
+
+    with pytest.raises(PostgresUnavailable, match=r'password authentication failed for user "postgres"$'):
+        choose(url)
+
+
 def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(running: Server) -> None:
     query(running.url, """create role "no Rights" login password 'p'""")
     url = f"postgresql://no%20Rights:p@{running.url.split('@')[1]}"

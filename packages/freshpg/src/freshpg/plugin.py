@@ -19,7 +19,7 @@ if pytest.version_tuple < (8, 4):
 from .fixtures import FIXTURES
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
 from .server_selection import DEFAULT_IMAGE
-from .urls import database_url, without_password
+from .urls import database_url, place_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -240,7 +240,7 @@ def _death_of(server: Server) -> str | None:
     if pq.PGconn.ping(conninfo.make_conninfo(server.url, connect_timeout=5).encode()) != pq.Ping.NO_RESPONSE:
         return None
     death = server.describe_death() or "it does not answer"
-    where = f"at {without_password(server.url)}" if server.kind == "given" else server.kind
+    where = f"at {place_of(server.url)}" if server.kind == "given" else server.kind
     return f"PostgreSQL {server.version}, {where}, died during the run: {death}"
 
 
