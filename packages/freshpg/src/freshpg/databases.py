@@ -151,7 +151,9 @@ class Databases:
     def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._url)
-            self._connection.execute("set idle_session_timeout to 0")
+            self._connection.execute(
+                "set idle_session_timeout to 0; set statement_timeout to 0; set lock_timeout to 0"
+            )
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection
 
