@@ -105,6 +105,16 @@ def test_variables_for_libpq_and_the_locale_reach_neither_connection_nor_server(
         assert show(server.url, "timezone", "log_timezone") == ["UTC", "UTC"]
 
 
+@pytest.mark.parametrize("user", USERS)
+def test_a_strict_umask_does_not_keep_the_servers_account_out(user: RunAs) -> None:
+    before = os.umask(0o077)
+    try:
+        with start_ephemeral(run_as=user) as server:
+            assert query(server.url, "select 1") == [(1,)]
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_server_ends_with_its_owner_however_that_ends(number: signal.Signals) -> None:
     with owner(OWNER) as (process, url):

@@ -77,7 +77,10 @@ def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str],
     supervisor = Supervisor([directory, programs])
     try:
         # The directory stays ours: another process of the server's account could replace what is in it.
-        directory.mkdir(mode=0o700 if run_as.uid is None else 0o711)
+        directory.mkdir(mode=0o700)
+        if run_as.uid is not None:
+            # mkdir's own mode is subject to the umask.
+            directory.chmod(0o711)
         binaries = runnable(binaries, run_as, programs)
         password = _make_data(binaries, run_as, directory / "data", entry)
         settings = (*TEST_SETTINGS, *settings)
