@@ -64,7 +64,7 @@ def start_container(image: str, version: str, settings: Sequence[str]) -> Server
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
         stack.pop_all()
     remove = partial(_remove, container)
-    # If pytest ends before its hooks run, and the reaper is disabled.
+    # For a script that does not stop the server, if the reaper is disabled.
     atexit.register(remove)
 
     def stop() -> None:

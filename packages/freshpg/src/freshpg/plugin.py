@@ -92,15 +92,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
     options = early_config.known_args_namespace
-    run = early_config.stash[RUN] = Run(early_config, options)
-    run.set_environment(is_started=_tests_will_run(options))
+    _make_run(early_config, options).set_environment(is_started=_tests_will_run(options))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if (leftovers := config.getini(_LEFTOVERS)) not in ("error", "warn"):
         raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {leftovers!r}.")
     if RUN not in config.stash:  # a conftest.py loaded the plugin
-        config.stash[RUN] = Run(config, config.option)
+        _make_run(config, config.option)
+
+
+def _make_run(config: pytest.Config, options: Namespace) -> Run:
+    run = config.stash[RUN] = Run(config, options)
+    # Unlike pytest_unconfigure, this is called if a conftest.py cannot be imported, too.
+    config.add_cleanup(run.end)
+    return run
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -207,11 +213,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         lines = [_death_of(server) or ""]
     for line in lines:
         terminalreporter.write_line(line)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if RUN in config.stash:
-        config.stash[RUN].end()
 
 
 def _failure_lines(run: Run, server: Server, error: BaseException | None, *, keep: bool) -> list[str]:
