@@ -48,8 +48,16 @@ def test_data_password_and_port_are_kept_between_runs(directory: Path, user: Run
     with start_persistent(directory) as second:
         assert second.url == first.url
         assert query(second.url, "table kept") == [(42,)]
-    assert (directory.parent / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    assert (directory / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
     assert stat.S_IMODE((directory / "password").stat().st_mode) == 0o600
+
+
+def test_what_is_in_a_directory_that_exists_is_not_hidden_from_git(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    start_persistent(directory).stop()
+
+    assert not (directory / ".gitignore").exists()
 
 
 def test_a_running_server_is_shared_and_not_stopped_by_its_guest(

@@ -83,13 +83,12 @@ def running(directory: Path) -> Server | None:
 
 
 def _make(directory: Path) -> None:
-    parent = directory.parent
     try:
-        if not parent.exists():
-            parent.mkdir(parents=True)
+        is_new = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+        if is_new:
             # Nothing in a directory that is only ours is to be committed.
-            (parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        directory.mkdir(exist_ok=True)
+            (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
         raise PostgresUnavailable(f"Cannot create {directory}: {error.strerror}.") from None
 
