@@ -182,6 +182,20 @@ def test_statement_that_still_runs_costs_a_second(url: str, reset: Reset) -> Non
     assert query(url, CONTENTS) == UNTOUCHED
 
 
+def test_parallel_worker_of_a_statement_is_not_named_as_well(url: str, reset: Reset) -> None:
+    query(url, "insert into parent (name) values ('a')")
+    connection = psycopg.connect(url)
+    name = "debug_parallel_query" if connection.info.server_version >= 160000 else "force_parallel_mode"
+    connection.execute(f"set {name} to on".encode())
+    connection.execute("lock table parent in share mode")
+    connection.pgconn.send_query(b"select pg_sleep(30)")
+    pid = connection.info.backend_pid
+    outcome = reset()
+    connection.close()
+
+    assert outcome.left_open == [f"pid {pid} (active), last statement: select pg_sleep(30)"]
+
+
 def test_connection_that_ends_its_transaction_in_time_is_no_leftover(url: str, reset: Reset) -> None:
     connection = psycopg.connect(url)
     connection.execute("insert into parent (name) values ('a')")

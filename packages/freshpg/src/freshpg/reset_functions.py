@@ -57,7 +57,7 @@ _WITH_COLUMNS: LiteralString = (
 OTHERS: LiteralString = """
     from pg_stat_get_activity(null)
    where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
-     and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
+     and backend_type = 'client backend' and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
 # Of each catalog, how many rows there are and how new the newest is, compared with the transaction `known`.
