@@ -18,6 +18,7 @@ if pytest.version_tuple < (8, 4):
 
 from .fixtures import FIXTURES
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
+from .server import last_line
 from .server_selection import DEFAULT_IMAGE
 from .urls import database_url, place_of
 
@@ -182,6 +183,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.when == "setup":
+        # A test may be run again, by pytest-rerunfailures.
+        item.stash[_FAILED] = False
     server = item.config.stash[RUN].started
     if not report.failed or server is None or not _may_have_used(item):
         return report
@@ -209,8 +213,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     try:
         lines = list(_closing_lines(run, server))
-    except psycopg.Error:
-        lines = [_death_of(server) or ""]
+    except psycopg.Error as error:
+        lines = [_death_of(server) or last_line(error)]
     for line in lines:
         terminalreporter.write_line(line)
 
