@@ -14,14 +14,9 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .databases import ensure_database
+from .libpq import LIBPQ_PARTS, last_line, without_libpq_variables
 from .persistent import start_persistent
-from .server import (
-    ADMINISTRATIVE_DATABASE,
-    LIBPQ_PARTS,
-    PostgresUnavailable,
-    last_line,
-    without_libpq_variables,
-)
+from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE, choose
 
 if TYPE_CHECKING:

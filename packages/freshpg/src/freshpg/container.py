@@ -19,6 +19,7 @@ from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import initdb_arguments
 from .docker_client import SOCKET_VARIABLE, engine_address, environment_restored
+from .libpq import last_line, major_version, without_libpq_variables
 from .server import (
     ADMINISTRATIVE_DATABASE,
     NOTICE_SECONDS,
@@ -27,11 +28,8 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
-    last_line,
-    major_version,
     wait_until_ready,
     with_log,
-    without_libpq_variables,
 )
 from .urls import local_url
 

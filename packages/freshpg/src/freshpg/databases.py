@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .server import connect
+from .libpq import connect
 from .urls import SecretURL, database_url
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ class Databases:
         return frozenset(name for (name,) in rows)
 
     def template(self, migrate: Callable[[str], object]) -> str:
-        """Return the name of the template; the first process of the run that asks has `migrate` make it.
+        """Return the name of the template. The first process that asks runs `migrate`; the others wait.
 
-        The others wait. It gets its name when it is whole, and takes no connections from then on.
+        It gets its name when it is whole, and takes no connections from then on.
         """
         template, unfinished = f"{self.prefix}template", f"{self.prefix}unfinished"
         connection = self._administrative()

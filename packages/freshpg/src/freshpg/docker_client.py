@@ -17,7 +17,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .server import PostgresUnavailable, last_line
+from .libpq import last_line
+from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

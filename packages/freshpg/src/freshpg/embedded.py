@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 from psycopg import sql
 
 from .binaries import WHEEL, Binaries, find_binaries, initdb_arguments
+from .libpq import connect, without_libpq_variables
 from .run_as import RunAs, preferred_user, server_environment
 from .server import (
     NOTICE_SECONDS,
@@ -29,11 +30,9 @@ from .server import (
     TEST_SETTINGS,
     PostgresUnavailable,
     Server,
-    connect,
     death_line,
     wait_until_ready,
     with_log,
-    without_libpq_variables,
 )
 from .supervisor import Supervisor
 from .urls import local_url

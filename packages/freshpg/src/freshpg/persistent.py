@@ -20,8 +20,9 @@ import psycopg
 
 from .binaries import Binaries, find_binaries, find_binaries_of, initdb_arguments
 from .embedded import initialise, runnable, start, text_of
+from .libpq import connect, last_line, without_libpq_variables
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server, connect, last_line, without_libpq_variables
+from .server import PostgresUnavailable, Server
 from .supervisor import Supervisor
 from .urls import local_url
 

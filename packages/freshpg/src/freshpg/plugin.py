@@ -17,8 +17,8 @@ if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
 from .fixtures import FIXTURES
+from .libpq import last_line
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
-from .server import last_line
 from .server_selection import DEFAULT_IMAGE
 from .urls import database_url, place_of
 
@@ -50,7 +50,7 @@ _EXTENSION_HINT = (
     "sslinfo); --postgres docker has them."
 )
 _FAILED = pytest.StashKey[bool]()
-_DEATH = pytest.StashKey[str]()
+_SERVER_FAILURE = pytest.StashKey[str]()
 
 
 class LeftOpenWarning(UserWarning):
@@ -155,7 +155,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
         yield
     finally:
         run = item.config.stash[RUN]
-        if run.started is not None and _DEATH not in item.session.stash and _may_have_used(item):
+        if run.started is not None and _SERVER_FAILURE not in item.session.stash and _may_have_used(item):
             _reset(item, run)
 
 
@@ -189,13 +189,13 @@ def pytest_runtest_makereport(
     server = item.config.stash[RUN].started
     if not report.failed or server is None or not _may_have_used(item):
         return report
-    if _DEATH in item.session.stash:
+    if _SERVER_FAILURE in item.session.stash:
         # What a dead server does to the teardown of the same test is no news.
         report.outcome, report.longrepr = "passed", None
-    elif death := _death_of(server):
-        item.session.stash[_DEATH] = death
-        report.longrepr = death
-        item.session.shouldfail = death
+    elif failure := _server_failure(server):
+        item.session.stash[_SERVER_FAILURE] = failure
+        report.longrepr = failure
+        item.session.shouldfail = failure
     elif not item.stash.get(_FAILED, False):
         item.stash[_FAILED] = True
         error = call.excinfo.value if call.excinfo is not None else None
@@ -214,7 +214,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     try:
         lines = list(_closing_lines(run, server))
     except psycopg.Error as error:
-        lines = [_death_of(server) or last_line(error)]
+        lines = [_server_failure(server) or last_line(error)]
     for line in lines:
         terminalreporter.write_line(line)
 
@@ -240,7 +240,7 @@ def _psql(server: Server, database: str) -> str:
     return f"psql {shlex.quote(conninfo.make_conninfo('', **known))}"
 
 
-def _death_of(server: Server) -> str | None:
+def _server_failure(server: Server) -> str | None:
     """Return what became of a server that does not answer any more, on one line; None if it answers."""
     if pq.PGconn.ping(conninfo.make_conninfo(server.url, connect_timeout=5).encode()) != pq.Ping.NO_RESPONSE:
         return None

@@ -11,8 +11,9 @@ import psycopg
 from .binaries import CURES, find_binaries
 from .docker_client import pull_images
 from .embedded import start_ephemeral
+from .libpq import connect, connected_version, last_line, short_version
 from .run_as import preferred_user
-from .server import Kind, PostgresUnavailable, Server, connect, connected_version, last_line, short_version
+from .server import Kind, PostgresUnavailable, Server
 from .urls import administrative_url, place_of
 
 if TYPE_CHECKING:
