@@ -1,10 +1,13 @@
+import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from docker.context import ContextAPI  # type: ignore[import-untyped] # it has no types
 
 from freshpg import PostgresUnavailable, choose, start_ephemeral
-from freshpg.docker_client import EngineUnavailable, find_engine
+from freshpg.docker_client import DEFAULT_SOCKET, EngineUnavailable, find_engine
 
 from .processes import LIBPQ, owner, query, show
 
@@ -58,6 +61,20 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
         with start_ephemeral(settings=["work_mem=8MB"]) as embedded:
             assert show(container.url, *SETTINGS) == show(embedded.url, *SETTINGS)
             assert query(container.url, LOCALES) == query(embedded.url, LOCALES)
+
+
+def test_an_engine_that_a_context_names_is_not_written_to_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"currentContext": "named"}', encoding="utf-8")
+    ContextAPI.create_context("named", host=DEFAULT_SOCKET)
+    before = os.environ.copy()
+
+    with choose("docker").start():
+        assert os.environ == before
 
 
 def test_a_container_that_ends_at_the_start_is_noticed_at_once_with_its_log() -> None:

@@ -2,8 +2,10 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,9 +84,12 @@ def test_a_temporary_server_serves_and_leaves_nothing(user: RunAs) -> None:
 
 
 def test_each_server_has_a_password_of_its_own(running: Server) -> None:
-    kept = cache_entry(find_binaries()) / "password"
+    with tarfile.open(cache_entry(find_binaries())) as archive:
+        kept = archive.extractfile("password")
+        assert kept is not None
+        kept_password = kept.read().decode()
 
-    for password in ("", "postgres", kept.read_text(encoding="utf-8")):
+    for password in ("", "postgres", kept_password):
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(psycopg.conninfo.make_conninfo(running.url, password=password))
     assert running.url.split("@")[0].rpartition(":")[2] not in repr(running)
@@ -103,6 +108,16 @@ def test_variables_for_libpq_and_the_locale_reach_neither_connection_nor_server(
         for name in LIBPQ:
             monkeypatch.delenv(name)
         assert show(server.url, "timezone", "log_timezone") == ["UTC", "UTC"]
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_strict_umask_does_not_keep_the_servers_account_out(user: RunAs) -> None:
+    before = os.umask(0o077)
+    try:
+        with start_ephemeral(run_as=user) as server:
+            assert query(server.url, "select 1") == [(1,)]
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -164,7 +179,7 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     assert (used == hidden.bin) == (user.uid is None)
 
 
-@pytest.mark.parametrize("fault", ["truncated", "empty", "no password", "open to others", "read-only"])
+@pytest.mark.parametrize("fault", ["truncated", "empty", "open to others", "another user's", "read-only"])
 def test_a_cache_that_cannot_be_used_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
 ) -> None:
@@ -173,18 +188,30 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
     if fault == "read-only":
         # A symbolic link to nowhere can be neither read nor replaced by a directory, by root either.
         (place / "cache").symlink_to("/proc/nonexistent")
-    elif fault == "no password":
-        start_ephemeral().stop()
-        (entry / "password").write_text("", encoding="utf-8")
     else:
-        entry.mkdir(parents=True, mode=0o755 if fault == "open to others" else 0o700)
+        start_ephemeral().stop()
+        whole = entry.stat()
+        assert stat.S_IMODE(whole.st_mode) == 0o600
+    if fault == "truncated":
+        os.truncate(entry, whole.st_size // 2)
+    elif fault == "empty":
         # Two blocks of zeros are an empty archive, which can be extracted.
-        (entry / "data.tar").write_bytes(b"trunc" if fault == "truncated" else bytes(1024))
-        (entry / "password").write_text("known", encoding="utf-8")
+        entry.write_bytes(bytes(1024))
+    elif fault == "open to others":
+        entry.chmod(0o644)
+    elif fault == "another user's":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(entry, UNKNOWN_UID, UNKNOWN_UID)
 
     with start_ephemeral() as server:
         assert query(server.url, "select 1") == [(1,)]
-    assert fault == "read-only" or (entry / "data.tar").stat().st_size > 1024
+    if fault == "another user's":
+        assert (entry.stat().st_uid, entry.stat().st_ino) == (UNKNOWN_UID, whole.st_ino)
+    elif fault != "read-only":
+        assert entry.stat().st_size > whole.st_size // 2
+        assert stat.S_IMODE(entry.stat().st_mode) == 0o600
+        assert list(entry.parent.iterdir()) == [entry]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from freshpg import PostgresUnavailable, running, start_persistent
+from freshpg import PostgresUnavailable, find_binaries, find_binaries_of, running, start_persistent
 from freshpg.run_as import RunAs, possible_users
 
 from .processes import LIBPQ, is_alive, open_directory, owner, postmaster, query, show, wait_until
@@ -48,8 +48,16 @@ def test_data_password_and_port_are_kept_between_runs(directory: Path, user: Run
     with start_persistent(directory) as second:
         assert second.url == first.url
         assert query(second.url, "table kept") == [(42,)]
-    assert (directory.parent / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    assert (directory / ".gitignore").read_text(encoding="utf-8") == "*\n"
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
     assert stat.S_IMODE((directory / "password").stat().st_mode) == 0o600
+
+
+def test_what_is_in_a_directory_that_exists_is_not_hidden_from_git(directory: Path) -> None:
+    directory.mkdir(parents=True)
+    start_persistent(directory).stop()
+
+    assert not (directory / ".gitignore").exists()
 
 
 def test_a_running_server_is_shared_and_not_stopped_by_its_guest(
@@ -142,6 +150,29 @@ def test_a_directory_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(PostgresUnavailable, match=r"^Cannot create .*/file/kept: Not a directory\.$"):
         start_persistent(tmp_path / "file" / "kept")
+
+
+def test_the_programs_of_the_datas_version_are_used_if_they_are_installed(directory: Path) -> None:
+    preferred = find_binaries().major
+    other = next(
+        filter(None, (find_binaries_of(major) for major in range(15, 30) if major != preferred)), None
+    )
+    if other is None:
+        pytest.skip("the programs of one version only are installed")
+    start_persistent(directory, other).stop()
+
+    with start_persistent(directory) as server:
+        assert server.version == other.version
+
+
+def test_data_of_a_version_without_programs_are_refused(directory: Path) -> None:
+    start_persistent(directory).stop()
+    (directory / "data" / "PG_VERSION").write_text("9\n", encoding="utf-8")
+
+    with pytest.raises(
+        PostgresUnavailable, match=r"holds data of PostgreSQL 9.*\nInstall PostgreSQL 9 to use"
+    ):
+        start_persistent(directory)
 
 
 def test_a_server_that_is_slow_to_answer_is_waited_for_and_not_restarted(directory: Path) -> None:

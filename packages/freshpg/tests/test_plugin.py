@@ -9,7 +9,7 @@ import sqlalchemy  # noqa: F401 (imported here, so that runs in this process do 
 
 from freshpg import Server
 
-from .processes import CONFTEST, Run
+from .processes import CONFTEST, Run, accepts_tcp
 
 COMMITTING = """
 @pytest.mark.parametrize("number", range(4))
@@ -222,3 +222,29 @@ def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
     result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
 
     result.stderr.fnmatch_lines(["ERROR: postgres_leftovers has to be error or warn, not 'ignore'."])
+
+
+@pytest.mark.parametrize("ini", ["", "postgres_environment = DATABASE_URL"])
+def test_server_that_is_too_old_is_refused_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ini: str
+) -> None:
+    """The server is as new as any; what freshpg needs is injected."""
+    monkeypatch.setattr("freshpg.run_state._OLDEST", 99)
+    result = run("def test_it(postgres_url): pass\n", ini=ini)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = (
+        r"freshpg needs PostgreSQL 99 or newer; this is PostgreSQL [\d.]+, given \(.*\), as --postgres says\."
+    )
+    assert re.search(said, result.stdout.str() + result.stderr.str())
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_server_ends_if_a_conftest_fails_to_import(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "import os, pathlib\npathlib.Path('port').write_text(os.environ['PGPORT'])\nraise ImportError('broken')"
+    )
+    result = run("def test_it(): pass\n", postgres="embedded", ini="postgres_environment = PGPORT")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not accepts_tcp("127.0.0.1", int((pytester.path / "port").read_text(encoding="utf-8")))

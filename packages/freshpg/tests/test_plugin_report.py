@@ -90,6 +90,53 @@ def test_death_of_the_server_ends_the_run_with_one_line(run: Run, workers: tuple
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
+AGAIN = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    runtestprotocol(item, log=False, nextitem=nextitem)
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+"""Runs each test twice, as pytest-rerunfailures does, and reports the second time."""
+
+
+def test_transaction_that_a_test_leaves_open_when_it_is_run_again_fails_it(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(CONFTEST + AGAIN)
+    result = run(
+        """
+        held = []
+
+        def test_fails_and_then_forgets(postgres_url):
+            held.append(psycopg.connect(postgres_url))
+            held[-1].execute("insert into things (name) values ('a')")
+            if len(held) == 1:
+                held.pop().close()
+                held.append(None)
+                assert 0
+
+        def test_after(postgres_url):
+            held[-1].close()
+        """
+    )
+    result.assert_outcomes(passed=2, errors=1)
+
+
+def test_last_line_says_why_the_kept_databases_could_not_be_asked_for(run: Run) -> None:
+    result = run(
+        """
+        def test_it(postgres_url, postgres_server):
+            ours = "select pid from pg_stat_activity where datname = 'postgres' and pid <> pg_backend_pid()"
+            run(postgres_server.url, f"select pg_terminate_backend(pid, 5000) from ({ours}) as ours")
+        """
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["terminating connection due to administrator command"])
+
+
 WAITS = """
 import os, pathlib, time
 

@@ -80,7 +80,7 @@ def test_rows_and_sequences_are_as_before(url: str, reset: Reset) -> None:
                 connection.execute(part.encode())
         outcome = reset()
 
-        assert (outcome.is_spoilt, outcome.left_open) == (False, []), statement
+        assert (outcome.must_be_replaced, outcome.left_open) == (False, []), statement
         assert query(url, CONTENTS) == UNTOUCHED, statement
 
 
@@ -127,9 +127,9 @@ def test_change_of_the_schema_or_of_the_templates_rows_is_seen(url: str) -> None
     unseen = []
     for statement in SCHEMA_CHANGES:
         reset = Reset(url)
-        assert not reset().is_spoilt
+        assert not reset().must_be_replaced
         query(url, statement)
-        if not reset().is_spoilt:
+        if not reset().must_be_replaced:
             unseen.append(statement)
         reset.close()
 
@@ -139,7 +139,7 @@ def test_change_of_the_schema_or_of_the_templates_rows_is_seen(url: str) -> None
 def test_setting_of_the_database_is_seen(url: str, reset: Reset) -> None:
     query(url, f"alter database {psycopg.conninfo.conninfo_to_dict(url)['dbname']} set work_mem to '5MB'")
 
-    assert reset().is_spoilt
+    assert reset().must_be_replaced
 
 
 def test_change_that_was_rolled_back_is_none(url: str, reset: Reset) -> None:
@@ -147,7 +147,7 @@ def test_change_that_was_rolled_back_is_none(url: str, reset: Reset) -> None:
         connection.execute("drop table child; create table more (id int)")
         connection.rollback()
 
-    assert not reset().is_spoilt
+    assert not reset().must_be_replaced
 
 
 def test_open_transaction_is_named_and_ended_at_once(url: str, reset: Reset) -> None:
@@ -182,6 +182,20 @@ def test_statement_that_still_runs_costs_a_second(url: str, reset: Reset) -> Non
     assert query(url, CONTENTS) == UNTOUCHED
 
 
+def test_parallel_worker_of_a_statement_is_not_named_as_well(url: str, reset: Reset) -> None:
+    query(url, "insert into parent (name) values ('a')")
+    connection = psycopg.connect(url)
+    name = "debug_parallel_query" if connection.info.server_version >= 160000 else "force_parallel_mode"
+    connection.execute(f"set {name} to on".encode())
+    connection.execute("lock table parent in share mode")
+    connection.pgconn.send_query(b"select pg_sleep(30)")
+    pid = connection.info.backend_pid
+    outcome = reset()
+    connection.close()
+
+    assert outcome.left_open == [f"pid {pid} (active), last statement: select pg_sleep(30)"]
+
+
 def test_connection_that_ends_its_transaction_in_time_is_no_leftover(url: str, reset: Reset) -> None:
     connection = psycopg.connect(url)
     connection.execute("insert into parent (name) values ('a')")
@@ -208,7 +222,7 @@ def test_end_of_the_resets_own_connection_spoils_the_database(url: str, reset: R
         " where datname = current_database() and pid <> pg_backend_pid()",
     )
 
-    assert reset().is_spoilt
+    assert reset().must_be_replaced
 
 
 def test_row_security_hides_no_rows_from_the_reset(role_url: str) -> None:
@@ -240,7 +254,7 @@ def test_rows_that_refer_to_the_templates_are_taken_with_care(role_url: str) -> 
 
     contents = query(url, "select (select count(*) from c), (select count(*) from p)")
     query(role_url, "drop database careful with (force)")
-    assert outcome.is_spoilt or contents == [(1, 0)]
+    assert outcome.must_be_replaced or contents == [(1, 0)]
 
 
 def test_databases_of_the_server_are_reported(url: str, reset: Reset) -> None:

@@ -5,15 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from docker.context import ContextAPI  # type: ignore[import-untyped] # it has no types
 
 from freshpg import PostgresUnavailable, Server, choose, find_binaries, start_ephemeral
-from freshpg.docker_client import EngineUnavailable, find_engine
 from freshpg.embedded import cache_entry
 
 from .processes import NO_DOCKER, query
@@ -76,28 +75,26 @@ def test_a_stale_tc_host_is_the_engine_that_is_asked_and_its_file_is_named(tmp_p
 
     assert result.returncode == 0, result.stderr
     assert result.stderr.strip().endswith(
-        f"because Docker does not answer at tcp://127.0.0.1:1 (tc.host in {file})"
+        "because Docker does not answer at tcp://127.0.0.1:1 (tc.host in ~/.testcontainers.properties)"
     )
 
 
-@pytest.mark.parametrize("by", ["DOCKER_CONTEXT", "config.json"])
-def test_a_context_that_does_not_exist_is_said_and_not_replaced(
+@pytest.mark.parametrize("by", ["Docker's current context", "DOCKER_CONTEXT"])
+def test_the_engine_of_a_context_is_the_one_that_testcontainers_uses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: str
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    if by == "DOCKER_CONTEXT":
-        monkeypatch.setenv(by, "nosuch")
-    else:
-        (tmp_path / by).write_text(json.dumps({"currentContext": "nosuch"}), encoding="utf-8")
+    monkeypatch.setenv("DOCKER_CONTEXT", "named")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    ContextAPI.create_context("current", host="tcp://127.0.0.1:1")
+    ContextAPI.create_context("named", host="tcp://127.0.0.1:2")
+    if by != "DOCKER_CONTEXT":
+        # Unlike the docker command, testcontainers prefers it to DOCKER_CONTEXT.
+        (tmp_path / "config.json").write_text(json.dumps({"currentContext": "current"}), encoding="utf-8")
+    address = f"https://127.0.0.1:{2 if by == 'DOCKER_CONTEXT' else 1}"
 
-    with pytest.raises(EngineUnavailable) as refusal:
-        find_engine()
-
-    assert refusal.value.named_by.endswith(by)
-    assert choose("auto").announcement.endswith(
-        f", because there is no Docker context 'nosuch', which {refusal.value.named_by} names"
-    )
+    assert choose("auto").announcement.endswith(f", because Docker does not answer at {address} ({by})")
 
 
 def test_too_old_a_testcontainers_is_called_too_old_and_auto_goes_on(
@@ -115,20 +112,6 @@ def test_a_login_in_dockers_address_is_not_shown(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DOCKER_HOST", "tcp://somebody:secret@127.0.0.1:1")
 
     assert choose("auto").announcement.endswith(" at tcp://127.0.0.1:1 (DOCKER_HOST)")
-
-
-def test_a_proxy_is_not_asked_the_way_to_an_engine_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "example.org")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
-        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{listener.getsockname()[1]}")
-        monkeypatch.setattr("freshpg.docker_client.ANSWER_SECONDS", 2)
-        with ThreadPoolExecutor() as pool:
-            asked = pool.submit(lambda: listener.accept()[0].close())  # noqa: PLW0108 (not before it is asked)
-            assert choose("auto").kind == "embedded"
-            asked.result()
 
 
 def test_with_neither_docker_nor_programs_everything_that_helps_is_named(
@@ -174,6 +157,13 @@ def test_a_given_server_that_cannot_be_used_is_one_line_without_the_password(
 
     assert "\n" not in str(refusal.value)
     assert running.url.split("@")[0].rpartition(":")[2] not in str(refusal.value)
+
+
+def test_a_password_that_is_a_word_of_the_message_hides_no_part_of_it(running: Server) -> None:
+    url = f"postgresql://postgres:postgres@{running.url.split('@')[1]}"
+
+    with pytest.raises(PostgresUnavailable, match=r'password authentication failed for user "postgres"$'):
+        choose(url)
 
 
 def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(running: Server) -> None:

@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .databases import ensure_database
+from .libpq import LIBPQ_PARTS, last_line, without_libpq_variables
 from .persistent import start_persistent
-from .server import (
-    ADMINISTRATIVE_DATABASE,
-    LIBPQ_PARTS,
-    PostgresUnavailable,
-    last_line,
-    without_libpq_variables,
-)
+from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE, choose
-from .urls import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +78,8 @@ def _run(options: argparse.Namespace) -> int:
         try:
             url = ensure_database(server.url, options.database)
         except psycopg.Error as error:
-            reason = without_password(server.url, last_line(error))
-            raise PostgresUnavailable(f"Cannot create the database {options.database}: {reason}.") from None
+            message = f"Cannot create the database {options.database}: {last_line(error)}."
+            raise PostgresUnavailable(message) from None
         known = psycopg.conninfo.conninfo_to_dict(url)
         variables = {name: str(known[part]) for name, part in LIBPQ_PARTS.items() if part in known}
         return _supervise(options.command, variables | {"DATABASE_URL": url})

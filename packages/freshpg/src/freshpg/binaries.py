@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .server import SUPERUSER, PostgresUnavailable, major_version, short_version
+from .libpq import major_version, short_version
+from .server import SUPERUSER, PostgresUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import initdb_arguments
-from .docker_client import engine_address
+from .docker_client import SOCKET_VARIABLE, engine_address, environment_restored
+from .libpq import last_line, major_version, without_libpq_variables
 from .server import (
     ADMINISTRATIVE_DATABASE,
     NOTICE_SECONDS,
@@ -27,11 +28,8 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
-    last_line,
-    major_version,
     wait_until_ready,
     with_log,
-    without_libpq_variables,
 )
 from .urls import local_url
 
@@ -64,7 +62,7 @@ def start_container(image: str, version: str, settings: Sequence[str]) -> Server
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
         stack.pop_all()
     remove = partial(_remove, container)
-    # If pytest ends before its hooks run, and the reaper is disabled.
+    # For a script that does not stop the server, if the reaper is disabled.
     atexit.register(remove)
 
     def stop() -> None:
@@ -166,10 +164,11 @@ def _configured() -> Iterator[None]:
     before = config.hub_image_name_prefix, config.ryuk_image
     config.hub_image_name_prefix, config.ryuk_image = "", "".join(before)
     address, _ = engine_address()
-    if address.startswith("unix://") and "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE" not in os.environ:
-        # testcontainers would find it with a client that it does not close.
-        config.ryuk_docker_socket = address.removeprefix("unix://")
     try:
-        yield
+        with environment_restored():
+            if address.startswith("unix://"):
+                # testcontainers would find it with a client that it does not close.
+                os.environ.setdefault(SOCKET_VARIABLE, address.removeprefix("unix://"))
+            yield
     finally:
         config.hub_image_name_prefix, config.ryuk_image = before

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .server import connect
+from .libpq import connect
 from .urls import SecretURL, database_url
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ class Databases:
         return frozenset(name for (name,) in rows)
 
     def template(self, migrate: Callable[[str], object]) -> str:
-        """Return the name of the template; the first process of the run that asks has `migrate` make it.
+        """Return the name of the template. The first process that asks runs `migrate`; the others wait.
 
-        The others wait. It gets its name when it is whole, and takes no connections from then on.
+        It gets its name when it is whole, and takes no connections from then on.
         """
         template, unfinished = f"{self.prefix}template", f"{self.prefix}unfinished"
         connection = self._administrative()
@@ -151,7 +151,9 @@ class Databases:
     def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._url)
-            self._connection.execute("set idle_session_timeout to 0")
+            self._connection.execute(
+                "set idle_session_timeout to 0; set statement_timeout to 0; set lock_timeout to 0"
+            )
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection
 

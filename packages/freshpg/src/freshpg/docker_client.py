@@ -7,27 +7,27 @@ there.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import re
 import socket
 import sys
 import threading
 from concurrent.futures import Future, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from .server import PostgresUnavailable, last_line
+from .libpq import last_line
+from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from docker import DockerClient  # type: ignore[import-untyped] # it has no types
 
 ANSWER_SECONDS = 5.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
 OLDEST_TESTCONTAINERS = (4, 15)
 _LOOK_SECONDS = 15.0
 """For an engine that answered already, and may be busy."""
@@ -48,11 +48,10 @@ class EngineUnavailable(PostgresUnavailable):
 def find_engine() -> DockerClient:
     """Return a client of the engine that testcontainers will use, to be closed after use; raise EngineUnavailable."""
     _check_testcontainers()
-    address, named_by = engine_address()
-    # Without the user and password of a login.
-    shown = re.sub(r"//[^/\s]*@", "//", address) + (f" ({named_by})" if named_by else "")
+    address, named_by, detail = DEFAULT_SOCKET, "", ""
     try:
-        _go_direct_to_loopback(address)
+        if _may_be_named():
+            address, named_by = engine_address()
         if address.startswith("unix://"):
             _look_at_socket(address.removeprefix("unix://"))
         # Not within the deadline: it takes a second or two on a busy machine.
@@ -63,53 +62,48 @@ def find_engine() -> DockerClient:
             client.ping()
             return client
 
-        before = os.environ.get("DOCKER_HOST")
-        try:
+        with environment_restored():
+            # docker-py's own timeout holds for each step, and not for SSH.
             return within(ANSWER_SECONDS, connect, "asking Docker")
-        finally:
-            # testcontainers writes there what it found elsewhere, which is not for other programs.
-            os.environ.pop("DOCKER_HOST", None)
-            os.environ.update({} if before is None else {"DOCKER_HOST": before})
     except PermissionError:
-        reason = f"this user may not open Docker's socket {shown}"
+        reason = "this user may not open Docker's socket"
     except (ImportError, RuntimeError, ValueError) as error:
         # A variable TC_* or TESTCONTAINERS_* that it cannot read as it is imported, a malformed address, no home.
-        reason = f"testcontainers cannot use its settings or Docker's address {shown}: {error}"
+        reason, detail = "testcontainers cannot use its settings or Docker's address", f": {error}"
     except Exception:  # noqa: BLE001 (docker, requests and urllib3 each raise their own)
-        reason = f"Docker does not answer at {shown}"
-    raise EngineUnavailable(reason, address, named_by)
+        reason = "Docker does not answer at"
+    # Without the user and password of a login.
+    shown = re.sub(r"//[^/\s]*@", "//", address) + (f" ({named_by})" if named_by else "")
+    raise EngineUnavailable(f"{reason} {shown}{detail}", address, named_by)
 
 
 def engine_address() -> tuple[str, str]:
-    """Return the address of the engine, and the variable or file that names it (empty for the usual socket).
+    """Return the address of the engine that testcontainers uses, and what names it (empty for the usual socket)."""
+    from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow)
+    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (slow)
+    from testcontainers.core.docker_client import get_docker_host  # noqa: PLC0415 (slow)
 
-    It is looked for as testcontainers does: `tc.host` in ~/.testcontainers.properties, DOCKER_HOST, the docker
-    command's context, the usual socket.
-    """
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path's raises without a home)
-    properties = home / ".testcontainers.properties"
-    with suppress(OSError, UnicodeDecodeError):
-        # The last one counts, as it does for testcontainers.
-        if hosts := re.findall(
-            r"^[ \t]*tc\.host[ \t]*=[ \t]*([^=\s]+)", properties.read_text("utf-8"), re.MULTILINE
-        ):
-            return hosts[-1], f"tc.host in {properties}"
-    if host := os.environ.get("DOCKER_HOST", ""):
-        return host, "DOCKER_HOST"
-    context, named_by = os.environ.get("DOCKER_CONTEXT", ""), "DOCKER_CONTEXT"
-    if not context:
-        config = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
-        with suppress(OSError, ValueError, AttributeError):
-            context, named_by = json.loads(config.read_text("utf-8")).get("currentContext") or "", str(config)
-    if context in ("", "default"):
-        return DEFAULT_SOCKET, ""
-    from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow, and rarely needed)
+    if address := get_docker_host():
+        if config.tc_properties_get_tc_host():
+            return address, "tc.host in ~/.testcontainers.properties"
+        return address, "DOCKER_HOST" if os.environ.get("DOCKER_HOST") else "Docker's current context"
+    # testcontainers leaves the rest to docker-py, which from 7.2 on reads DOCKER_CONTEXT.
+    from_context: dict[str, Any] = getattr(ContextAPI, "kwargs_from_context", dict)()
+    named_by = "DOCKER_CONTEXT" if from_context and os.environ.get("DOCKER_CONTEXT") else ""
+    return from_context.get("base_url", DEFAULT_SOCKET), named_by
 
-    found = ContextAPI.get_context(context)
-    if found is None:
-        reason = f"there is no Docker context {context!r}, which {named_by} names"
-        raise EngineUnavailable(reason, named_by=named_by)
-    return str(found.Host or DEFAULT_SOCKET), f"the Docker context {context}"
+
+@contextmanager
+def environment_restored() -> Iterator[None]:
+    """Undo what is written to the environment for testcontainers, and by it: it is not for other programs."""
+    before = {name: os.environ.get(name) for name in ("DOCKER_HOST", SOCKET_VARIABLE)}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
@@ -190,9 +184,13 @@ def _check_testcontainers() -> None:
         )
 
 
-def _go_direct_to_loopback(address: str) -> None:
-    """Ask no proxy the way to an engine on this machine; docker-py, unlike the docker command, would."""
-    host = urlsplit(address).hostname
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    if host in ("127.0.0.1", "::1", "localhost") and host not in known.split(","):
-        os.environ["no_proxy"] = f"{known},{host}" if known else host
+def _may_be_named() -> bool:
+    """Tell whether a variable or file may name an engine; if none does, it is at the usual socket."""
+    home = os.path.expanduser("~")  # noqa: PTH111 (Path's raises without a home)
+    files = (
+        Path(os.environ.get("DOCKER_CONFIG") or f"{home}/.docker") / "config.json",
+        Path(home) / ".testcontainers.properties",
+    )
+    return any(os.environ.get(name) for name in ("DOCKER_HOST", "DOCKER_CONTEXT")) or any(
+        os.access(file, os.R_OK) for file in files
+    )

@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from psycopg import sql
 
 from .binaries import WHEEL, Binaries, find_binaries, initdb_arguments
+from .libpq import connect, without_libpq_variables
 from .run_as import RunAs, preferred_user, server_environment
 from .server import (
     NOTICE_SECONDS,
@@ -29,11 +30,9 @@ from .server import (
     TEST_SETTINGS,
     PostgresUnavailable,
     Server,
-    connect,
     death_line,
     wait_until_ready,
     with_log,
-    without_libpq_variables,
 )
 from .supervisor import Supervisor
 from .urls import local_url
@@ -57,19 +56,6 @@ def start_ephemeral(
     `name=value`.
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
-    entry = cache_entry(binaries)
-    is_cached = entry.exists()
-    try:
-        return _start_ephemeral(binaries, run_as, settings, entry)
-    except PostgresUnavailable:
-        if not is_cached:
-            raise
-    # Perhaps the entry is damaged.
-    shutil.rmtree(entry, ignore_errors=True)
-    return _start_ephemeral(binaries, run_as, settings, entry)
-
-
-def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -77,9 +63,12 @@ def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str],
     supervisor = Supervisor([directory, programs])
     try:
         # The directory stays ours: another process of the server's account could replace what is in it.
-        directory.mkdir(mode=0o700 if run_as.uid is None else 0o711)
+        directory.mkdir(mode=0o700)
+        if run_as.uid is not None:
+            # mkdir's own mode is subject to the umask.
+            directory.chmod(0o711)
         binaries = runnable(binaries, run_as, programs)
-        password = _make_data(binaries, run_as, directory / "data", entry)
+        password = _make_data(binaries, run_as, directory)
         settings = (*TEST_SETTINGS, *settings)
         server = start(supervisor, binaries, run_as, directory, settings=settings, password=password)
         _change_password(server)
@@ -193,57 +182,61 @@ def text_of(path: Path) -> str:
 
 
 def cache_entry(binaries: Binaries) -> Path:
-    """Return the directory that keeps the data directory of temporary servers made by these programs."""
+    """Return the file that keeps the data directory of temporary servers made by these programs, and its password."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 (Path's raises without a home)
     # The size tells builds of one version apart; the same wheel in two environments is one build.
     size = Path(binaries.program("postgres")).stat().st_size
     known = (binaries.version, size, *initdb_arguments(binaries.major, temporary=True))
-    return cache / "freshpg" / hashlib.sha256(repr(known).encode()).hexdigest()[:32]
+    return cache / "freshpg-data" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.tar"
 
 
-def _make_data(binaries: Binaries, run_as: RunAs, data: Path, entry: Path) -> str:
-    """Make a data directory, from the cache's entry if possible; return its superuser's password."""
-    if (password := _copy(entry, data)) is not None:
-        run_as.give(data)
-        return password
+def _make_data(binaries: Binaries, run_as: RunAs, directory: Path) -> str:
+    """Make `directory`/data, from the cache's entry if possible; return its superuser's password."""
+    data, password_file, entry = directory / "data", directory / "password", cache_entry(binaries)
+    try:
+        with entry.open("rb") as archive:
+            found = os.fstat(archive.fileno())
+            # A user who can write to a data directory decides what its server runs.
+            if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+                # -o: the files belong to the user who extracts them.
+                _tar("-x", "-o", "-f", "-", "-C", directory, archive=archive)
+                run_as.give(data)
+                return password_file.read_text(encoding="utf-8")
+    except (OSError, subprocess.CalledProcessError):
+        shutil.rmtree(data, ignore_errors=True)
     password = secrets.token_urlsafe(24)
     initialise(binaries, run_as, data, initdb_arguments(binaries.major, temporary=True), password)
-    making = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
     with suppress(OSError, subprocess.CalledProcessError):
-        making.mkdir(mode=0o700, parents=True)
-        try:
-            _tar("-c", "-f", making / "data.tar", "-C", data, ".")
-            (making / "password").write_text(password, encoding="utf-8")
-            making.rename(entry)
-            by_age = sorted(entry.parent.iterdir(), key=lambda each: each.stat().st_mtime)
-            for old in by_age[:-_CACHE_ENTRIES]:
-                shutil.rmtree(old)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+        password_file.touch(mode=0o600)
+        password_file.write_text(password, encoding="utf-8")
+        _keep(directory, entry)
     return password
 
 
-def _copy(entry: Path, data: Path) -> str | None:
-    """Copy a kept data directory; return its superuser's password, or None if there is none that can be used."""
+def _keep(directory: Path, entry: Path) -> None:
+    """Write a data directory and its password into the cache, and remove the oldest entries."""
+    entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if entry.exists() and not _is_ours(entry):
+        return
+    making = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
     try:
-        found = entry.lstat()
-        # A user who can write to a data directory decides what its server runs.
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
-            data.mkdir(mode=0o700)
-            # -o: the files belong to the user who extracts them.
-            _tar("-x", "-o", "-f", entry / "data.tar", "-C", data)
-            if (data / "PG_VERSION").exists():
-                return (entry / "password").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
-        pass
-    for place in (data, entry):
-        shutil.rmtree(place, ignore_errors=True)
-    return None
+        making.touch(mode=0o600)
+        _tar("-c", "-f", making, "-C", directory, "data", "password")
+        making.replace(entry)
+    finally:
+        making.unlink(missing_ok=True)
+    by_age = sorted(filter(_is_ours, entry.parent.iterdir()), key=lambda each: each.stat().st_mtime)
+    for old in by_age[:-_CACHE_ENTRIES]:
+        old.unlink()
 
 
-def _tar(*arguments: str | Path) -> None:
+def _is_ours(entry: Path) -> bool:
+    return entry.stat().st_uid == os.geteuid()
+
+
+def _tar(*arguments: str | Path, archive: IO[bytes] | int = subprocess.DEVNULL) -> None:
     # From one file, by a program: four times as fast as shutil.copytree, and twice as fast as cp.
-    subprocess.run(["tar", *arguments], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    subprocess.run(["tar", *arguments], check=True, capture_output=True, stdin=archive)
 
 
 def _change_password(server: Server) -> None:

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from .binaries import Binaries, find_binaries, initdb_arguments
+from .binaries import Binaries, find_binaries, find_binaries_of, initdb_arguments
 from .embedded import initialise, runnable, start, text_of
+from .libpq import connect, last_line, without_libpq_variables
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server, connect, last_line, without_libpq_variables
+from .server import PostgresUnavailable, Server
 from .supervisor import Supervisor
 from .urls import local_url
 
@@ -61,7 +62,7 @@ def start_persistent(
         else:
             return server
     try:
-        return _start(directory, binaries or find_binaries(), run_as or preferred_user(), lock)
+        return _start(directory, binaries or _binaries(directory), run_as or preferred_user(), lock)
     finally:
         # The supervisor and the server have inherited it.
         os.close(lock)
@@ -83,13 +84,12 @@ def running(directory: Path) -> Server | None:
 
 
 def _make(directory: Path) -> None:
-    parent = directory.parent
     try:
-        if not parent.exists():
-            parent.mkdir(parents=True)
+        is_new = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+        if is_new:
             # Nothing in a directory that is only ours is to be committed.
-            (parent / ".gitignore").write_text("*\n", encoding="utf-8")
-        directory.mkdir(exist_ok=True)
+            (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
         raise PostgresUnavailable(f"Cannot create {directory}: {error.strerror}.") from None
 
@@ -106,6 +106,12 @@ def _take(directory: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _binaries(directory: Path) -> Binaries:
+    """Return the programs of the data's version if they are installed, else the preferred ones."""
+    major = text_of(directory / "data" / "PG_VERSION").strip()
+    return (find_binaries_of(int(major)) if major.isdecimal() else None) or find_binaries()
 
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:

@@ -17,9 +17,10 @@ if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
 from .fixtures import FIXTURES
+from .libpq import last_line
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
 from .server_selection import DEFAULT_IMAGE
-from .urls import database_url, without_password
+from .urls import database_url, place_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -49,7 +50,7 @@ _EXTENSION_HINT = (
     "sslinfo); --postgres docker has them."
 )
 _FAILED = pytest.StashKey[bool]()
-_DEATH = pytest.StashKey[str]()
+_SERVER_FAILURE = pytest.StashKey[str]()
 
 
 class LeftOpenWarning(UserWarning):
@@ -92,15 +93,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Set what `postgres_environment` names before a conftest.py is imported, for it may import the code under test."""
     options = early_config.known_args_namespace
-    run = early_config.stash[RUN] = Run(early_config, options)
-    run.set_environment(is_started=_tests_will_run(options))
+    _make_run(early_config, options).set_environment(is_started=_tests_will_run(options))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if (leftovers := config.getini(_LEFTOVERS)) not in ("error", "warn"):
         raise pytest.UsageError(f"{_LEFTOVERS} has to be error or warn, not {leftovers!r}.")
     if RUN not in config.stash:  # a conftest.py loaded the plugin
-        config.stash[RUN] = Run(config, config.option)
+        _make_run(config, config.option)
+
+
+def _make_run(config: pytest.Config, options: Namespace) -> Run:
+    run = config.stash[RUN] = Run(config, options)
+    # Unlike pytest_unconfigure, this is called if a conftest.py cannot be imported, too.
+    config.add_cleanup(run.end)
+    return run
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -148,7 +155,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
         yield
     finally:
         run = item.config.stash[RUN]
-        if run.started is not None and _DEATH not in item.session.stash and _may_have_used(item):
+        if run.started is not None and _SERVER_FAILURE not in item.session.stash and _may_have_used(item):
             _reset(item, run)
 
 
@@ -176,16 +183,19 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if call.when == "setup":
+        # A test may be run again, by pytest-rerunfailures.
+        item.stash[_FAILED] = False
     server = item.config.stash[RUN].started
     if not report.failed or server is None or not _may_have_used(item):
         return report
-    if _DEATH in item.session.stash:
+    if _SERVER_FAILURE in item.session.stash:
         # What a dead server does to the teardown of the same test is no news.
         report.outcome, report.longrepr = "passed", None
-    elif death := _death_of(server):
-        item.session.stash[_DEATH] = death
-        report.longrepr = death
-        item.session.shouldfail = death
+    elif failure := _server_failure(server):
+        item.session.stash[_SERVER_FAILURE] = failure
+        report.longrepr = failure
+        item.session.shouldfail = failure
     elif not item.stash.get(_FAILED, False):
         item.stash[_FAILED] = True
         error = call.excinfo.value if call.excinfo is not None else None
@@ -203,15 +213,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     try:
         lines = list(_closing_lines(run, server))
-    except psycopg.Error:
-        lines = [_death_of(server) or ""]
+    except psycopg.Error as error:
+        lines = [_server_failure(server) or last_line(error)]
     for line in lines:
         terminalreporter.write_line(line)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if RUN in config.stash:
-        config.stash[RUN].end()
 
 
 def _failure_lines(run: Run, server: Server, error: BaseException | None, *, keep: bool) -> list[str]:
@@ -235,12 +240,12 @@ def _psql(server: Server, database: str) -> str:
     return f"psql {shlex.quote(conninfo.make_conninfo('', **known))}"
 
 
-def _death_of(server: Server) -> str | None:
+def _server_failure(server: Server) -> str | None:
     """Return what became of a server that does not answer any more, on one line; None if it answers."""
     if pq.PGconn.ping(conninfo.make_conninfo(server.url, connect_timeout=5).encode()) != pq.Ping.NO_RESPONSE:
         return None
     death = server.describe_death() or "it does not answer"
-    where = f"at {without_password(server.url)}" if server.kind == "given" else server.kind
+    where = f"at {place_of(server.url)}" if server.kind == "given" else server.kind
     return f"PostgreSQL {server.version}, {where}, died during the run: {death}"
 
 

@@ -14,8 +14,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from .libpq import CONNECT_SECONDS
 from .reset_functions import OTHERS, compose
-from .server import CONNECT_SECONDS
 
 LOCK_SECONDS = 1
 GRACE_SECONDS = 0.25
@@ -27,7 +27,7 @@ _ATTEMPTS = 5
 class Outcome:
     """What a reset found."""
 
-    is_spoilt: bool = False
+    must_be_replaced: bool = False
     """Only a fresh copy of the template will do: the schema changed, or rows that the template has."""
     left_open: list[str] = field(default_factory=list)
     """The transactions that the test had left open, in words; they were ended."""
@@ -74,14 +74,17 @@ class Reset:
                 self._seen, result, to_vacuum, databases = row
                 if result != "open":
                     self._finish(result, to_vacuum)
-                    outcome.databases, outcome.is_spoilt = frozenset(databases or ()), result == "changed"
+                    outcome.databases, outcome.must_be_replaced = (
+                        frozenset(databases or ()),
+                        result == "changed",
+                    )
                     return outcome
                 outcome.left_open += self._end_open()
         except psycopg.OperationalError:
             # A test ended all connections to its database, ours too; if the server is gone, the copy will say so.
             if not self._connection.closed:
                 raise
-        outcome.is_spoilt = True
+        outcome.must_be_replaced = True
         return outcome
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ _WITH_COLUMNS: LiteralString = (
 OTHERS: LiteralString = """
     from pg_stat_get_activity(null)
    where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
-     and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
+     and backend_type = 'client backend' and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
 # Of each catalog, how many rows there are and how new the newest is, compared with the transaction `known`.
@@ -165,7 +165,8 @@ def _settle(
         for oid, name in sequences.items()
     )
     oids, last_values, called = map(list, zip(*connection.execute(values).fetchall(), strict=True))
-    # They forget values that were logged ahead: taking the next one needs a transaction number, which is seen.
+    # A sequence logs 32 values ahead, and nextval within them takes no transaction number. setval discards them, so the
+    # next nextval takes one, and the reset sees it.
     settle = "select count(setval(oid, value, is_called)) from unnest(%s::oid[], %s::bigint[], %s::bool[])"
     connection.execute(settle + " as template (oid, value, is_called)", [oids, last_values, called])
     return oids, last_values, called

@@ -16,8 +16,9 @@ import pytest
 from psycopg import conninfo
 
 from .databases import Databases
+from .libpq import LIBPQ_PARTS, major_version, without_libpq_variables
 from .reset import Reset
-from .server import LIBPQ_PARTS, PostgresUnavailable, Server, without_libpq_variables
+from .server import PostgresUnavailable, Server
 from .server_selection import Choice, choose
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 URL_VARIABLE = "TEST_DATABASE_URL"
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"
+_OLDEST = 15
+"""The first version that copies databases with `strategy file_copy`."""
 _WORKER = "PYTEST_XDIST_WORKER"
 _HANDED = "FRESHPG_HANDED"
-"""What workers are handed: they need it before xdist passes them its own, as they load their first conftest.py."""
+"""Carries the server's URL to the workers: they need it for their first conftest.py, before xdist sends anything."""
 
 
 class Run:
@@ -49,7 +52,7 @@ class Run:
         self._run_id = secrets.token_hex(5)  # plugins seed `random`, and two runs would meet under one name
         self._further: list[str] = []
         self._numbers = itertools.count(1)
-        """Of the databases that single tests asked for, or had kept."""
+        """Numbers the databases that tests ask for or keep."""
         self._known: frozenset[str] = frozenset()
         """Databases of the server that are no single test's."""
         self.started: Server | None = None
@@ -99,9 +102,15 @@ class Run:
         if self.started is None:
             choice, began = self.choice, time.perf_counter()
             try:
-                self.started = choice.start()
+                server = choice.start()
             except PostgresUnavailable as error:
                 raise pytest.UsageError(str(error)) from None
+            if major_version(server.version) < _OLDEST:
+                server.stop()
+                raise pytest.UsageError(
+                    f"freshpg needs PostgreSQL {_OLDEST} or newer; this is {choice.announcement}."
+                )
+            self.started = server
             self.boot_seconds = time.perf_counter() - began
             if choice.kind == "given" and (orphans := self.databases.drop_orphans()):
                 self.notes.append(f"Dropped databases of a killed run: {', '.join(orphans)}")
@@ -187,7 +196,7 @@ class Run:
         else:
             outcome = self._reset()
             found, left_open = outcome.databases, outcome.left_open
-            if outcome.is_spoilt:
+            if outcome.must_be_replaced:
                 self._replace()
             elif left_open:
                 self._disconnected()

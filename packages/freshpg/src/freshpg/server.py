@@ -1,37 +1,28 @@
-"""A running PostgreSQL server, its URL, and why there may be none."""
+"""A running PostgreSQL server, how one that was just started is waited for, and why there may be none."""
 
 from __future__ import annotations
 
-import os
-import re
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import psycopg
 from psycopg import pq
 
+from .libpq import connect, connected_version, last_line
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 Kind = Literal["given", "docker", "embedded"]
 
 ADMINISTRATIVE_DATABASE = "postgres"
 SUPERUSER = "postgres"
-CONNECT_SECONDS = 10
 START_SECONDS = 120.0
 NOTICE_SECONDS = 2.0
 """For Docker or the supervisor to notice the end of a server, after a client did."""
 _POLL_SECONDS = 0.002
-LIBPQ_PARTS = {
-    "PGHOST": "host",
-    "PGPORT": "port",
-    "PGUSER": "user",
-    "PGPASSWORD": "password",
-    "PGDATABASE": "dbname",
-}
-"""Variables by which programs find a database, and the part of its URL that each holds."""
 
 TEST_SETTINGS = (
     "fsync=off",
@@ -47,8 +38,6 @@ TEST_SETTINGS = (
     "dynamic_shared_memory_type=mmap",
 )
 """Settings of every server that is started for tests, in a container or from programs on this machine."""
-
-_SESSION_VARIABLES = ("PGREQUIRESSL", "PGDATESTYLE", "PGTZ", "PGGEQO")
 
 
 class PostgresUnavailable(Exception):  # noqa: N818 (callers read it as a word)
@@ -96,27 +85,6 @@ class Server:
         self.stop()
 
 
-@contextmanager
-def without_libpq_variables() -> Iterator[None]:
-    """Hide libpq's variables (PGSSLMODE, PGSERVICE ...) from this process and its children during the block.
-
-    They are meant for another server and would break connections to the servers that freshpg starts.
-    """
-    options = [option.envvar.decode() for option in pq.Conninfo.parse(b"") if option.envvar]
-    names = (*options, *_SESSION_VARIABLES)
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        for name, value in hidden.items():
-            os.environ.setdefault(name, value)
-
-
-def connect(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
-    """Connect in autocommit mode."""
-    return psycopg.connect(url, autocommit=True, connect_timeout=seconds)
-
-
 def wait_until_ready(find_url: Callable[[], str], ended: Callable[[], str | None]) -> tuple[str, str]:
     """Wait until a server that was just started accepts connections; return its URL and its version.
 
@@ -151,25 +119,3 @@ def death_line(what: str, log: str) -> str:
     """Return one line that says what ended, and the last lines of its log."""
     tail = " | ".join(line.strip() for line in log.strip().splitlines()[-3:])
     return f"{what}. Its log ends: {tail}" if tail else f"{what}."
-
-
-def short_version(text: str) -> str:
-    """Find the version in what a program or a server says of itself (`postgres (PostgreSQL) 18.6 (Debian ...)`)."""
-    found = re.search(r"\d+(?:\.\d+)?(?:(?:beta|rc)\d+)?", text)
-    return found.group() if found else "of unknown version"
-
-
-def major_version(version: str) -> int:
-    """Return the major version of a short version; 0 if it is unknown."""
-    found = re.match(r"\d+", version)
-    return int(found.group()) if found else 0
-
-
-def connected_version(connection: psycopg.Connection[Any]) -> str:
-    return short_version(connection.info.parameter_status("server_version") or "")
-
-
-def last_line(error: BaseException) -> str:
-    """Return the last line of an error's message, which in libpq's is the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

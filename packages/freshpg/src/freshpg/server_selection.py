@@ -11,9 +11,10 @@ import psycopg
 from .binaries import CURES, find_binaries
 from .docker_client import pull_images
 from .embedded import start_ephemeral
+from .libpq import connect, connected_version, last_line, short_version
 from .run_as import preferred_user
-from .server import Kind, PostgresUnavailable, Server, connect, connected_version, last_line, short_version
-from .urls import administrative_url, without_password
+from .server import Kind, PostgresUnavailable, Server
+from .urls import administrative_url, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,15 +109,15 @@ def _embedded(settings: Sequence[str], why: str) -> Choice:
 
 
 def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
-    where = without_password(url)
+    where = place_of(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
     try:
         with connect(url) as connection:
             version = connected_version(connection)
             may_create, role = connection.execute(query).fetchone() or (True, "")
     except psycopg.Error as error:
-        reason = without_password(url, last_line(error))
-        raise PostgresUnavailable(f"The PostgreSQL server at {where} is not available: {reason}") from None
+        message = f"The PostgreSQL server at {where} is not available: {last_line(error)}"
+        raise PostgresUnavailable(message) from None
     if to_create and not may_create:
         raise PostgresUnavailable(
             f"On the PostgreSQL server at {where}, the role {role} may not create databases. "

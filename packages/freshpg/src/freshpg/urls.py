@@ -63,12 +63,7 @@ def administrative_url(url: str) -> str:
     return plain if "dbname" in known else database_url(plain, ADMINISTRATIVE_DATABASE)
 
 
-def without_password(url: str, text: str | None = None) -> str:
-    """Return the text without the URL's password, for people; by default the URL's host, port and database."""
+def place_of(url: str) -> str:
+    """Return the URL's host, port and database, for people."""
     known = psycopg.conninfo.conninfo_to_dict(url)
-    if text is None:
-        return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
-    password = str(known.get("password", ""))
-    for form in (password, quote(password, safe="")) if password else ():
-        text = text.replace(form, "***")
-    return text
+    return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"

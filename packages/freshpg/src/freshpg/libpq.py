@@ -1,0 +1,69 @@
+"""Connections by libpq: the variables that it reads, the errors that it reports, and servers' versions."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECT_SECONDS = 10
+LIBPQ_PARTS = {
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGDATABASE": "dbname",
+}
+"""Variables by which programs find a database, and the part of its URL that each holds."""
+
+_SESSION_VARIABLES = ("PGREQUIRESSL", "PGDATESTYLE", "PGTZ", "PGGEQO")
+
+
+@contextmanager
+def without_libpq_variables() -> Iterator[None]:
+    """Hide libpq's variables (PGSSLMODE, PGSERVICE ...) from this process and its children during the block.
+
+    They are meant for another server and would break connections to the servers that freshpg starts.
+    """
+    options = [option.envvar.decode() for option in pq.Conninfo.parse(b"") if option.envvar]
+    names = (*options, *_SESSION_VARIABLES)
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            os.environ.setdefault(name, value)
+
+
+def connect(url: str, *, seconds: int = CONNECT_SECONDS) -> psycopg.Connection[Any]:
+    """Connect in autocommit mode."""
+    return psycopg.connect(url, autocommit=True, connect_timeout=seconds)
+
+
+def short_version(text: str) -> str:
+    """Find the version in what a program or a server says of itself (`postgres (PostgreSQL) 18.6 (Debian ...)`)."""
+    found = re.search(r"\d+(?:\.\d+)?(?:(?:beta|rc)\d+)?", text)
+    return found.group() if found else "of unknown version"
+
+
+def major_version(version: str) -> int:
+    """Return the major version of a short version; 0 if it is unknown."""
+    found = re.match(r"\d+", version)
+    return int(found.group()) if found else 0
+
+
+def connected_version(connection: psycopg.Connection[Any]) -> str:
+    return short_version(connection.info.parameter_status("server_version") or "")
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's message, which in libpq's is the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
