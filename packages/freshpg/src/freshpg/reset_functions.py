@@ -60,28 +60,16 @@ OTHERS: LiteralString = """
      and backend_type = 'client backend' and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
-# Of each catalog, how many rows there are and how new the newest is, compared with the transaction `known`.
-_STATE: LiteralString = "select (count(*), min(age(xmin)) - age(known))::text from {} where {}"
+# How many rows there are and how new the newest is, compared with the transaction `known`: a row that is added or
+# changed is newer, and one that is removed alone is missing.
+_STATE: LiteralString = "return (select (count(*), min(age(xmin)) - age(known))::text from ({rows}) as rows)"
 
 _FUNCTIONS: LiteralString = """
-create or replace function pg_temp.freshpg_catalogs(known xid) returns text language plpgsql
-    set enable_seqscan to off as $freshpg$
-begin
-    return array({catalogs})::text;
-end $freshpg$;
+create or replace function pg_temp.freshpg_catalogs(known xid) returns text language plpgsql as $freshpg$
+begin {catalogs}; end $freshpg$;
 
 create or replace function pg_temp.freshpg_rows(known xid) returns text language plpgsql as $freshpg$
-declare
-    state text := '';
-    one text;
-    relation regclass;
-begin
-    foreach relation in array {filled}::oid[] loop
-        execute format('select (count(*), min(age(xmin)) - age($1))::text from only %s', relation) into one using known;
-        state := state || one;
-    end loop;
-    return state;
-end $freshpg$;
+begin {rows}; end $freshpg$;
 
 create or replace function pg_temp.freshpg_reset(
     known xid, catalogs text, rows text, inout seen bigint, out outcome text, out to_vacuum text[], out databases text[]
@@ -136,15 +124,15 @@ def compose(connection: Connection[Any], *, may_delete: bool) -> sql.Composed:
     )
     [(columns,)] = connection.execute(_WITH_COLUMNS).fetchall()
     return sql.SQL(_FUNCTIONS).format(
-        catalogs=sql.SQL(" union all ").join(
-            sql.SQL(_STATE).format(sql.SQL(each), sql.SQL(where).format(with_columns=columns))
+        catalogs=_state(
+            sql.SQL("{} where {}").format(sql.SQL(each), sql.SQL(where).format(with_columns=columns))
             for each, where in _CATALOGS.items()
         ),
+        rows=_state(sql.SQL("only {}").format(names[oid]) for oid in filled if oid not in left_alone),
         others=sql.SQL(OTHERS).format(or_if=sql.SQL("false")),
         # Row security may hide rows from an ordinary role. What it truncates has no size.
         touched=_array((_if_filled if may_delete else _if_sized)(*table) for table in tables.items()),
         empty=_deletes(tables) if may_delete else _TRUNCATE,
-        filled=[oid for oid in filled if oid not in left_alone],
         sequences=oids,
         values=values,
         called=called,
@@ -170,6 +158,15 @@ def _settle(
     settle = "select count(setval(oid, value, is_called)) from unnest(%s::oid[], %s::bigint[], %s::bool[])"
     connection.execute(settle + " as template (oid, value, is_called)", [oids, last_values, called])
     return oids, last_values, called
+
+
+def _state(tables: Iterable[sql.Composed]) -> sql.Composed:
+    # The first is for a template without rows.
+    selects = [
+        sql.SQL("select null::xid as xmin limit 0"),
+        *(sql.SQL("select xmin from {}").format(each) for each in tables),
+    ]
+    return sql.SQL(_STATE).format(rows=sql.SQL(" union all ").join(map(sql.SQL("({})").format, selects)))
 
 
 def _array(items: Iterable[sql.Composed]) -> sql.Composed:
