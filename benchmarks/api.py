@@ -19,7 +19,7 @@ from backend.tests.loopback import free_port
 from benchmarks.reporting import print_table, take_turns
 
 WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 4000
-OURS, TEN_LINES = "--factory backend.main:create_app", "benchmarks.api_baseline:app"
+OURS, MINIMAL = "--factory backend.main:create_app", "benchmarks.minimal_api:app"
 READ, LIST = "GET /api/v1/companies/7", "GET /api/v1/companies?limit=50"
 CREATE, HEALTH = "POST /api/v1/companies", "GET /health/ready"
 
@@ -89,12 +89,12 @@ def served(application: str, url: str) -> Iterator[int]:
 
 def compare(url: str, runs: int) -> None:
     rates, rows = defaultdict[tuple[str, int], list[float]](list), []
-    with served(OURS, url) as ours, served(TEN_LINES, url) as ten_lines:
+    with served(OURS, url) as ours, served(MINIMAL, url) as minimal:
         for request in take_turns((READ, LIST, CREATE), runs):
-            for port in (ours, ten_lines):
+            for port in (ours, minimal):
                 rates[request, port].append(asyncio.run(Load(port, request, REQUESTS // 4).run(CONNECTIONS)))
     for request in (READ, LIST, CREATE):
-        pair = rates[request, ours], rates[request, ten_lines]
+        pair = rates[request, ours], rates[request, minimal]
         ratio = median(a / b for a, b in zip(*pair, strict=True))
         rows.append([request, *(f"{median(side):.0f}" for side in pair), f"{ratio:.2f}"])
     headings = ("", "this API", "ten lines", "ratio")
