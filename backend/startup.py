@@ -130,7 +130,7 @@ def wait_for_database(
                     f"if neither is set, `nox -s dev` finds or starts a database.{libpq_variables_note()}"
                 ) from error
         if pause == LONGEST_PAUSE and not is_announced:
-            report(f"Waiting up to {seconds:g} s for the database at {describe(engine.url)}: {said}.")
+            report(f"Waiting up to {seconds:g} s (DATABASE_WAIT_SECONDS) for {describe(engine.url)}: {said}.")
             is_announced = True
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)
@@ -147,8 +147,8 @@ def explain_refusal(error: OperationalError, url: URL) -> str | None:
     if asked_for_password(error):
         return missing_database(url) or (
             f"The database at {describe(url)} refused user {url.username!r}: {reason(error)}.\n"
-            "Set its password in DATABASE_URL or POSTGRES_PASSWORD. A Compose volume keeps the password that it was "
-            f"created with: `docker compose down -v` deletes the volume and its data.{libpq_variables_note()}"
+            "Correct it in DATABASE_URL or POSTGRES_PASSWORD. If it is Compose's database: its volume keeps the "
+            f"password that it was created with.{libpq_variables_note()}"
         )
     answer = ping(url)
     # If SSL is required but the server has none, it closes the connection without an answer.

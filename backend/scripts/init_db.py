@@ -19,7 +19,7 @@ from backend.startup import describe, start_database
 
 def main(arguments: Sequence[str] | None = None) -> None:
     argparse.ArgumentParser(
-        prog="init_db",
+        prog="nox -s db_init --",
         description="Bring the schema of the configured database to head, by Alembic's migrations.",
     ).parse_args(arguments)
     settings = load_settings()

@@ -27,7 +27,7 @@ from backend.startup import describe, wait_for_database
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="reset_db",
+        prog="nox -s db_reset --",
         description="Drop everything in the configured database, known to the models or not, other schemas included, "
         "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
         "development or test; for any other, you must type its name. Production is never reset.",

@@ -28,7 +28,7 @@ DIRECTORY = ROOT / "backups"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="db_backup", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s db_backup --", description=__doc__)
     default = "the file to write (default: in backups/, named by database, revision and UTC time)"
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
     options = parser.parse_args(arguments)

@@ -96,7 +96,7 @@ def remove(directory: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="db_upgrade", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s db_upgrade --", description=__doc__)
     parser.add_argument("--drop-old", action="store_true", help="drop the old data of a finished upgrade")
     options = parser.parse_args(arguments)
     with upgrade_lock(), without_libpq_variables():

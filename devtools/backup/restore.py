@@ -35,7 +35,7 @@ HINT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="db_restore", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s db_restore --", description=__doc__)
     what = parser.add_mutually_exclusive_group()
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
     what.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)

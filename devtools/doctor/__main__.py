@@ -43,7 +43,7 @@ else:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s doctor --", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a list of {name, state, finding, cure}")
     parser.add_argument("--only", choices=SUBJECTS, help="check only this subject")
     options = parser.parse_args(arguments)

@@ -49,9 +49,11 @@ def check(_machine: Machine) -> Iterator[Finding]:
             server = freshpg.running(DIRECTORY)
             if server is None:
                 finding = f"No database is configured, and none answers on DB_PORT {settings.db_port}."
+                cure = "`docker compose up` or `nox -s dev` starts one."
                 if (DIRECTORY / "data").exists():
-                    finding += " The embedded one does not run; the commands start it."
-                yield unknown("server", finding, "`docker compose up` or `nox -s dev` starts one.")
+                    finding += " The embedded one is not running now; each command starts it."
+                    cure = "To check it, run this while `nox -s dev` runs."
+                yield unknown("server", finding, cure)
                 return
             url = make_url(freshpg.sqlalchemy_url(freshpg.database_url(server.url, settings.postgres_db)))
             source = Source.EMBEDDED

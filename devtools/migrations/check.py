@@ -42,7 +42,7 @@ class Comparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="db_check",
+        prog="nox -s db_check --",
         description="Show what differs between the models and the migrations, and between the models and your "
         "database: the configured one, Compose's, or the embedded one. If anything differs, the exit code is 1. "
         "Nothing is changed, but the role must be allowed to create a schema, which is rolled back.",

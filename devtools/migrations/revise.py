@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="db_revision",
+        prog="nox -s db_revision --",
         description="Write a migration from the schema of the existing migrations to that of the models. Renames are "
         "not guessed, and comments in the file list the risks on a live table: read them.",
     )
