@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from backend.errors import UserError
-from backend.scripts import command_line
+from backend.scripts import console
 from freshpg import PostgresUnavailable
 
 
@@ -16,7 +16,7 @@ def note(line: str) -> None:
 
 
 def enter(main: Callable[[], int | None]) -> NoReturn:
-    """Do the same as `backend.scripts.command_line.enter`, and treat PostgresUnavailable as a UserError.
+    """Do the same as `backend.scripts.console.enter`, and treat PostgresUnavailable as a UserError.
 
     SIGTERM ends the command like Ctrl-C, so that it cleans up.
     """
@@ -28,4 +28,4 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
         except PostgresUnavailable as error:
             raise UserError(str(error)) from None
 
-    command_line.enter(with_server)
+    console.enter(with_server)

@@ -9,6 +9,7 @@ import argparse
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -100,8 +101,21 @@ def reason_to_use(settings: Settings) -> str | None:
     if settings.is_database_configured:
         return "as configured"
     # A server that is starting, or that refuses our password or database, counts too.
-    with suppress(OSError), socket.create_connection(("127.0.0.1", settings.db_port), timeout=2):
+    if answer_to_ssl_request(settings.db_port) in (b"S", b"N", b""):
         return f"Compose's, on DB_PORT {settings.db_port}"
+    return None
+
+
+def answer_to_ssl_request(port: int) -> bytes | None:
+    """Return the first byte that a server on 127.0.0.1 answers to PostgreSQL's SSLRequest, None without an answer.
+
+    PostgreSQL answers S or N, and Docker's proxy ends the connection while the container's server is still starting.
+    """
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        with suppress(ConnectionResetError):
+            connection.sendall(struct.pack("!ii", 8, 80877103))
+            return connection.recv(1)
+        return b""
     return None
 
 

@@ -22,10 +22,9 @@ from backend.config import load_settings
 from backend.database import schema_lock, schema_state
 from backend.errors import UserError
 from backend.models.models import ConnectionStatus, Environment, GrantType, JobStatus, Role
-from backend.scripts.command_line import engine_for, say
+from backend.scripts.console import engine_for, say
 from backend.scripts.safety import (
     DestructiveAction,
-    confirmation,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
@@ -241,9 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     refuse_production(settings, "a production database is never seeded. Nothing was written.")
     what = "all rows of the six tables" if options.replace else "rows to the six tables"
     verb = "replace" if options.replace else "write"
-    action = DestructiveAction(
-        "Nothing was written", verb, confirmation("db_seed", arguments, "--yes-seed"), what
-    )
+    action = DestructiveAction("Nothing was written", verb, "db_seed", "--yes-seed", arguments, what)
     began = time.perf_counter()
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
@@ -258,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nox -s db_seed --", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s db_seed --", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)"
     )

@@ -13,7 +13,7 @@ if not __package__:  # the script was run by its path
     use_devtools("init")
 
 from backend.config import load_settings
-from backend.scripts.command_line import engine_for, enter, say
+from backend.scripts.console import engine_for, enter, say
 from backend.startup import describe, start_database
 
 

@@ -14,10 +14,9 @@ if not __package__:  # the script was run by its path
 
 from backend.config import load_settings
 from backend.database import reset_db
-from backend.scripts.command_line import engine_for, enter, say
+from backend.scripts.console import engine_for, enter, say
 from backend.scripts.safety import (
     DestructiveAction,
-    confirmation,
     lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
@@ -28,6 +27,7 @@ from backend.startup import describe, wait_for_database
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="nox -s db_reset --",
+        allow_abbrev=False,
         description="Drop everything in the configured database, known to the models or not, other schemas included, "
         "and create the schema again. Runs without confirmation only on a local or Compose database that is marked as "
         "development or test; for any other, you must type its name. Production is never reset.",
@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = load_settings()
     refuse_production(settings, "a production database is never reset. Nothing was dropped.")
-    command = confirmation("db_reset", arguments, "--yes-drop")
-    action = DestructiveAction("Nothing was dropped", "drop", command)
+    action = DestructiveAction("Nothing was dropped", "drop", "db_reset", "--yes-drop", arguments)
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)

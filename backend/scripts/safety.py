@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from shlex import join, quote
+from shlex import join
 from typing import TYPE_CHECKING, cast
 
 from psycopg.errors import DeadlockDetected, LockNotAvailable
@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.config import AppEnv, Settings
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
-from backend.scripts.command_line import say
+from backend.scripts.console import say
 from backend.startup import describe
 
 if TYPE_CHECKING:
@@ -33,19 +33,23 @@ class DestructiveAction:
     """`Nothing was dropped`."""
     verb: str
     """`drop`."""
-    command: str
-    """The command that confirms the action; the database's name follows."""
+    session: str
+    """`db_reset`, the nox session."""
+    option: str
+    """`--yes-drop`, which confirms the action; the database's name follows."""
+    arguments: Sequence[str] | None
+    """The command's arguments; None means those of this process."""
     what: str | None = None
     """The objects that it changes; None means everything in the database, which is then listed."""
 
-
-def confirmation(session: str, arguments: Sequence[str] | None, option: str) -> str:
-    """Return the command as it was typed, with the option that confirms it at the end."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if option in words:
-        at = words.index(option)
-        del words[at : at + 2]  # and the name, which was wrong
-    return join(["nox", "-s", session, "--", *words, option])
+    def confirmation(self, name: str) -> str:
+        """Return the command as it was typed, with the option that confirms it."""
+        words = list(sys.argv[1:] if self.arguments is None else self.arguments)
+        if self.option in words:
+            at = words.index(self.option)
+            del words[at : at + 2]  # and the name, which was wrong
+        words = [word for word in words if not word.startswith(f"{self.option}=")]
+        return join(["nox", "-s", self.session, "--", self.option, name, *words])
 
 
 @contextmanager
@@ -99,7 +103,7 @@ def refuse_unless_ours(
         )
     what = action.what or ", ".join(found) or "nothing, because it is empty"
     if typed_name is None and doubts and sys.stdin is not None and sys.stdin.isatty():
-        say(f"{' '.join(doubts)}\nThis would {action.verb} {what}, in {place}.")
+        say(f"{' '.join(doubts)}\nIn {place}, this would {action.verb} {what}.")
         try:
             typed_name = input("Type the database's name to continue: ")
         except (EOFError, UnicodeDecodeError):  # Ctrl-D, or bytes that are not text
@@ -111,7 +115,7 @@ def refuse_unless_ours(
         doubts = [f"The name given is {typed_name!r}, but the database is {name!r}."]
     raise UserError(
         f"{action.undone} in {place}. {' '.join(doubts)}\n"
-        f"To {action.verb} {what}: `{action.command} {quote(name)}`."
+        f"To {action.verb} {what}: `{action.confirmation(name)}`."
     )
 
 

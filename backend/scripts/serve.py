@@ -18,7 +18,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from backend.config import Settings, load_settings
 from backend.errors import UserError
-from backend.scripts.command_line import engine_for, enter
+from backend.scripts.console import engine_for, enter
 from backend.startup import start_database
 
 # The time that a request in flight has to finish. Compose's stop_grace_period is longer.
@@ -60,7 +60,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="serve", description="Bring the configured database's schema to head, and serve the API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", dest="api_port", help="port to listen on (API_PORT, by default 8000)")
+    parser.add_argument(
+        "--port", dest="api_port", metavar="PORT", help="port to listen on (API_PORT, by default 8000)"
+    )
     parser.add_argument(
         "--root-path",
         metavar="PREFIX",
@@ -88,9 +90,10 @@ def refuse_taken_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise UserError(f"Cannot listen on port {port} of {host}: {error.strerror}.") from error
+    except (OSError, UnicodeError) as error:  # the latter is of a name such as a..b
+        if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+            reason = error.strerror if isinstance(error, OSError) else "it is not a host's name"
+            raise UserError(f"Cannot listen on port {port} of {host!r}: {reason}.") from error
         raise UserError(
             f"Port {port} on {host} is in use: stop the process that uses it, or choose another (API_PORT or --port)."
         ) from error

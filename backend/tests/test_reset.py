@@ -362,7 +362,7 @@ def test_name_is_asked_at_a_terminal(
     finally:
         os.close(ours)
 
-    assert "This would drop table public.somebodys, in " in capsys.readouterr().out
+    assert ", this would drop table public.somebodys.\n" in capsys.readouterr().out
     assert ask(empty_engine, "SELECT to_regclass('somebodys') IS NULL") is (typed is None)
 
 

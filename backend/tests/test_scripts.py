@@ -96,9 +96,10 @@ def test_serve_names_the_option_or_the_setting_that_is_invalid(monkeypatch: pyte
     assert sorted(line.partition(" is invalid: ")[0] for line in lines) == ["--port", "WEB_CONCURRENCY"]
 
 
-def test_serve_reports_a_host_that_does_not_exist(configured: Engine) -> None:
-    with pytest.raises(UserError, match=r"Cannot listen on port 8000 of no\.such\.host\.invalid: "):
-        serve.main(["--host", "no.such.host.invalid", "--port", "8000"])
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+def test_serve_reports_a_host_that_does_not_exist(host: str, configured: Engine) -> None:
+    with pytest.raises(UserError, match=f"Cannot listen on port 8000 of {host!r}: "):
+        serve.main(["--host", host, "--port", "8000"])
 
 
 UVICORN = ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0")

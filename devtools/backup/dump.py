@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from backend import migrations
 from backend.config import ROOT, load_settings
 from backend.errors import UserError
-from backend.scripts.command_line import engine_for, say
+from backend.scripts.console import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 

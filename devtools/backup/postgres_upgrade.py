@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from backend.errors import UserError
-from backend.scripts.command_line import say
+from backend.scripts.console import say
 from devtools import database
 from devtools.command_line import enter
 from freshpg import (
@@ -53,7 +53,9 @@ class Directory:
             )
         self.refuse_running()
         if in_use(making):
-            raise UserError(f"An upgrade that was ended still uses {making}. Try again in a minute.")
+            raise UserError(
+                f"An upgrade that was ended still uses {os.path.relpath(making)}. Try again in a minute."
+            )
         remove(making)
         with (
             start_persistent(self.source, old_programs) as old,

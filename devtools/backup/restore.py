@@ -18,8 +18,8 @@ from backend import migrations
 from backend.config import Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
-from backend.scripts.command_line import engine_for, say
-from backend.scripts.safety import DestructiveAction, confirmation, refuse_production, refuse_unless_ours
+from backend.scripts.console import engine_for, say
+from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 
@@ -35,7 +35,7 @@ HINT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="nox -s db_restore --", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nox -s db_restore --", description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
     what.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
@@ -52,10 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.drop_old
         else ("replace", "the database")
     )
-    command = confirmation("db_restore", arguments, "--yes-drop")
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        action = DestructiveAction("Nothing was changed", verb, command, object_)
+        action = DestructiveAction(
+            "Nothing was changed", verb, "db_restore", "--yes-drop", arguments, object_
+        )
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         drop_old(settings.database_url) if options.drop_old else restore(options, settings)
 

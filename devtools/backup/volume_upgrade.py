@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from backend.config import ROOT
 from backend.errors import UserError
-from backend.scripts.command_line import say
+from backend.scripts.console import say
 
 from .client_programs import Tools, copy_server, docker, docker_says, inside
 

@@ -20,7 +20,7 @@ from backend.config import load_settings
 from backend.database import SchemaState, connect, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
-from backend.scripts.command_line import say
+from backend.scripts.console import say
 from backend.startup import database_errors_reported, describe, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own

@@ -390,9 +390,9 @@ def test_restore_refuses_production_unmarked_databases_and_unknown_revisions(
     ours.run("COMMENT ON TABLE alembic_version IS NULL")
     said = refused(str(known), "--no-owner", "--yes-drop", "other")
     assert "Nothing was changed in" in said
-    assert f"`nox -s db_restore -- {known} --no-owner --yes-drop {quote(ours.name)}`" in said
+    assert f"`nox -s db_restore -- --yes-drop {quote(ours.name)} {known} --no-owner`" in said
     said = refused("--drop-old")
-    assert f"earlier restores kept: `nox -s db_restore -- --drop-old --yes-drop {quote(ours.name)}`" in said
+    assert f"earlier restores kept: `nox -s db_restore -- --yes-drop {quote(ours.name)} --drop-old`" in said
     monkeypatch.setenv("APP_ENV", "production")
     monkeypatch.setenv("API_TOKEN", "x" * 32)
     assert "a production database is never replaced" in refused(str(known), "--yes-drop", ours.name)

@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psycopg
@@ -77,7 +79,19 @@ def test_composes_database_that_is_still_starting_is_not_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as starting:
         port = starting.getsockname()[1]
 
+        def end_connection() -> None:  # like Docker's proxy
+            starting.accept()[0].close()
+
+        threading.Thread(target=end_connection).start()
+
         assert database.reason_to_use(settings(db_port=port)) == f"Compose's, on DB_PORT {port}"
+
+
+def test_another_program_on_composes_port_is_passed_over() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        threading.Thread(target=other.handle_request).start()
+
+        assert database.reason_to_use(settings(db_port=other.server_port)) is None
 
 
 def test_embedded_database_is_created_for_dev_and_then_found_by_all(

@@ -175,6 +175,12 @@ def test_stale_engine_in_testcontainers_file_is_a_warning_that_names_the_file(tm
     assert found["cure"] == f"Correct or remove {named_by}."
 
 
+def test_docker_context_that_does_not_exist_is_reported(tmp_path: Path) -> None:
+    found = server_for_tests(tmp_path, DOCKER_CONTEXT="nosuch")
+
+    assert found["finding"].endswith("because there is no Docker context 'nosuch'.")
+
+
 def test_given_server_is_reported_as_the_tests_server(tmp_path: Path, postgres_url: str) -> None:
     given = server_for_tests(tmp_path, TEST_DATABASE_URL=postgres_url)
     refused = server_for_tests(tmp_path, TEST_DATABASE_URL=f"postgresql://me:{SECRET}@127.0.0.1:1/x")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from backend.config import AppEnv, load_settings
 from backend.main import create_app
-from backend.scripts.command_line import engine_for, say
+from backend.scripts.console import engine_for, say
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 from devtools.utc_check.proof_report import print_report

@@ -39,7 +39,8 @@ _SHORT = {
 }
 _LEGEND = (
     "stored: the microseconds in PostgreSQL. All other reads follow a SET LOCAL timezone. psql: a client without our "
-    "code. unpinned: an engine with only our models. The API's timestamps come from the database's clock. ·: does not apply.\n"
+    "code. unpinned: an engine with only our models. The API's timestamps come from the database's clock. "
+    "·: does not apply.\n"
 )
 
 

@@ -12,7 +12,7 @@ from .processes import query
 RUN_ID = "00000000ff"
 
 
-@pytest.fixture(params=["statement_timeout", "lock_timeout"])
+@pytest.fixture(params=["statement_timeout", "lock_timeout", "transaction_timeout"])
 def hasty_url(request: pytest.FixtureRequest, embedded: Server) -> Iterator[str]:
     query(embedded.url, "create role hasty login createdb password 'hasty'")
     query(embedded.url, f"alter role hasty set {request.param} to '200ms'")

@@ -179,7 +179,9 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     assert (used == hidden.bin) == (user.uid is None)
 
 
-@pytest.mark.parametrize("fault", ["truncated", "empty", "open to others", "another user's", "read-only"])
+@pytest.mark.parametrize(
+    "fault", ["truncated", "empty", "incomplete", "open to others", "another user's", "read-only"]
+)
 def test_a_cache_that_cannot_be_used_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
 ) -> None:
@@ -197,6 +199,9 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
     elif fault == "empty":
         # Two blocks of zeros are an empty archive, which can be extracted.
         entry.write_bytes(bytes(1024))
+    elif fault == "incomplete":
+        # It can be extracted, and the server does not start.
+        subprocess.run(["tar", "--delete", "-f", entry, "data/global/pg_control"], check=True)
     elif fault == "open to others":
         entry.chmod(0o644)
     elif fault == "another user's":

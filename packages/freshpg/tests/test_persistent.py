@@ -55,6 +55,7 @@ def test_data_password_and_port_are_kept_between_runs(directory: Path, user: Run
 
 def test_what_is_in_a_directory_that_exists_is_not_hidden_from_git(directory: Path) -> None:
     directory.mkdir(parents=True)
+    (directory / "notes").touch()
     start_persistent(directory).stop()
 
     assert not (directory / ".gitignore").exists()

@@ -215,7 +215,7 @@ def test_prepared_transaction_is_named_and_rolled_back(url: str, reset: Reset) -
     assert query(url, CONTENTS) == UNTOUCHED
 
 
-def test_end_of_the_resets_own_connection_spoils_the_database(url: str, reset: Reset) -> None:
+def test_end_of_the_resets_own_connection_makes_the_database_be_replaced(url: str, reset: Reset) -> None:
     query(
         url,
         "select pg_terminate_backend(pid, 1000) from pg_stat_activity"

@@ -6,11 +6,12 @@ from .embedded import start_ephemeral
 from .libpq import without_libpq_variables
 from .persistent import running, start_persistent
 from .server import PostgresUnavailable, Server
-from .server_selection import choose
+from .server_selection import Choice, choose
 from .urls import database_url, sqlalchemy_url
 
 __all__ = [
     "Binaries",
+    "Choice",
     "PostgresUnavailable",
     "Server",
     "choose",

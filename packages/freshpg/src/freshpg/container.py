@@ -6,7 +6,6 @@ Importing this module imports docker and testcontainers: it is imported when a c
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,7 +17,7 @@ from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 
 from .binaries import initdb_arguments
-from .docker_client import SOCKET_VARIABLE, engine_address, environment_restored
+from .docker_client import engine_address, environment_for
 from .libpq import last_line, major_version, without_libpq_variables
 from .server import (
     ADMINISTRATIVE_DATABASE,
@@ -161,14 +160,11 @@ def _configured() -> Iterator[None]:
 
     With a prefix, testcontainers 4.15 does not recognise its own reaper and starts reapers for reapers without end.
     """
+    address, _ = engine_address()
     before = config.hub_image_name_prefix, config.ryuk_image
     config.hub_image_name_prefix, config.ryuk_image = "", "".join(before)
-    address, _ = engine_address()
     try:
-        with environment_restored():
-            if address.startswith("unix://"):
-                # testcontainers would find it with a client that it does not close.
-                os.environ.setdefault(SOCKET_VARIABLE, address.removeprefix("unix://"))
+        with environment_for(address):
             yield
     finally:
         config.hub_image_name_prefix, config.ryuk_image = before

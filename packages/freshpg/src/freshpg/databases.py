@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .libpq import connect
+from .libpq import NO_TIMEOUTS, connect
 from .urls import SecretURL, database_url
 
 if TYPE_CHECKING:
@@ -151,9 +151,7 @@ class Databases:
     def _administrative(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._url)
-            self._connection.execute(
-                "set idle_session_timeout to 0; set statement_timeout to 0; set lock_timeout to 0"
-            )
+            self._connection.execute(NO_TIMEOUTS)
             self._connection.execute("select pg_advisory_lock_shared(%s)", [self._key])
         return self._connection
 

@@ -1,7 +1,7 @@
 """The container engine that testcontainers uses: where it is, whether it answers, and its images, with deadlines.
 
-Importing docker and testcontainers takes 0.3 s, so nothing here does it until a cheap look says that an engine may be
-there.
+Importing docker and testcontainers takes 0.3 s, so nothing here does it until a variable, a file or the usual socket
+says that an engine may be there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from .libpq import last_line
 from .server import PostgresUnavailable
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
+_SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
 OLDEST_TESTCONTAINERS = (4, 15)
 _LOOK_SECONDS = 15.0
 """For an engine that answered already, and may be busy."""
@@ -62,9 +63,11 @@ def find_engine() -> DockerClient:
             client.ping()
             return client
 
-        with environment_restored():
+        with environment_for(address):
             # docker-py's own timeout holds for each step, and not for SSH.
             return within(ANSWER_SECONDS, connect, "asking Docker")
+    except EngineUnavailable:
+        raise
     except PermissionError:
         reason = "this user may not open Docker's socket"
     except (ImportError, RuntimeError, ValueError) as error:
@@ -80,6 +83,7 @@ def find_engine() -> DockerClient:
 def engine_address() -> tuple[str, str]:
     """Return the address of the engine that testcontainers uses, and what names it (empty for the usual socket)."""
     from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow)
+    from docker.context.config import get_current_context_name  # type: ignore[import-untyped] # noqa: PLC0415
     from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (slow)
     from testcontainers.core.docker_client import get_docker_host  # noqa: PLC0415 (slow)
 
@@ -87,16 +91,27 @@ def engine_address() -> tuple[str, str]:
         if config.tc_properties_get_tc_host():
             return address, "tc.host in ~/.testcontainers.properties"
         return address, "DOCKER_HOST" if os.environ.get("DOCKER_HOST") else "Docker's current context"
+    context = os.environ.get("DOCKER_CONTEXT", "")
+    if ContextAPI.get_context(context) is None:
+        raise EngineUnavailable(f"there is no Docker context {context or get_current_context_name()!r}")
     # testcontainers leaves the rest to docker-py, which from 7.2 on reads DOCKER_CONTEXT.
     from_context: dict[str, Any] = getattr(ContextAPI, "kwargs_from_context", dict)()
-    named_by = "DOCKER_CONTEXT" if from_context and os.environ.get("DOCKER_CONTEXT") else ""
+    named_by = "DOCKER_CONTEXT" if from_context and context else ""
     return from_context.get("base_url", DEFAULT_SOCKET), named_by
 
 
 @contextmanager
-def environment_restored() -> Iterator[None]:
-    """Undo what is written to the environment for testcontainers, and by it: it is not for other programs."""
-    before = {name: os.environ.get(name) for name in ("DOCKER_HOST", SOCKET_VARIABLE)}
+def environment_for(address: str) -> Iterator[None]:
+    """Prepare the environment for testcontainers; undo that and what it writes there, for other programs' sake."""
+    before = {name: os.environ.get(name) for name in ("DOCKER_HOST", "no_proxy", _SOCKET_VARIABLE)}
+    host = urlsplit(address).hostname
+    if address.startswith("unix://"):
+        # testcontainers would find it with a client that it does not close.
+        os.environ.setdefault(_SOCKET_VARIABLE, address.removeprefix("unix://"))
+    elif host in ("127.0.0.1", "::1", "localhost"):
+        # docker-py, unlike the docker command, would ask a proxy the way to this machine.
+        known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        os.environ["no_proxy"] = f"{known},{host}" if known else host
     try:
         yield
     finally:

@@ -56,6 +56,19 @@ def start_ephemeral(
     `name=value`.
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
+    entry = cache_entry(binaries)
+    is_cached = entry.exists()
+    try:
+        return _start_ephemeral(binaries, run_as, settings, entry)
+    except PostgresUnavailable:
+        if not (is_cached and _is_ours(entry)):
+            raise
+    # Perhaps the entry is damaged.
+    entry.unlink(missing_ok=True)
+    return _start_ephemeral(binaries, run_as, settings, entry)
+
+
+def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -68,7 +81,7 @@ def start_ephemeral(
             # mkdir's own mode is subject to the umask.
             directory.chmod(0o711)
         binaries = runnable(binaries, run_as, programs)
-        password = _make_data(binaries, run_as, directory)
+        password = _make_data(binaries, run_as, directory, entry)
         settings = (*TEST_SETTINGS, *settings)
         server = start(supervisor, binaries, run_as, directory, settings=settings, password=password)
         _change_password(server)
@@ -190,9 +203,9 @@ def cache_entry(binaries: Binaries) -> Path:
     return cache / "freshpg-data" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.tar"
 
 
-def _make_data(binaries: Binaries, run_as: RunAs, directory: Path) -> str:
+def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) -> str:
     """Make `directory`/data, from the cache's entry if possible; return its superuser's password."""
-    data, password_file, entry = directory / "data", directory / "password", cache_entry(binaries)
+    data, password_file = directory / "data", directory / "password"
     try:
         with entry.open("rb") as archive:
             found = os.fstat(archive.fileno())
@@ -202,7 +215,7 @@ def _make_data(binaries: Binaries, run_as: RunAs, directory: Path) -> str:
                 _tar("-x", "-o", "-f", "-", "-C", directory, archive=archive)
                 run_as.give(data)
                 return password_file.read_text(encoding="utf-8")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         shutil.rmtree(data, ignore_errors=True)
     password = secrets.token_urlsafe(24)
     initialise(binaries, run_as, data, initdb_arguments(binaries.major, temporary=True), password)

@@ -23,6 +23,12 @@ LIBPQ_PARTS = {
 }
 """Variables by which programs find a database, and the part of its URL that each holds."""
 
+NO_TIMEOUTS = (
+    "select set_config(name, '0', false) from pg_settings where name in "
+    "('idle_session_timeout', 'lock_timeout', 'statement_timeout', 'transaction_timeout')"
+)
+"""A role may have timeouts; the last is not known to every version."""
+
 _SESSION_VARIABLES = ("PGREQUIRESSL", "PGDATESTYLE", "PGTZ", "PGGEQO")
 
 
@@ -64,6 +70,6 @@ def connected_version(connection: psycopg.Connection[Any]) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error's message, which in libpq's is the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    """Return the last line of an error's message, which in libpq's is the reason, but for indented advice."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("\t", " "))]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -85,9 +85,8 @@ def running(directory: Path) -> Server | None:
 
 def _make(directory: Path) -> None:
     try:
-        is_new = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
-        if is_new:
+        if not any(directory.iterdir()):
             # Nothing in a directory that is only ours is to be committed.
             (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:

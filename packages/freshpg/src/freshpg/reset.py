@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .libpq import CONNECT_SECONDS
+from .libpq import CONNECT_SECONDS, NO_TIMEOUTS
 from .reset_functions import OTHERS, compose
 
 LOCK_SECONDS = 1
@@ -43,10 +43,9 @@ class Reset:
             url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="freshpg"
         )
         execute = self._connection.execute
+        execute(NO_TIMEOUTS)
         execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
-        execute(
-            "set statement_timeout to 0; set idle_session_timeout to 0; set plan_cache_mode to force_generic_plan"
-        )
+        execute("set plan_cache_mode to force_generic_plan")
         self._may_delete = True
         try:
             execute("set session_replication_role to replica")

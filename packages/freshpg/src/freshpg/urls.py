@@ -66,4 +66,8 @@ def administrative_url(url: str) -> str:
 def place_of(url: str) -> str:
     """Return the URL's host, port and database, for people."""
     known = psycopg.conninfo.conninfo_to_dict(url)
-    return f"{known.get('host', 'the local socket')}:{known.get('port', '5432')}/{known.get('dbname')}"
+    hosts = str(known.get("host", "the local socket")).split(",")
+    ports = str(known.get("port", "")).split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = (f"{host}:{port or 5432}" for host, port in zip(hosts, ports, strict=False))
+    return f"{','.join(places)}/{known.get('dbname')}"
