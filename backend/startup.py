@@ -188,9 +188,8 @@ def createdb_command(url: URL) -> str:
         return shlex.join(["docker", "compose", "exec", "db", "createdb", "-U", str(url.username), name])
     parameters = libpq_parameters(url)
     options = {"-h": parameters.get("host"), "-p": parameters.get("port"), "-U": url.username}
-    return shlex.join(
-        ["createdb", *(word for option, value in options.items() if value for word in (option, value)), name]
-    )
+    words = [word for option, value in options.items() if value for word in (option, value)]
+    return shlex.join(["createdb", *words, name])
 
 
 def ping(url: URL, **parameters: str) -> Ping:

@@ -1,7 +1,7 @@
 """The db_ commands, and the choice of the database on which they and `dev` work.
 
 They use the first that exists, and announce it in one line: the configured database (DATABASE_URL, POSTGRES_HOST or
-POSTGRES_PORT); Compose's `db` if it answers on DB_PORT; the embedded one in `.dev/postgres-18/`, which is started if
+POSTGRES_PORT); Compose's `db`, if it runs, on DB_PORT; the embedded one in `.dev/postgres-18/`, which is started if
 necessary. If none exists, `dev` creates the embedded one, and the db_ commands show their work on a temporary server.
 """
 

@@ -36,27 +36,23 @@ HINT = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="nox -s db_restore --", description=__doc__, allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group()
+    either = parser.add_mutually_exclusive_group()
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
-    what.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
+    either.add_argument("file", nargs="?", type=Path, metavar="FILE", help=file)
     old = "restore nothing; drop the databases that earlier restores kept"
-    what.add_argument("--drop-old", action="store_true", help=old)
+    either.add_argument("--drop-old", action="store_true", help=old)
     owner = "leave out owners and grants: your role owns everything"
     parser.add_argument("--no-owner", action="store_true", help=owner)
     parser.add_argument("--yes-drop", metavar="NAME", help="the database's name, to replace it in any case")
     options = parser.parse_args(arguments)
     settings = load_settings()
     refuse_production(settings, f"a production database is never replaced by a backup. {UNCHANGED}")
-    verb, object_ = (
-        ("drop", "the databases that earlier restores kept")
-        if options.drop_old
-        else ("replace", "the database")
-    )
+    verb, what = "replace", "the database"
+    if options.drop_old:
+        verb, what = "drop", "the databases that earlier restores kept"
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        action = DestructiveAction(
-            "Nothing was changed", verb, "db_restore", "--yes-drop", arguments, object_
-        )
+        action = DestructiveAction("Nothing was changed", verb, "db_restore", "--yes-drop", arguments, what)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         drop_old(settings.database_url) if options.drop_old else restore(options, settings)
 

@@ -39,10 +39,8 @@ class Source(StrEnum):
 
 def check(_machine: Machine) -> Iterator[Finding]:
     settings = load_settings()
-    url, source = (
-        settings.database_url,
-        Source.CONFIGURED if settings.is_database_configured else Source.COMPOSE,
-    )
+    url = settings.database_url
+    source = Source.CONFIGURED if settings.is_database_configured else Source.COMPOSE
     # The variables that libpq reads from the environment are meant for another server.
     with nullcontext() if source is Source.CONFIGURED else without_libpq_variables():
         if reason_to_use(settings) is None:

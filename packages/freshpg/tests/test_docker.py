@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from docker.context import ContextAPI  # type: ignore[import-untyped] # it has no types
+from docker.context import ContextAPI
 
 from freshpg import PostgresUnavailable, choose, start_ephemeral
 from freshpg.docker_client import DEFAULT_SOCKET, EngineUnavailable, find_engine

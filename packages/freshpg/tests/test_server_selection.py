@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from docker.context import ContextAPI  # type: ignore[import-untyped] # it has no types
+from docker.context import ContextAPI
 
 from freshpg import PostgresUnavailable, Server, choose, find_binaries, start_ephemeral
 from freshpg.embedded import cache_entry

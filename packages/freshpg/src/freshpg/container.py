@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from docker.errors import DockerException, NotFound  # type: ignore[import-untyped] # it has no types
+from docker.errors import DockerException, NotFound
 from testcontainers.core.config import testcontainers_config as config
 from testcontainers.core.container import DockerContainer, Reaper
 

@@ -24,8 +24,7 @@ from .server import PostgresUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from docker import DockerClient  # type: ignore[import-untyped] # it has no types
-
+    from docker import DockerClient
 ANSWER_SECONDS = 5.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
@@ -56,7 +55,7 @@ def find_engine() -> DockerClient:
         if address.startswith("unix://"):
             _look_at_socket(address.removeprefix("unix://"))
         # Not within the deadline: it takes a second or two on a busy machine.
-        from testcontainers.core.docker_client import DockerClient as Wrapper  # noqa: PLC0415 (slow)
+        from testcontainers.core.docker_client import DockerClient as Wrapper
 
         def connect() -> DockerClient:
             client = Wrapper(timeout=ANSWER_SECONDS).client
@@ -82,10 +81,10 @@ def find_engine() -> DockerClient:
 
 def engine_address() -> tuple[str, str]:
     """Return the address of the engine that testcontainers uses, and what names it (empty for the usual socket)."""
-    from docker.context import ContextAPI  # type: ignore[import-untyped] # noqa: PLC0415 (slow)
-    from docker.context.config import get_current_context_name  # type: ignore[import-untyped] # noqa: PLC0415
-    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (slow)
-    from testcontainers.core.docker_client import get_docker_host  # noqa: PLC0415 (slow)
+    from docker.context import ContextAPI
+    from docker.context.config import get_current_context_name
+    from testcontainers.core.config import testcontainers_config as config
+    from testcontainers.core.docker_client import get_docker_host
 
     if address := get_docker_host():
         if config.tc_properties_get_tc_host():
@@ -141,7 +140,7 @@ def within(seconds: float, work: Callable[[], _T], what: str) -> _T:
 
 def needed_images(image: str) -> list[str]:
     """Return the image and that of testcontainers' reaper, if it is to be used."""
-    from testcontainers.core.config import testcontainers_config as config  # noqa: PLC0415 (slow)
+    from testcontainers.core.config import testcontainers_config as config
 
     return [image] if config.ryuk_disabled else [image, config.hub_image_name_prefix + config.ryuk_image]
 
@@ -152,7 +151,7 @@ def pull_images(image: str, seconds: float) -> dict[str, str]:
     Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.
     """
     with closing(find_engine()) as client:
-        from docker.errors import (  # type: ignore[import-untyped] # it has no types # noqa: PLC0415 (slow, and loaded by now)
+        from docker.errors import (
             DockerException,
             ImageNotFound,
         )

@@ -61,10 +61,12 @@ def start_ephemeral(
     try:
         return _start_ephemeral(binaries, run_as, settings, entry)
     except PostgresUnavailable:
-        if not (is_cached and _is_ours(entry)):
+        if not is_cached:
             raise
-    # Perhaps the entry is damaged.
-    entry.unlink(missing_ok=True)
+    # Perhaps the entry is damaged; another run may have removed it meanwhile.
+    with suppress(OSError):
+        if _is_ours(entry):
+            entry.unlink()
     return _start_ephemeral(binaries, run_as, settings, entry)
 
 

@@ -73,10 +73,8 @@ class Reset:
                 self._seen, result, to_vacuum, databases = row
                 if result != "open":
                     self._finish(result, to_vacuum)
-                    outcome.databases, outcome.must_be_replaced = (
-                        frozenset(databases or ()),
-                        result == "changed",
-                    )
+                    outcome.databases = frozenset(databases or ())
+                    outcome.must_be_replaced = result == "changed"
                     return outcome
                 outcome.left_open += self._end_open()
         except psycopg.OperationalError:
