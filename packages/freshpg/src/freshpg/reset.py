@@ -52,7 +52,8 @@ class Reset:
         except psycopg.errors.InsufficientPrivilege:
             self._may_delete = False
         self._seen = 0
-        execute(compose(self._connection, may_delete=self._may_delete))
+        self._database: int = self._one("select oid from pg_database where datname = current_database()")[0]
+        execute(compose(self._connection, self._database, may_delete=self._may_delete))
         self._known = self._one("select pg_snapshot_xmax(pg_current_snapshot())::xid::text")[0]
         self._rows = self._one("select pg_temp.freshpg_rows(%s::text::xid)", self._known)[0]
         self._remember_catalogs()
@@ -104,7 +105,8 @@ class Reset:
 
     def _end_open(self, *, with_active: bool = False) -> list[str]:
         """Wait a moment for open transactions to end, then end them; return which they were."""
-        others = sql.SQL(OTHERS).format(or_if=sql.SQL("state = 'active'" if with_active else "false"))
+        or_if = sql.SQL("state = 'active'" if with_active else "false")
+        others = sql.SQL(OTHERS).format(database=self._database, or_if=or_if)
         query = sql.SQL("select pid, state, left(query, 200) {}").format(others)
         deadline = time.monotonic() + (0 if with_active else GRACE_SECONDS)
         while (rows := self._connection.execute(query).fetchall()) and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ _VACUUM_BYTES = 16 * 8192
 
 # A row of these that is new or gone is a change of the schema. The conditions leave out PostgreSQL's own rows.
 _CATALOGS: dict[LiteralString, LiteralString] = {
-    # New relations have a new row in pg_class.
+    # New relations have a new row in pg_class, and a new default changes its column's row.
     "pg_attribute": "attrelid = any ({with_columns}::oid[]) and attnum > 0",
     "pg_class": "oid >= 16384",
     "pg_constraint": "oid >= 16384",
@@ -24,7 +24,6 @@ _CATALOGS: dict[LiteralString, LiteralString] = {
     "pg_type": "oid >= 16384",
     "pg_proc": "oid >= 16384 and proname not in ('freshpg_catalogs', 'freshpg_rows', 'freshpg_reset')",
     "pg_rewrite": "oid >= 16384",
-    "pg_attrdef": "oid >= 16384",
     "pg_description": "objoid >= 16384",
     "pg_namespace": "nspname !~ '^pg_(toast_)?temp_'",
     "pg_sequence": "true",
@@ -36,7 +35,7 @@ _CATALOGS: dict[LiteralString, LiteralString] = {
     "pg_default_acl": "true",
     "pg_statistic_ext": "true",
     "pg_largeobject_metadata": "true",
-    "pg_db_role_setting": "setdatabase = (select oid from pg_database where datname = current_database())",
+    "pg_db_role_setting": "setdatabase = {database}",
 }
 
 _RELATIONS = """
@@ -53,10 +52,10 @@ _WITH_COLUMNS: LiteralString = (
     "select array(select oid from pg_class where oid >= 16384 and relkind in ('r', 'p', 'v', 'm', 'f', 'c'))"
 )
 
-# The function behind pg_stat_activity, which joins two tables to it.
+# The functions behind pg_stat_activity and pg_prepared_xacts, which join other tables to them.
 OTHERS: LiteralString = """
     from pg_stat_get_activity(null)
-   where datid = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()
+   where datid = {database} and pid <> pg_backend_pid()
      and backend_type = 'client backend' and (state like 'idle in transaction%' or backend_xid is not null or {or_if})
 """
 
@@ -79,7 +78,7 @@ declare
     touched oid[];
 begin
     outcome := 'clean';
-    if exists (select {others}) or exists (select from pg_prepared_xacts where database = current_database()) then
+    if exists (select {others}) or exists (select from pg_prepared_xact() where dbid = {database}) then
         outcome := 'open';
         return;
     elsif next = seen and not {has_unlogged_sequence} then
@@ -110,14 +109,15 @@ _TRUNCATE = sql.SQL("""
 """)
 
 
-def compose(connection: Connection[Any], *, may_delete: bool) -> sql.Composed:
-    """Compose the functions for the tables and sequences that the database has now."""
+def compose(connection: Connection[Any], database: int, *, may_delete: bool) -> sql.Composed:
+    """Compose the functions for the tables and sequences that the database, given by its OID, has now."""
     relations = connection.execute(_RELATIONS).fetchall()
     names = {oid: sql.Identifier(schema, name) for oid, _, _, schema, name, _ in relations}
     stored = _array(_if_filled(oid, names[oid]) for oid, kind, *_ in relations if kind != "S")
     [(filled,)] = connection.execute(sql.SQL("select {}").format(stored)).fetchall()
     # What comes with an extension may be large (PostGIS), and is left alone.
     left_alone = {oid for oid, kind, *_, is_of_extension in relations if kind == "r" and is_of_extension}
+    watched = [sql.SQL("only {}").format(names[oid]) for oid in filled if oid not in left_alone]
     tables = {oid: names[oid] for oid, kind, *_ in relations if kind == "r" and oid not in filled}
     oids, values, called = _settle(
         connection, {oid: names[oid] for oid, kind, *_ in relations if kind == "S"}
@@ -125,11 +125,12 @@ def compose(connection: Connection[Any], *, may_delete: bool) -> sql.Composed:
     [(columns,)] = connection.execute(_WITH_COLUMNS).fetchall()
     return sql.SQL(_FUNCTIONS).format(
         catalogs=_state(
-            sql.SQL("{} where {}").format(sql.SQL(each), sql.SQL(where).format(with_columns=columns))
+            sql.SQL("{} where {}").format(sql.SQL(each), sql.SQL(where).format(with_columns=columns, database=database))
             for each, where in _CATALOGS.items()
         ),
-        rows=_state(sql.SQL("only {}").format(names[oid]) for oid in filled if oid not in left_alone),
-        others=sql.SQL(OTHERS).format(or_if=sql.SQL("false")),
+        rows=_state(watched) if watched else sql.SQL("return ''"),
+        others=sql.SQL(OTHERS).format(database=database, or_if=sql.SQL("false")),
+        database=database,
         # Row security may hide rows from an ordinary role. What it truncates has no size.
         touched=_array((_if_filled if may_delete else _if_sized)(*table) for table in tables.items()),
         empty=_deletes(tables) if may_delete else _TRUNCATE,
@@ -161,12 +162,8 @@ def _settle(
 
 
 def _state(tables: Iterable[sql.Composed]) -> sql.Composed:
-    # The first is for a template without rows.
-    selects = [
-        sql.SQL("select null::xid as xmin limit 0"),
-        *(sql.SQL("select xmin from {}").format(each) for each in tables),
-    ]
-    return sql.SQL(_STATE).format(rows=sql.SQL(" union all ").join(map(sql.SQL("({})").format, selects)))
+    selects = (sql.SQL("select xmin from {}").format(each) for each in tables)
+    return sql.SQL(_STATE).format(rows=sql.SQL(" union all ").join(selects))
 
 
 def _array(items: Iterable[sql.Composed]) -> sql.Composed:
