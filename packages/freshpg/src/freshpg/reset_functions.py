@@ -125,7 +125,9 @@ def compose(connection: Connection[Any], database: int, *, may_delete: bool) -> 
     [(columns,)] = connection.execute(_WITH_COLUMNS).fetchall()
     return sql.SQL(_FUNCTIONS).format(
         catalogs=_state(
-            sql.SQL("{} where {}").format(sql.SQL(each), sql.SQL(where).format(with_columns=columns, database=database))
+            sql.SQL("{} where {}").format(
+                sql.SQL(each), sql.SQL(where).format(with_columns=columns, database=database)
+            )
             for each, where in _CATALOGS.items()
         ),
         rows=_state(watched) if watched else sql.SQL("return ''"),
