@@ -25,6 +25,8 @@ from devtools.command_line import enter, note
 from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
+ANSWER_SECONDS = 5.0
+"""The time that what listens on Compose's port gets to answer; a container may be busy."""
 
 VERBS = {
     "init": ["backend.scripts.init_db"],
@@ -111,7 +113,10 @@ def answer_to_ssl_request(port: int) -> bytes | None:
 
     PostgreSQL answers S or N, and Docker's proxy ends the connection while the container's server is still starting.
     """
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+    with (
+        suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection,
+    ):
         with suppress(ConnectionResetError):
             connection.sendall(struct.pack("!ii", 8, 80877103))
             return connection.recv(1)

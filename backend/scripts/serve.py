@@ -23,6 +23,9 @@ from backend.startup import start_database
 
 # The time that a request in flight has to finish. Compose's stop_grace_period is longer.
 GRACE_SECONDS = 20
+# The time in which a worker has to answer its parent, or it is replaced. It answers once it has imported the
+# application, for which uvicorn's 5 s are too short on a busy machine.
+WORKER_SECONDS = 30
 OPTIONS = {"api_port": "--port", "root_path": "--root-path", "web_concurrency": "--workers"}
 LOGGERS = LOGGING_CONFIG["loggers"] | {
     "backend": {"handlers": ["default"], "level": "INFO", "propagate": False}
@@ -52,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         root_path=settings.root_path,
         log_config=LOGGING,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=WORKER_SECONDS,
     )
 
 

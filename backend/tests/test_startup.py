@@ -211,8 +211,9 @@ def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
 
 def test_health_check_does_not_wait_for_a_frozen_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A frozen server accepts connections but sends nothing; the check answers 503 while the attempt still hangs."""
-    monkeypatch.setattr(health, "PATIENCE", 0.1)
+    monkeypatch.setattr(health, "PATIENCE", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
         url = f"postgresql+psycopg://u:p@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=60"
         engine = connect(url)
         client = TestClient(

@@ -29,9 +29,7 @@ from freshpg import (
 )
 
 from .client_programs import Tools, copy_server
-from .volume_upgrade import MARK, Volume, find_volume
-
-ENDING_SECONDS = 5.0
+from .volume_upgrade import ENDING_SECONDS, MARK, Volume, find_volume
 
 
 class Directory:

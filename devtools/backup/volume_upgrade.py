@@ -6,6 +6,7 @@ same volume: its name does not change, and an older checkout still finds the old
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,8 @@ from .client_programs import Tools, copy_server, docker, docker_says, inside
 
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data."""
+ENDING_SECONDS = 10.0
+"""The time that a command of a killed upgrade gets to end."""
 DOWN, SOON = ("down", "--volumes"), ("--timeout", "10")
 """While a container initialises its data, it ignores the signal to stop."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
@@ -45,17 +48,27 @@ class Volume:
     def make(self) -> None:
         making = f"{self.new}.making"
         docker(*COMPOSE, "stop")
-        docker("compose", "--project-name", self.project, *DOWN, *SOON)  # left by a killed upgrade
-        if users := docker("ps", "--filter", f"volume={self.volume}", "--format", "{{.Names}}").split():
-            raise UserError(
-                f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
-            )
+        self.end_killed_upgrade()
         self.script('rm -rf "$1"', making)
         user = self.service["environment"]["POSTGRES_USER"]
         url = URL.create("postgresql", user, database="postgres", query={"host": "/var/run/postgresql"})
         with self.servers(making) as (old, new):
             copy_server(old, url, new, url)
         self.script(FINISH, making, self.new, str(self.old))
+
+    def end_killed_upgrade(self) -> None:
+        """Remove the containers of a killed upgrade. Raises UserError if others use the volume."""
+        deadline = time.monotonic() + ENDING_SECONDS
+        while True:
+            docker("compose", "--project-name", self.project, *DOWN, *SOON)
+            users = docker("ps", "--filter", f"volume={self.volume}", "--format", "{{.Names}}").split()
+            if not users:
+                return
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
+                )
+            time.sleep(0.2)
 
     def drop(self) -> None:
         self.script(DROP, self.new.partition("/")[0])

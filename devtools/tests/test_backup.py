@@ -22,6 +22,7 @@ from backend.config import ROOT
 from backend.database import connect, init_db
 from backend.errors import UserError
 from devtools.backup import dump, restore, swap
+from devtools.tests.support import wait_until
 from freshpg import Server, choose, database_url, find_clients, sqlalchemy_url
 
 CONTENT = """
@@ -157,17 +158,18 @@ def test_backup_that_fails_leaves_no_file_and_replaces_none(
 def test_interrupted_backup_leaves_no_file_and_killed_backup_leaves_a_partial_one(
     ours: Database, tmp_path: Path
 ) -> None:
+    dumps = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
     for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         with psycopg.connect(ours.url) as connection:
             connection.execute("LOCK TABLE usage_logs")  # pg_dump waits for it
             process = start("dump", tmp_path / "new" / "it.dump")
-            is_dumping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_dump'"
-            while query(ours.server, is_dumping) == [(0,)]:
+            while query(ours.server, f"{dumps} AND wait_event_type = 'Lock'") == [(0,)]:
                 assert process.poll() is None
                 time.sleep(0.05)
             process.send_signal(number)
             process.wait()
         said = process.communicate()[0]  # pg_dump, which has the same output, may outlive a killed command
+        wait_until(lambda: query(ours.server, dumps) == [(0,)], "pg_dump's session ends")
 
         assert process.returncode == code, said
         left = [path.name for path in (tmp_path / "new").iterdir()]
@@ -263,7 +265,7 @@ def test_restore_works_while_clients_reconnect_immediately(ours: Database) -> No
         client.start()
     try:
         restore.main([])
-        time.sleep(0.3)
+        wait_until(lambda: "Backed up" in seen, "a client reads what was restored")
     finally:
         is_over.set()
         for client in clients:
@@ -324,6 +326,9 @@ def test_restore_killed_at_any_moment_loses_nothing(ours: Database) -> None:
         assert "current" in states
         assert ours.ask("SELECT word FROM state") in ("current", "backed up")
 
+    # The server finishes the statement of a restore that was killed, and holds its lock until then.
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    wait_until(lambda: query(ours.server, locks) == [(0,)], "the last restore's session ends", 60)
     restore.main([str(path)])
 
     assert ours.ask("SELECT word FROM state") == "backed up"

@@ -13,10 +13,12 @@ from sqlalchemy import Engine, text
 
 from backend import migrations
 from backend.config import ROOT
+from backend.database import connect
 from devtools.doctor import check_database
 from devtools.doctor.check_database import Source, check_clock, check_engine
 from devtools.doctor.docker_cli import Docker, Machine
 from devtools.doctor.finding import Finding, State
+from freshpg import sqlalchemy_url, start_ephemeral
 
 SECRET = "do-not-print-this"
 
@@ -87,19 +89,21 @@ def test_clock_that_differs_is_a_warning(engine: Engine, monkeypatch: pytest.Mon
     assert "is 90 s ahead of this machine's." in found.finding
 
 
-def test_collation_of_another_version_is_a_warning_whose_cure_works(engine: Engine) -> None:
+def test_collation_of_another_version_is_a_warning_whose_cure_works() -> None:
     """This happens after a change of the image: the database recorded another version than that of the library."""
-    change(engine, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
+    # A server of its own, because the check looks at all databases of a server.
+    with start_ephemeral() as server, psycopg.connect(server.url, autocommit=True) as session:
+        engine = connect(sqlalchemy_url(server.url))
+        change(engine, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
 
-    found = look(engine)["collation"]
-    assert found.state is State.WARNING
-    assert f"wrongly in {engine.url.database}: collation version 0.1, the server's " in found.finding
-    assert found.cure.startswith("`nox -s db_shell -- -c 'REINDEX DATABASE ")
-    url = engine.url.set(drivername="postgresql", query={}).render_as_string(hide_password=False)
-    with psycopg.connect(url, autocommit=True) as session:
+        found = look(engine)["collation"]
+        assert found.state is State.WARNING
+        assert "wrongly in postgres: collation version 0.1, the server's " in found.finding
+        assert found.cure.startswith("`nox -s db_shell -- -c 'REINDEX DATABASE ")
         for statement in found.cure.split("'")[1::2]:
             session.execute(statement.encode())
-    assert look(engine)["collation"].state is State.OK
+        assert look(engine)["collation"].state is State.OK
+        engine.dispose()
 
 
 def test_lock_that_another_connection_holds_is_unknown_within_seconds(engine: Engine) -> None:

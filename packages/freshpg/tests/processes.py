@@ -12,6 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from freshpg import Server
+
 NO_DOCKER = "unix:///nonexistent"
 
 LIBPQ = {
@@ -86,6 +88,11 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> N
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def wait_for_death(server: Server) -> str:
+    wait_until(lambda: server.describe_death() is not None, "the death is noticed")
+    return str(server.describe_death())
 
 
 @contextmanager

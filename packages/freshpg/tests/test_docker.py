@@ -9,7 +9,7 @@ from docker.context import ContextAPI
 from freshpg import PostgresUnavailable, choose, start_ephemeral
 from freshpg.docker_client import DEFAULT_SOCKET, EngineUnavailable, find_engine
 
-from .processes import LIBPQ, owner, query, show
+from .processes import LIBPQ, owner, query, show, wait_for_death
 
 SETTINGS = (
     "fsync",
@@ -85,7 +85,7 @@ def test_a_container_that_ends_at_the_start_is_noticed_at_once_with_its_log() ->
     ):
         choose("docker", settings=["no_such_setting=1"]).start()
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_a_container_that_is_killed_is_described_in_one_line() -> None:
@@ -93,9 +93,8 @@ def test_a_container_that_is_killed_is_described_in_one_line() -> None:
         from testcontainers.core.labels import SESSION_ID  # noqa: PLC0415 (only where Docker is there)
 
         docker("kill", *containers(SESSION_ID))
-        said = server.describe_death()
+        said = wait_for_death(server)
 
-    assert said is not None
     assert said.startswith("The PostgreSQL container ended with exit status 137. Its log ends: ")
     assert "\n" not in said
 

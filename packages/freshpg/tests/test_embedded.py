@@ -26,6 +26,7 @@ from .processes import (
     postmaster,
     query,
     show,
+    wait_for_death,
     wait_until,
 )
 
@@ -147,16 +148,19 @@ def test_the_death_of_a_server_is_described_in_one_line() -> None:
     with start_ephemeral() as server:
         data = data_directory(server.url)
         os.kill(postmaster(data), signal.SIGKILL)
-        said = server.describe_death()
+        said = wait_for_death(server)
 
-    assert said is not None
     assert said.startswith("The embedded PostgreSQL server ended with SIGKILL. Its log ends: ")
     assert "database system is ready to accept connections" in said
     assert "\n" not in said
     assert not data.parent.exists()
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_log() -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_log(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    # It removes the cache's entry, which other tests read.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
     with pytest.raises(
         PostgresUnavailable, match=r"ended with exit status 1\. Its log ends:\n.*no_such_setting"
     ):

@@ -86,8 +86,12 @@ def test_a_server_without_a_free_connection_is_left_alone_and_that_is_said_withi
     monkeypatch.setattr("freshpg.persistent.ANSWER_SECONDS", 2.0)
     with start_persistent(directory) as host, ExitStack() as taken:
         pid = postmaster(directory / "data")
-        for _ in range(5):
-            connection = taken.enter_context(psycopg.connect(host.url))
+        connection = taken.enter_context(psycopg.connect(host.url, autocommit=True))
+        # The sessions of the start itself may be on their way out.
+        sessions = "select count(*) from pg_stat_activity where backend_type = 'client backend'"
+        wait_until(lambda: connection.execute(sessions).fetchone() == (1,), "they are gone")
+        for _ in range(4):
+            taken.enter_context(psycopg.connect(host.url))
         with pytest.raises(PostgresUnavailable, match=r"cannot be reached: .*too many clients") as refusal:
             start_persistent(directory)
 
@@ -115,7 +119,10 @@ def test_a_killed_owner_takes_its_server_along_and_the_data_stay(directory: Path
     assert not is_alive(pid)
 
 
-def test_the_directory_is_in_use_until_initdb_ends_even_if_its_owner_was_killed(directory: Path) -> None:
+def test_the_directory_is_in_use_until_initdb_ends_even_if_its_owner_was_killed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freshpg.persistent.ANSWER_SECONDS", 60)
     command = [sys.executable, "-c", OWNER, str(directory)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
         wait_until((directory / "data.making" / "base").exists, "initdb works")

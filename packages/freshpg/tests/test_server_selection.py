@@ -56,7 +56,7 @@ def test_an_engine_that_hangs_is_given_up_within_the_deadline(monkeypatch: pytes
         assert choose("auto").announcement.endswith(
             f", because Docker does not answer at {address} (DOCKER_HOST)"
         )
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_a_stale_tc_host_is_the_engine_that_is_asked_and_its_file_is_named(tmp_path: Path) -> None:
