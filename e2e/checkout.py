@@ -30,15 +30,16 @@ HOSTILE = "p@ : / % $ # ' \" ${HOME} end"
 HOSTILE_IN_ENV = HOSTILE.replace("'", "\\'")
 
 
-def request(url: str, *, data: object = None) -> Response:
+def request(url: str, *, data: object = None, seconds: float = 30) -> Response:
     """Get a page, or post the data as JSON. An error status is returned, not raised."""
     method = "GET" if data is None else "POST"
-    return httpx2.request(method, url, json=data, timeout=30, trust_env=False)
+    return httpx2.request(method, url, json=data, timeout=seconds, trust_env=False)
 
 
 def answers(url: str) -> bool:
     try:
-        return request(url).status_code == HTTPStatus.OK
+        # While a saved file has a mistake, uvicorn accepts connections and answers none.
+        return request(url, seconds=5).status_code == HTTPStatus.OK
     except TransportError:
         return False
 
