@@ -21,7 +21,6 @@ from backend.config import get_settings
 from backend.database_url import parse_url
 from backend.errors import UserError
 from backend.migrations import drop_all, environment_marker
-from backend.migrations.drop_all import Holder
 from backend.models.models import Base
 from backend.utc import lint_catalog, pin_utc, stray_settings
 
@@ -185,29 +184,18 @@ def schema_lock(engine: Engine, *, lock_timeout: float | None = None) -> Iterato
         yield connection
 
 
-@dataclass(frozen=True)
-class Cleared:
-    """What a reset did before it created the schema again."""
+def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None = None) -> list[str]:
+    """Drop everything in the database, known to the models or not, and create the schema; return what was dropped.
 
-    dropped: list[str]
-    ended: list[Holder]
-    """The idle connections of our role that were ended because they held locks on dropped objects."""
-
-
-def reset_db(engine: Engine, *, lock_timeout: float = 5, environment: str | None = None) -> Cleared:
-    """Drop everything in the database, known to the models or not, and create the schema; see `drop_all.contents`.
-
-    Everything runs in one transaction: if it is killed at any point, the database is unchanged. Connections of our role
-    that hold locks while they are idle in a transaction are ended; if another connection holds a lock for longer than
-    the timeout, in seconds, PostgreSQL raises an OperationalError with SQLSTATE 55P03. The database is marked with the
-    environment; without one, it keeps its mark.
+    Everything runs in one transaction: if it is killed at any point, the database is unchanged. If another connection
+    holds a lock for longer than the timeout, in seconds, PostgreSQL raises an OperationalError with SQLSTATE 55P03. The
+    database is marked with the environment; without one, it keeps its mark.
     """
     with schema_lock(engine, lock_timeout=lock_timeout) as connection:
         mark = environment or environment_marker.read(connection)
-        ended = drop_all.end_idle(connection)
         found = drop_all.contents(connection)
         drop_all.drop(connection, found)
         migrations.upgrade(connection)
         if mark is not None:
             environment_marker.write(connection, mark)
-    return Cleared([name for name, _ in found], ended)
+    return [name for name, _ in found]

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import parent_process
 from operator import attrgetter
+from threading import Thread
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from sqlalchemy import Engine
 from uvicorn.config import STARTUP_FAILURE
@@ -19,9 +20,9 @@ from backend.config import AppEnv, Settings, load_settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.routers import health
-from backend.routers.error_handlers import install_problems
+from backend.routers.error_handlers import HANDLERS
 from backend.routers.middleware import answer_head, limit_body, report_plainly
-from backend.routers.openapi import problem_responses
+from backend.routers.openapi import document_problems, problem_responses
 from backend.startup import report_drift, start_database
 
 SPARE_THREADS = 8  # for requests that need no connection, such as the files of /docs
@@ -57,7 +58,9 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         threads.total_tokens = max(threads.total_tokens, pool_size + SPARE_THREADS)
         try:
             await run_in_threadpool(start_database, app.state.engine, settings)
-            report_drift(app.state.engine, settings)
+            if settings.app_env is AppEnv.DEVELOPMENT:
+                # In a daemon thread, so that neither the start nor the end of the process waits.
+                Thread(target=report_drift, args=(app.state.engine,), name="drift", daemon=True).start()
             yield
         finally:
             if owned:
@@ -75,6 +78,7 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         # An operation has the name of its route's function, so that generated clients have readable function names.
         generate_unique_id_function=attrgetter("name"),
         responses=problem_responses(503, "default"),
+        exception_handlers=HANDLERS,
     )
     app.state.engine = engine or owned
     app.state.connections = CapacityLimiter(pool_size)
@@ -84,21 +88,10 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
         app.add_middleware(middleware)
     app.include_router(routers.api)
     app.include_router(health.router)
-    install_problems(app)
-    install_home(app, redirects=settings.app_env is not AppEnv.PRODUCTION)
+    document_problems(app)
+    app.add_route("/", lead_to_docs, include_in_schema=False)
     return app
 
 
-def install_home(app: FastAPI, *, redirects: bool) -> None:
-    """Let `/` redirect to /docs; in production, let it list links instead."""
-
-    async def home(request: Request) -> Response:
-        root = request.scope.get("root_path", "")
-        if redirects:
-            return RedirectResponse(f"{root}/docs")
-        links = {"docs": "/docs", "openapi": app.openapi_url, "health": "/health/ready"}
-        return JSONResponse(
-            {"title": app.title, "version": app.version} | {k: f"{root}{v}" for k, v in links.items()}
-        )
-
-    app.add_route("/", home, include_in_schema=False)
+async def lead_to_docs(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")

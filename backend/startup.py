@@ -4,14 +4,13 @@ import logging
 import os
 import re
 import shlex
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from psycopg import OperationalError as DriverError
 from psycopg.conninfo import make_conninfo
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.pq import Conninfo, PGconn, Ping
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -21,6 +20,7 @@ from backend.config import AppEnv, Settings
 from backend.database import SchemaState, connect, init_db
 from backend.database_url import libpq_parameters
 from backend.errors import UserError
+from backend.migrations import drop_all
 from backend.migrations.drift import differences
 
 # Warnings appear without any logging configuration; `serve` formats them like uvicorn's lines.
@@ -41,7 +41,7 @@ def start_database(
     In development, a schema newer than the code stops the start: somebody has switched branches. Elsewhere it is
     reported and served, because the service must survive a rollback.
     """
-    with database_errors_reported(engine.url):
+    with database_errors_reported(engine):
         wait_for_database(engine, settings.database_wait_seconds, report=report)
         state = init_db(engine, environment=settings.app_env.value)
     if state.is_ahead:
@@ -58,36 +58,25 @@ def start_database(
 
 
 @contextmanager
-def database_errors_reported(url: URL) -> Iterator[None]:
-    """Turn errors of the database or its driver into a UserError of one or two lines."""
+def database_errors_reported(engine: Engine) -> Iterator[None]:
+    """Turn errors of the database or its driver into a short UserError, which lists who may hold a missing lock."""
     try:
         yield
     except DBAPIError as error:
         words = str(error.orig).strip().partition("\n")[0]
-        message = f"The database at {describe(url)} reported an error: {words}."
-        if isinstance(error.orig, LockNotAvailable):
-            message += (
-                "\nAnother connection holds a lock that this needs; nothing was changed. Try again later. "
-                "`nox -s db_shell -- -c 'TABLE pg_stat_activity'` shows the connections."
+        message = f"The database at {describe(engine.url)} reported an error: {words}."
+        if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
+            with engine.connect() as connection:
+                holders = "".join(f"\n  {holder}" for holder in drop_all.lock_holders(connection))
+            message = (
+                f"Nothing was changed in {describe(engine.url)}: another connection holds a lock.{holders}\n"
+                "Wait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
             )
         raise UserError(message) from error
 
 
-def report_drift(
-    engine: Engine, settings: Settings, *, report: Callable[[str], None] = logger.warning
-) -> threading.Thread | None:
-    """Report in two lines how a development database differs from the models.
-
-    It runs in a thread, so neither the start (the comparison takes about 40 ms) nor the end of the process waits.
-    """
-    if settings.app_env is not AppEnv.DEVELOPMENT:
-        return None
-    thread = threading.Thread(target=_report_drift, args=(engine, report), name="drift", daemon=True)
-    thread.start()
-    return thread
-
-
-def _report_drift(engine: Engine, report: Callable[[str], None]) -> None:
+def report_drift(engine: Engine, *, report: Callable[[str], None] = logger.warning) -> None:
+    """Report in two lines how a development database differs from the models; it takes about 40 ms."""
     try:
         with engine.connect() as connection:
             found = differences(connection)

@@ -1,7 +1,6 @@
 """Alembic's migrations, the only way to create the schema.
 
-Every function works on the caller's connection, so migrations are pinned to UTC like every other session and
-run in the caller's transaction.
+They run on the caller's connection, so they are pinned to UTC like every other session, and in its transaction.
 """
 
 import warnings
@@ -36,11 +35,6 @@ def scripts() -> ScriptDirectory:
     return found
 
 
-def known() -> frozenset[str]:
-    """Return every revision that the code knows."""
-    return frozenset(script.revision for script in scripts().walk_revisions())
-
-
 def head() -> str:
     """Return the newest revision. Raises UserError if there is none, or if there are two."""
     found = sorted(scripts().get_heads())
@@ -62,7 +56,8 @@ def current(connection: Connection) -> str | None:
 
 def is_known(revision: str) -> bool:
     """Whether the code knows a revision as `current` returns it."""
-    return known().issuperset(revision.split(", "))
+    known = {script.revision for script in scripts().walk_revisions()}
+    return known.issuperset(revision.split(", "))
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:

@@ -1,32 +1,10 @@
 """Drop everything in a database, known to the models or not, and find the connections that hold locks on it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from backend.migrations import LOCK_NAME
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A connection that is in a transaction and holds a lock that a reset needs."""
-
-    pid: int
-    role: str
-    application: str
-    is_idle: bool
-    """Whether it waits for its client, in an open transaction."""
-    is_ours: bool
-    """Whether our role is a member of its role, and so may end it."""
-    seconds: float
-    statement: str
-
-    def __str__(self) -> str:
-        doing = "idle in a transaction" if self.is_idle else "busy"
-        last = " ".join(self.statement.split())[:80]
-        who = f"pid {self.pid} of {self.role} ({self.application or 'no name'})"
-        return f"{who}, {doing} for {self.seconds:.1f} s: {last}"
 
 
 def contents(connection: Connection) -> list[tuple[str, str]]:
@@ -48,19 +26,9 @@ def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
         connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
 
-def holders(connection: Connection) -> list[Holder]:
-    """List the other connections that hold a lock on an object that a reset drops, or the lock for schema changes."""
-    return [Holder(*row) for row in connection.execute(_HOLDERS, {"lock": LOCK_NAME})]
-
-
-def end_idle(connection: Connection) -> list[Holder]:
-    """End the holders that are ours and idle, and return them; their transactions are rolled back."""
-    found = [holder for holder in holders(connection) if holder.is_ours and holder.is_idle]
-    for holder in found:
-        connection.execute(
-            text("SELECT pg_terminate_backend(:pid, :patience)"), {"pid": holder.pid, "patience": 2000}
-        )
-    return found
+def lock_holders(connection: Connection) -> list[str]:
+    """Describe the other connections that hold a lock on what a reset drops, or the lock for schema changes."""
+    return list(connection.scalars(_LOCK_HOLDERS, {"lock": LOCK_NAME}))
 
 
 _OURS = r"""
@@ -114,10 +82,13 @@ FROM things ORDER BY kind <> 'table', kind, name
 """.replace("/* ours */", _OURS)
 )
 
-_HOLDERS = text(
-    """
-SELECT a.pid, a.usename, a.application_name, a.state LIKE 'idle in transaction%', pg_has_role(a.usesysid, 'USAGE'),
-       extract(epoch FROM clock_timestamp() - a.state_change)::float8, a.query
+_LOCK_HOLDERS = text(
+    r"""
+SELECT format('pid %s of %s (%s), %s for %s s: %s', a.pid, a.usename,
+              coalesce(nullif(a.application_name, ''), 'no name'),
+              CASE WHEN a.state LIKE 'idle in transaction%' THEN 'idle in a transaction' ELSE 'busy' END,
+              round(extract(epoch FROM clock_timestamp() - a.state_change), 1),
+              left(regexp_replace(a.query, '\s+', ' ', 'g'), 80))
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
   AND (EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours

@@ -19,13 +19,8 @@ _MAY_NOT_WRITE = (InsufficientPrivilege, ReadOnlySqlTransaction)
 
 def read(connection: Connection) -> str | None:
     """Return the environment from the mark, None if the database has no mark."""
-    comment = connection.scalar(
-        text(
-            "SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE relname = :table AND pg_table_is_visible(oid)"
-        ),
-        {"table": VERSION_TABLE},
-    )
-    found = _MARK.match(comment or "")
+    comment = text("SELECT obj_description(to_regclass(:table), 'pg_class')")
+    found = _MARK.match(connection.scalar(comment, {"table": VERSION_TABLE}) or "")
     return found[1] if found else None
 
 

@@ -12,8 +12,6 @@ class CompanyCreate(RequestBody):
 
 
 class CompanyChange(RequestBody):
-    """Omitted fields stay unchanged."""
-
     name: Line = optional()
     is_active: bool = optional()
 

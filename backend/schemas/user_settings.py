@@ -15,8 +15,6 @@ class UserSettingsCreate(RequestBody):
 
 
 class UserSettingsChange(RequestBody):
-    """Omitted fields stay unchanged; preferences are replaced completely."""
-
     version: Id = Field(
         description="The version that you read; if it is not the current one, nothing changes."
     )

@@ -16,8 +16,6 @@ class UserCreate(RequestBody):
 
 
 class UserChange(RequestBody):
-    """Omitted fields stay unchanged."""
-
     email: Email = optional()
     role: Role = optional()
     is_active: bool = optional()

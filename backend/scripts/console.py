@@ -33,7 +33,7 @@ def engine_for(settings: Settings) -> Iterator[Engine]:
     """Yield an engine on the configured database. Errors of the database become a UserError of one or two lines."""
     engine = connect(settings.database_url)
     try:
-        with database_errors_reported(engine.url):
+        with database_errors_reported(engine):
             yield engine
     finally:
         engine.dispose()

@@ -15,12 +15,7 @@ if not __package__:  # the script was run by its path
 from backend.config import load_settings
 from backend.database import reset_db
 from backend.scripts.console import engine_for, enter, say
-from backend.scripts.safety import (
-    DestructiveAction,
-    lock_holders_reported,
-    refuse_production,
-    refuse_unless_ours,
-)
+from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
 
 
@@ -40,14 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
-        with lock_holders_reported(engine, action.undone):
-            cleared = reset_db(engine, environment=settings.app_env)
-    for holder in cleared.ended:
-        say(f"  ended {holder}")
-    for name in cleared.dropped:
+        dropped = reset_db(engine, environment=settings.app_env)
+    for name in dropped:
         say(f"  dropped {name}")
     place = describe(settings.database_url)
-    say(f"Database {place} reset: dropped {len(cleared.dropped)} objects and re-created the schema.")
+    say(f"Database {place} reset: dropped {len(dropped)} objects and re-created the schema.")
 
 
 if __name__ == "__main__":

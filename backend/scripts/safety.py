@@ -1,19 +1,13 @@
-"""Decide whether a command may destroy data: by the settings, the host, the environment marker, or a typed name.
-
-It also reports which connections hold the locks that such a command needs.
-"""
+"""Decide whether a command may destroy data: by the settings, the host, the environment marker, or a typed name."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from shlex import join
 from typing import TYPE_CHECKING, cast
 
-from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 
 from backend.config import AppEnv, Settings
 from backend.errors import UserError
@@ -50,22 +44,6 @@ class DestructiveAction:
             del words[at : at + 2]  # and the name, which was wrong
         words = [word for word in words if not word.startswith(f"{self.option}=")]
         return join(["nox", "-s", self.session, "--", self.option, name, *words])
-
-
-@contextmanager
-def lock_holders_reported(engine: Engine, undone: str) -> Iterator[None]:
-    """Turn a lock timeout into a UserError that lists the connections that may hold the lock."""
-    try:
-        yield
-    except DBAPIError as error:
-        if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
-            raise
-        with engine.connect() as connection:
-            holding = "".join(f"\n  {holder}" for holder in drop_all.holders(connection))
-        raise UserError(
-            f"{undone}: another connection holds a lock.{holding}\n"
-            "Wait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
-        ) from error
 
 
 def refuse_production(settings: Settings, sentence: str) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
-from backend.errors import NotFoundError, SettingsExistError, StaleVersionError
+from backend.errors import NotFoundError, StaleVersionError
 from backend.models.models import User, UserSettings
 from backend.services.companies import read_company
 from backend.services.pages import PageRows, read_page
@@ -16,10 +16,8 @@ from backend.services.users import read_user
 def create_settings(
     session: Session, company_id: int, user_id: int, values: Mapping[str, object]
 ) -> UserSettings:
-    """Raise NotFoundError if the company has no such user, SettingsExistError if the user has settings."""
+    """Raise NotFoundError if the company has no such user, IntegrityError if the user has settings already."""
     read_user(session, company_id, user_id)
-    if session.get(UserSettings, user_id) is not None:
-        raise SettingsExistError
     settings = UserSettings(user_id=user_id, **values)
     session.add(settings)
     session.flush()

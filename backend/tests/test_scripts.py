@@ -153,7 +153,7 @@ def test_database_that_does_not_answer_is_plain_lines(
 def test_health_check_of_a_port_where_nothing_listens_fails_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(sys, "argv", ["healthcheck", "--port", str(listener.getsockname()[1])])
+        monkeypatch.setattr(healthcheck, "PORT", listener.getsockname()[1])
 
         with pytest.raises(SystemExit, match="The API does not answer on port"):
             healthcheck.main()

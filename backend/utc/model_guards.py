@@ -39,20 +39,16 @@ def guard_models(base: type[DeclarativeBase]) -> None:
 
 
 def _setter(column: Column[Any]) -> Callable[..., object]:
-    def set_utc(_row: object, value: object, _before: object, _initiator: object) -> object:
-        return _normalise(column, value)
+    def set_utc(_row: object, value: Any, _before: object, _initiator: object) -> object:  # noqa: ANN401 - anything may be assigned
+        # PostgreSQL evaluates an expression, as in `row.run_at = func.now()`.
+        if value is None or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+            return value
+        try:
+            return ensure_utc(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{column}: {error}") from error
 
     return set_utc
-
-
-def _normalise(column: Column[Any], value: Any) -> object:  # noqa: ANN401 - anything may be assigned
-    # PostgreSQL evaluates an expression, as in `row.run_at = func.now()`.
-    if value is None or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
-        return value
-    try:
-        return ensure_utc(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{column}: {error}") from error
 
 
 def _create_triggers(_metadata: MetaData, connection: Connection, tables: list[Table], **_: object) -> None:

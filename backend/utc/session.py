@@ -1,7 +1,5 @@
 """`pin_utc`: sessions that stay in UTC, with the driver's conversions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -72,20 +70,11 @@ def _on_checkout(
 
 
 def _pin(connection: psycopg.Connection[Any]) -> None:
-    with _outside_transaction(connection):
-        connection.execute(_PIN)
-
-
-@contextmanager
-def _outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[None]:
     # Inside a transaction, the next rollback would undo the SET, and a pool rolls back whenever a connection returns.
     before = connection.autocommit
     connection.autocommit = True
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.autocommit = before
+    connection.execute(_PIN)
+    connection.autocommit = before
 
 
 def _session_is_utc(connection: psycopg.Connection[Any]) -> bool:

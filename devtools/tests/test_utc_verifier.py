@@ -1,9 +1,10 @@
 """The tests remove one defence after the other; each time the proof must fail and name what broke."""
 
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
@@ -34,13 +35,18 @@ def refused(*entries: str) -> tuple[str, ...]:
     return tuple(f"refused/{entry}" for entry in entries)
 
 
+def pin_in_a_transaction(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SET TIME ZONE 'UTC'; SET datestyle = 'ISO, MDY'")
+
+
 DEFENCES = {
     "session pin": Defence(
         ("session/new", "session/rolled-back", "session/leaked-zone", "session/sql"),
         replaced(session, "_pin", lambda _: None),
     ),
     "pin outside any transaction": Defence(
-        ("session/rolled-back",), replaced(session, "_outside_transaction", lambda _: nullcontext())
+        ("session/rolled-back",),
+        replaced(session, "_pin", pin_in_a_transaction),
     ),
     "check at checkout": Defence(
         ("session/leaked-zone", "session/leaked-style"),
@@ -63,7 +69,7 @@ DEFENCES = {
         replaced(column.UtcDateTime, "process_result_value", lambda _type, value, _dialect: value),
     ),
     "conversion when set": Defence(
-        ("refused/attribute",), replaced(model_guards, "_normalise", lambda _column, value: value)
+        ("refused/attribute",), replaced(model_guards, "ensure_utc", lambda value: value)
     ),
     "width of responses": Defence(("core/http",), replaced(instants, "_WHOLE_SECOND", "Z")),
     "range of a column": Defence(
