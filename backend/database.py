@@ -1,8 +1,7 @@
 """The engine, the session and the schema: everything between a URL and a database ready for use.
 
 `engine`, `SessionLocal()`, `get_db()` and `init_db()` work on the configured database. Its engine is created on first
-use; importing this module reads no settings. Each of them also accepts another engine, so two applications in one
-process share nothing.
+use; importing this module reads no settings. An application has its own engine, so two in one process share nothing.
 """
 
 from collections.abc import Iterator
@@ -144,9 +143,8 @@ def init_db(engine: Engine | None = None, *, environment: str | None = None) -> 
 
     Without an engine, it works on the configured database and uses the environment from the settings.
 
-    Everything runs in one transaction: a migration that fails leaves the database as it was. If several processes
-    start together, one does the work and the others wait. A schema newer than the code is left alone; see
-    `SchemaState.is_ahead`.
+    Everything runs in one transaction: a migration that fails leaves the database as it was. A schema newer than the
+    code is left alone; see `SchemaState.is_ahead`.
 
     If it creates the schema in an empty database, it marks the database with the environment; production always does.
     """

@@ -25,7 +25,6 @@ from backend.models.models import ConnectionStatus, Environment, GrantType, JobS
 from backend.scripts.console import engine_for, say
 from backend.scripts.safety import (
     DestructiveAction,
-    lock_holders_reported,
     refuse_production,
     refuse_unless_ours,
 )
@@ -245,8 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
-        with lock_holders_reported(engine, action.undone):
-            written = write(engine, options)
+        written = write(engine, options)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))
     seconds = time.perf_counter() - began

@@ -103,7 +103,7 @@ def test_pool_without_transactions_is_reported_in_two_lines(url: str) -> None:
 def test_database_behind_it_is_reset_and_compared(pooled: Engine) -> None:
     init_db(pooled)
 
-    assert "table public.users" in reset_db(pooled).dropped
+    assert "table public.users" in reset_db(pooled)
     with pooled.connect() as connection:
         assert schema_state(connection).is_at_head
         assert differences(connection) == []

@@ -84,13 +84,14 @@ FROM things ORDER BY kind <> 'table', kind, name
 
 _LOCK_HOLDERS = text(
     r"""
-SELECT format('pid %s of %s (%s), %s for %s s: %s', a.pid, a.usename,
-              coalesce(nullif(a.application_name, ''), 'no name'),
-              CASE WHEN a.state LIKE 'idle in transaction%' THEN 'idle in a transaction' ELSE 'busy' END,
-              round(extract(epoch FROM clock_timestamp() - a.state_change), 1),
+SELECT format('pid %s of %s (%s)%s: %s', a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'no name'),
+              coalesce(CASE WHEN a.state LIKE 'idle in transaction%' THEN ', idle in a transaction' ELSE ', busy' END
+                       || ' for ' || round(extract(epoch FROM clock_timestamp() - a.state_change), 1) || ' s', ''),
               left(regexp_replace(a.query, '\s+', ' ', 'g'), 80))
 FROM pg_stat_activity AS a
-WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+  -- Of another role's session, an ordinary role sees neither type nor state nor statement.
+  AND coalesce(a.backend_type, 'client backend') = 'client backend'
   AND (EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours
               ON ours.oid = c.relnamespace
               WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation')

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -26,7 +25,7 @@ from backend.errors import (
     SettingsExistError,
     StaleVersionError,
 )
-from backend.routers.openapi import MEDIA_TYPE, document_problems
+from backend.routers.openapi import MEDIA_TYPE
 from backend.schemas.problems import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem. Clients rely on slug and title, which never change; the detail differs each time."""
+    """A kind of problem. Clients rely on the slug, which never changes; the detail differs each time."""
 
     status: int
     slug: str
@@ -62,51 +61,35 @@ CONSTRAINTS: dict[str, Callable[[], DomainError]] = {
 }
 
 
-def install_problems(app: FastAPI) -> None:
-    """Answer every error with a problem document, and say so in the OpenAPI schema."""
-    app.add_exception_handler(DomainError, _on_domain_error)
-    app.add_exception_handler(IntegrityError, _on_integrity_error)
-    app.add_exception_handler(OperationalError, _on_unavailable)
-    app.add_exception_handler(PoolTimeoutError, _on_unavailable)
-    app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    # Starlette raises the exception again after the response, and the server logs it with its traceback.
-    app.add_exception_handler(Exception, _on_unexpected)
-    document_problems(app)
-
-
-def _on_domain_error(request: Request, error: Exception) -> Response:
+def _on_domain_error(request: Request, error: DomainError) -> Response:
     kind = KINDS[type(error)]
     field = FieldProblem(location="body", pointer=kind.pointer, message=str(error)) if kind.pointer else None
     return _respond(request, kind, str(error), errors=[field] if field else None)
 
 
-def _on_integrity_error(request: Request, error: Exception) -> Response:
-    driver_error = getattr(error, "orig", None)
-    if isinstance(driver_error, psycopg.Error):
-        name = driver_error.diag.constraint_name
+def _on_integrity_error(request: Request, error: IntegrityError) -> Response:
+    if isinstance(error.orig, psycopg.Error):
+        name = error.orig.diag.constraint_name
         if name in CONSTRAINTS:
             return _on_domain_error(request, CONSTRAINTS[name]())
-        if isinstance(driver_error, psycopg.errors.CheckViolation):
+        if isinstance(error.orig, psycopg.errors.CheckViolation):
             return _on_domain_error(request, RefusedValueError(name))
     # A constraint that is not in the table is our bug: the response is a 500, and the error is logged.
     raise error
 
 
-def _on_unavailable(request: Request, error: Exception) -> Response:
+def _on_unavailable(request: Request, error: OperationalError | PoolTimeoutError) -> Response:
     logger.warning("%s %s: %s", request.method, quote(request.scope["path"]), getattr(error, "orig", error))
     detail = "The database is not available; try again in a moment."
     return _respond(request, UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 
-def _on_invalid_request(request: Request, error: Exception) -> Response:
-    problems = [_field_problem(item) for item in getattr(error, "errors", list)()]
+def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:
+    problems = [_field_problem(item) for item in error.errors()]
     return _respond(request, INVALID, "The request is invalid.", errors=problems)
 
 
-def _on_http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+def _on_http_exception(request: Request, error: HTTPException) -> Response:
     kind = Kind(error.status_code, "", HTTPStatus(error.status_code).phrase)
     detail = error.detail if error.detail != kind.title else None
     headers = error.headers
@@ -162,3 +145,16 @@ def _respond(
     )
     content = problem.model_dump(mode="json", exclude_none=True)
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+# Each is called with the request and the error, and answers with a problem document.
+HANDLERS: dict[type[Exception], Callable[..., Response]] = {
+    DomainError: _on_domain_error,
+    IntegrityError: _on_integrity_error,
+    OperationalError: _on_unavailable,
+    PoolTimeoutError: _on_unavailable,
+    RequestValidationError: _on_invalid_request,
+    HTTPException: _on_http_exception,
+    # Starlette raises the exception again after the response, and the server logs it with its traceback.
+    Exception: _on_unexpected,
+}

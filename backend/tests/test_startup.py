@@ -181,7 +181,7 @@ def test_read_only_database_is_reported_in_a_line(empty_engine: Engine) -> None:
         start_database(empty_engine, settings_for(empty_engine.url.render_as_string(hide_password=False)))
 
 
-def test_several_revisions_are_named_and_never_served(newer: Engine) -> None:
+def test_several_revisions_are_named_and_not_served_in_development(newer: Engine) -> None:
     with newer.begin() as connection:
         connection.execute(text("INSERT INTO alembic_version VALUES ('another')"))
 

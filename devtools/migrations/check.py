@@ -91,7 +91,7 @@ def engine_with_errors_reported(url: str) -> Iterator[Engine]:
     """Yield an engine. Raises UserError if PostgreSQL refuses a statement, or SQLAlchemy the models."""
     engine = connect(url)
     try:
-        with database_errors_reported(engine.url):
+        with database_errors_reported(engine):
             yield engine
     except SQLAlchemyError as error:
         raise UserError(f"The models cannot be created: {str(error).splitlines()[0]}") from error
