@@ -1,15 +1,13 @@
 """The command `python -m freshpg`: run a command on a server that lives as long as the command."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -18,9 +16,6 @@ from .libpq import LIBPQ_PARTS, last_line, without_libpq_variables
 from .persistent import start_persistent
 from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE, choose
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _NOT_FOUND = 127
 _UNAVAILABLE = 69

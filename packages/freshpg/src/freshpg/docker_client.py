@@ -4,14 +4,13 @@ Importing docker and testcontainers takes 0.3 s, so nothing here does it until a
 says that an engine may be there.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -22,9 +21,8 @@ from .libpq import last_line
 from .server import PostgresUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from docker import DockerClient
+
 ANSWER_SECONDS = 5.0
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
@@ -45,7 +43,7 @@ class EngineUnavailable(PostgresUnavailable):
         self.named_by = named_by
 
 
-def find_engine() -> DockerClient:
+def find_engine() -> "DockerClient":
     """Return a client of the engine that testcontainers will use, to be closed after use; raise EngineUnavailable."""
     _check_testcontainers()
     address, named_by, detail = DEFAULT_SOCKET, "", ""
@@ -57,7 +55,7 @@ def find_engine() -> DockerClient:
         # Not within the deadline: it takes a second or two on a busy machine.
         from testcontainers.core.docker_client import DockerClient as Wrapper
 
-        def connect() -> DockerClient:
+        def connect() -> "DockerClient":
             client = Wrapper(timeout=ANSWER_SECONDS).client
             client.ping()
             return client

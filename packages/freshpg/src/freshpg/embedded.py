@@ -4,8 +4,6 @@ Data directories are kept in the user's cache as `initdb` made them, and copied,
 Nothing depends on the cache: if an entry or the directory itself cannot be used, servers start without it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets
@@ -13,11 +11,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from psycopg import sql
 
@@ -36,9 +35,6 @@ from .server import (
 )
 from .supervisor import Supervisor
 from .urls import local_url
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ROOM_BYTES = 512 * 1024 * 1024
 _PORT_ATTEMPTS = 3

@@ -1,21 +1,16 @@
 """The fixtures: what a test asks for, from the server to an engine on the worker's database."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .run_state import RUN
+from .run_state import RUN, Migrate
+from .server import Server
 from .urls import sqlalchemy_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from sqlalchemy import Engine
-
-    from .run_state import Migrate
-    from .server import Server
 
 FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
 
@@ -40,7 +35,7 @@ def postgres_migrate() -> Migrate:
 
 
 @pytest.fixture(scope="session")
-def postgres_create_engine() -> Callable[[str], Engine]:
+def postgres_create_engine() -> Callable[[str], "Engine"]:
     """Override this: return a function that makes a synchronous SQLAlchemy engine for a `postgresql+psycopg://` URL."""
     try:
         from sqlalchemy import create_engine  # noqa: PLC0415 (only this needs SQLAlchemy)
@@ -61,8 +56,8 @@ def postgres_url(postgres_server: Server, postgres_migrate: Migrate, pytestconfi
 
 @pytest.fixture(scope="session")
 def postgres_engine(
-    postgres_url: str, postgres_create_engine: Callable[[str], Engine], pytestconfig: pytest.Config
-) -> Iterator[Engine]:
+    postgres_url: str, postgres_create_engine: Callable[[str], "Engine"], pytestconfig: pytest.Config
+) -> Iterator["Engine"]:
     """Return this worker's one SQLAlchemy engine on the database of `postgres_url`."""
     engine: object = postgres_create_engine(sqlalchemy_url(postgres_url))
     from sqlalchemy import Engine  # noqa: PLC0415 (only this needs SQLAlchemy)

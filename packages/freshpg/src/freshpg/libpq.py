@@ -1,17 +1,13 @@
 """Connections by libpq: the variables that it reads, the errors that it reports, and servers' versions."""
 
-from __future__ import annotations
-
 import os
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import pq
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CONNECT_SECONDS = 10
 LIBPQ_PARTS = {

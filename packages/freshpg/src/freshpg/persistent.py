@@ -5,15 +5,13 @@ server, which inherit it: the directory is in use exactly as long as the lock is
 accepts connections. Nobody but its owner ever stops it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -25,9 +23,6 @@ from .run_as import RunAs, possible_users, preferred_user
 from .server import PostgresUnavailable, Server
 from .supervisor import Supervisor
 from .urls import local_url
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ANSWER_SECONDS = 10.0
 """For a server that runs already: it may be slow, just starting, or on its way out after its owner was killed."""

@@ -4,10 +4,8 @@ The server is chosen when tests are about to run, and started at first use. With
 the workers and hands them its URL. Nothing is looked for if no test runs (`--collect-only`, `--help`, `--fixtures`).
 """
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -16,17 +14,15 @@ from psycopg import conninfo, pq
 if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
+from argparse import Namespace
+from collections.abc import Generator, Iterator
+
 from .fixtures import FIXTURES
 from .libpq import last_line
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
+from .server import Server
 from .server_selection import DEFAULT_IMAGE
 from .urls import database_url, place_of
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Generator, Iterator
-
-    from .server import Server
 
 pytest_plugins = [f"{__package__}.fixtures"]
 

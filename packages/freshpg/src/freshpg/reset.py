@@ -5,8 +5,6 @@ if any transaction wrote since the last reset, for changes of the schema and of 
 the tables that have rows and puts back the sequences that moved.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from typing import Any, LiteralString

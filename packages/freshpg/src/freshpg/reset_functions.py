@@ -1,15 +1,9 @@
 """The PL/pgSQL functions that reset a database, composed for the tables and sequences that it has."""
 
-from __future__ import annotations
+from collections.abc import Iterable
+from typing import Any, LiteralString
 
-from typing import TYPE_CHECKING, Any, LiteralString
-
-from psycopg import sql
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from psycopg import Connection
+from psycopg import Connection, sql
 
 _VACUUM_BYTES = 16 * 8192
 """A table that has grown past this is vacuumed, or every later scan would pay for its dead rows."""

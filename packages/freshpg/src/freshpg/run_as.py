@@ -1,21 +1,17 @@
 """The user that a server runs as: PostgreSQL refuses root, and initdb a user without an entry in /etc/passwd."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from .server import PostgresUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """What one run of pytest knows of its server and databases, in the process that starts the server or in a worker."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
 import secrets
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -20,15 +19,9 @@ from .libpq import LIBPQ_PARTS, major_version, without_libpq_variables
 from .reset import Reset
 from .server import PostgresUnavailable, Server
 from .server_selection import Choice, choose
+from .urls import SecretURL
 
-if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Callable
-
-    from .urls import SecretURL
-
-    Migrate = Callable[[str], object]
-
+Migrate = Callable[[str], object]
 URL_VARIABLE = "TEST_DATABASE_URL"
 ENVIRONMENT = "postgres_environment"
 SETTINGS = "postgres_settings"

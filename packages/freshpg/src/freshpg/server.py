@@ -1,19 +1,15 @@
 """A running PostgreSQL server, how one that was just started is waited for, and why there may be none."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import psycopg
 from psycopg import pq
 
 from .libpq import connect, connected_version, last_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 Kind = Literal["given", "docker", "embedded"]
 

@@ -1,10 +1,8 @@
 """Which server to use: one place that decides, and says why in one line."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -15,9 +13,6 @@ from .libpq import connect, connected_version, last_line, short_version
 from .run_as import preferred_user
 from .server import Kind, PostgresUnavailable, Server
 from .urls import administrative_url, place_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 DEFAULT_IMAGE = "postgres:18"
 

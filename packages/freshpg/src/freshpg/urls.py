@@ -1,7 +1,5 @@
 """URLs of servers and databases: made, read, and shown without their passwords."""
 
-from __future__ import annotations
-
 import re
 from urllib.parse import quote
 
