@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from freshpg import start_ephemeral
+from freshpg import ensure_database, start_ephemeral
 
 from .processes import LIBPQ, NO_DOCKER, is_alive, open_directory, postmaster, query, wait_until
 
@@ -31,11 +31,11 @@ def finished(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[
 
 
 def test_the_command_finds_the_database_by_url_and_by_libpq_and_its_exit_code_is_returned() -> None:
-    result = finished("--database", "odd name", "--", sys.executable, "-c", REPORT, DATABASE_URL="x", **LIBPQ)
+    result = finished("--", sys.executable, "-c", REPORT, DATABASE_URL="x", **LIBPQ)
 
     assert result.returncode == 7, result.stderr
     (by_libpq, by_url), variables = json.loads(result.stdout)
-    assert by_libpq == by_url == ["odd name", variables["PGPORT"]]
+    assert by_libpq == by_url == ["postgres", variables["PGPORT"]]
     assert variables.keys() == {"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"}
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("PostgreSQL ")
@@ -73,9 +73,12 @@ def test_sigterm_is_passed_on_and_the_server_is_stopped_after_the_command() -> N
         wait_until(lambda: not is_alive(pid), "the server is gone")
 
 
-def test_on_a_given_server_the_database_is_made_and_the_server_left_running() -> None:
+def test_on_a_given_server_the_urls_database_is_used_and_the_server_left_running() -> None:
     with start_ephemeral() as server:
-        result = finished("--postgres", server.url, "--database", "made", "--", sys.executable, "-c", REPORT)
+        url = ensure_database(server.url, "odd name")
+        result = finished("--postgres", url, "--", sys.executable, "-c", REPORT)
 
         assert result.returncode == 7, result.stderr
-        assert query(server.url, "select 1 from pg_database where datname = 'made'") == [(1,)]
+        (by_libpq, by_url), _ = json.loads(result.stdout)
+        assert by_libpq[0] == by_url[0] == "odd name"
+        assert query(server.url, "select 1") == [(1,)]

@@ -1,8 +1,8 @@
 import psycopg
 import pytest
 
-from freshpg import PostgresUnavailable
-from freshpg.urls import administrative_url, database_url, local_url, sqlalchemy_url
+from freshpg import PostgresUnavailable, Server, choose, database_url, sqlalchemy_url
+from freshpg.server import local_url
 
 
 def test_any_password_and_any_database_name_survive_in_a_url() -> None:
@@ -19,8 +19,10 @@ def test_swapping_the_database_overrules_one_named_by_a_parameter() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_every_usual_scheme_is_accepted(scheme: str) -> None:
-    assert administrative_url(f"{scheme}://u:p@h:1") == "postgresql://u:p@h:1/postgres"
+def test_every_usual_scheme_is_accepted(scheme: str, embedded: Server) -> None:
+    given = embedded.url.replace("postgresql", scheme, 1).removesuffix("/postgres")
+
+    assert choose(given).start().url == embedded.url
 
 
 def test_sqlalchemys_url_names_the_driver_and_its_repr_shows_no_password() -> None:
@@ -33,7 +35,6 @@ def test_sqlalchemys_url_names_the_driver_and_its_repr_shows_no_password() -> No
 @pytest.mark.parametrize(
     "url",
     [
-        "mysql://u:hunter2@h/d",
         "postgresql://u:hunter2@rest@h/d",
         "postgresql://u:12/hunter2@h/d",
         "postgresql://u:12#hunter2@h/d",
@@ -44,7 +45,7 @@ def test_sqlalchemys_url_names_the_driver_and_its_repr_shows_no_password() -> No
 )
 def test_a_malformed_url_is_refused_without_showing_any_of_it(url: str) -> None:
     with pytest.raises(PostgresUnavailable) as refusal:
-        administrative_url(url)
+        choose(url)
 
     assert "hunter2" not in str(refusal.value)
     assert "postgresql://USER:PASSWORD@HOST:PORT/DATABASE" in str(refusal.value)

@@ -3,11 +3,10 @@
 from .binaries import Binaries, find_binaries, find_binaries_of, find_clients
 from .databases import ensure_database
 from .embedded import start_ephemeral
-from .libpq import without_libpq_variables
+from .libpq import database_url, sqlalchemy_url, without_libpq_variables
 from .persistent import running, start_persistent
 from .server import PostgresUnavailable, Server
 from .server_selection import Choice, choose
-from .urls import database_url, sqlalchemy_url
 
 __all__ = [
     "Binaries",

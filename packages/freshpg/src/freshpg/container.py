@@ -1,9 +1,8 @@
-"""A server in a container, by testcontainers, that lives as long as this process.
+"""A server in a container, by testcontainers, that lives as long as this process, unless it is left running.
 
 Importing this module imports docker and testcontainers: it is imported when a container is about to be started.
 """
 
-import atexit
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -25,10 +24,9 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
+    local_url,
     wait_until_ready,
-    with_log,
 )
-from .urls import local_url
 
 PORT = 5432
 _LOOK_SECONDS = 0.05
@@ -55,28 +53,17 @@ def start_container(image: str, version: str, settings: Sequence[str]) -> Server
         except Exception as error:  # noqa: BLE001 (docker, requests and testcontainers each raise their own)
             raise PostgresUnavailable(f"The container of {image} did not start: {error}.") from None
         stack.pop_all()
-    remove = partial(_remove, container)
-    # For a script that does not stop the server, if the reaper is disabled.
-    atexit.register(remove)
-
-    def stop() -> None:
-        atexit.unregister(remove)
-        remove()
 
     def leave() -> str:
         # The reaper would remove the container when this process ends.
         Reaper.delete_instance()
-        atexit.unregister(remove)
         return f"docker rm -f -v {container.get_wrapped_container().name}"
 
-    return Server(url, version, "docker", stop, leave, partial(_describe_death, container))
+    stop, describe_death = partial(_remove, container), partial(_describe_death, container)
+    return Server(url, version, "docker", stop, leave, describe_death)
 
 
 def _container(image: str, major: int, password: str, settings: Sequence[str]) -> DockerContainer:
-    # The image's own entry point passes the user.
-    arguments = [
-        word for word in initdb_arguments(major, "linux", temporary=True) if "--username" not in word
-    ]
     command = ["postgres", *(word for text in (*TEST_SETTINGS, *settings) for word in ("-c", text))]
     return (
         DockerContainer(image)
@@ -85,7 +72,7 @@ def _container(image: str, major: int, password: str, settings: Sequence[str]) -
             POSTGRES_USER=SUPERUSER,
             POSTGRES_PASSWORD=password,
             POSTGRES_DB=ADMINISTRATIVE_DATABASE,
-            POSTGRES_INITDB_ARGS=" ".join(arguments),
+            POSTGRES_INITDB_ARGS=" ".join(initdb_arguments(major, "linux", temporary=True)),
             # A place that suits every version: images differ in where their volume is.
             PGDATA="/pgtmp/data",
         )
@@ -121,11 +108,7 @@ def _wait_until_ready(container: DockerContainer, image: str, password: str) -> 
         state = container.get_wrapped_container().attrs["State"]
         return f"exit status {state['ExitCode']}" if state["Status"] in ("exited", "dead") else None
 
-    try:
-        return wait_until_ready(find_url, ended)
-    except PostgresUnavailable as error:
-        message = f"The container of {image} did not start: {error.reason}."
-        raise PostgresUnavailable(with_log(message, _log(container))) from None
+    return wait_until_ready(f"The container of {image}", find_url, ended, partial(_log, container))
 
 
 def _log(container: DockerContainer) -> str:

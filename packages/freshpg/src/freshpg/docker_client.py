@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -55,14 +54,9 @@ def find_engine() -> "DockerClient":
         # Not within the deadline: it takes a second or two on a busy machine.
         from testcontainers.core.docker_client import DockerClient as Wrapper
 
-        def connect() -> "DockerClient":
-            client = Wrapper(timeout=ANSWER_SECONDS).client
-            client.ping()
-            return client
-
         with environment_for(address):
-            # docker-py's own timeout holds for each step, and not for SSH.
-            return within(ANSWER_SECONDS, connect, "asking Docker")
+            # It asks for the engine's version. docker-py's own timeout holds for each step, and not for SSH.
+            return within(ANSWER_SECONDS, lambda: Wrapper(timeout=_LOOK_SECONDS).client, "asking Docker")
     except EngineUnavailable:
         raise
     except PermissionError:
@@ -146,15 +140,10 @@ def needed_images(image: str) -> list[str]:
 def pull_images(image: str, seconds: float) -> dict[str, str]:
     """Pull the image, and that of testcontainers' reaper, unless the engine has them; announce it on stderr.
 
-    Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes longer than this.
+    Returns the image's environment variables. Raises PostgresUnavailable if a pull fails or takes more than `seconds`.
     """
     with closing(find_engine()) as client:
-        from docker.errors import (
-            DockerException,
-            ImageNotFound,
-        )
-
-        client.api.timeout = _LOOK_SECONDS
+        from docker.errors import DockerException, ImageNotFound
 
         def have(name: str) -> dict[str, Any]:
             try:
@@ -162,15 +151,12 @@ def pull_images(image: str, seconds: float) -> dict[str, str]:
                     return client.images.get(name).attrs  # type: ignore[no-any-return] # docker-py has no types
                 print(f"Pulling {name} (at most {seconds:g} s) ...", file=sys.stderr, flush=True)  # noqa: T201  for a person
                 return within(seconds, lambda: client.images.pull(name).attrs, f"pulling {name}")
-            except TimeoutError as error:
-                raise PostgresUnavailable(f"{error}.") from None
             except (DockerException, OSError) as error:
                 reason = f"the image {name} is not here and cannot be pulled ({last_line(error)})"
                 raise PostgresUnavailable(f"{reason}.") from None
 
-        variables = have(image)["Config"].get("Env") or []
-        for other in needed_images(image)[1:]:
-            have(other)
+        found = [have(name) for name in needed_images(image)]
+        variables = found[0]["Config"].get("Env") or []
         return dict(variable.split("=", 1) for variable in variables if "=" in variable)
 
 
@@ -198,11 +184,6 @@ def _check_testcontainers() -> None:
 
 def _may_be_named() -> bool:
     """Tell whether a variable or file may name an engine; if none does, it is at the usual socket."""
-    home = os.path.expanduser("~")  # noqa: PTH111 (Path's raises without a home)
-    files = (
-        Path(os.environ.get("DOCKER_CONFIG") or f"{home}/.docker") / "config.json",
-        Path(home) / ".testcontainers.properties",
-    )
-    return any(os.environ.get(name) for name in ("DOCKER_HOST", "DOCKER_CONTEXT")) or any(
-        os.access(file, os.R_OK) for file in files
-    )
+    variables = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG")
+    files = map(os.path.expanduser, ("~/.docker/config.json", "~/.testcontainers.properties"))
+    return any(map(os.environ.get, variables)) or any(map(os.path.exists, files))

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from psycopg import sql
 
@@ -30,11 +29,11 @@ from .server import (
     PostgresUnavailable,
     Server,
     death_line,
+    local_url,
     wait_until_ready,
     with_log,
 )
 from .supervisor import Supervisor
-from .urls import local_url
 
 _ROOM_BYTES = 512 * 1024 * 1024
 _PORT_ATTEMPTS = 3
@@ -53,20 +52,6 @@ def start_ephemeral(
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
     entry = cache_entry(binaries)
-    is_cached = entry.exists()
-    try:
-        return _start_ephemeral(binaries, run_as, settings, entry)
-    except PostgresUnavailable:
-        if not is_cached:
-            raise
-    # Perhaps the entry is damaged; another run may have removed it meanwhile.
-    with suppress(OSError):
-        if _is_ours(entry):
-            entry.unlink()
-    return _start_ephemeral(binaries, run_as, settings, entry)
-
-
-def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -79,13 +64,15 @@ def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str],
             # mkdir's own mode is subject to the umask.
             directory.chmod(0o711)
         binaries = runnable(binaries, run_as, programs)
-        password = _make_data(binaries, run_as, directory, entry)
-        settings = (*TEST_SETTINGS, *settings)
-        server = start(supervisor, binaries, run_as, directory, settings=settings, password=password)
+        _make_data(binaries, run_as, directory, entry)
+        server = start(supervisor, binaries, run_as, directory, settings=(*TEST_SETTINGS, *settings))
         _change_password(server)
     except BaseException as error:
         supervisor.stop()
-        if isinstance(error, OSError):
+        if isinstance(error, PostgresUnavailable):
+            with suppress(OSError):
+                entry.unlink()  # perhaps it is damaged, and the next start makes another
+        elif isinstance(error, OSError):
             raise PostgresUnavailable(f"The embedded PostgreSQL did not start: {error}.") from None
         raise
     return server
@@ -98,10 +85,9 @@ def start(
     directory: Path,
     *,
     settings: Sequence[str],
-    password: str,
     port: int = 0,
 ) -> Server:
-    """Start a server whose data are in `directory`/data, and wait until it accepts connections.
+    """Start a server whose data are in `directory`/data, its password in `password`; wait until it accepts connections.
 
     It gets this port if it is free. Raises PostgresUnavailable with the end of the log.
     """
@@ -114,44 +100,42 @@ def start(
         ended = supervisor.ended(NOTICE_SECONDS)
         return ended and death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
-    for _ in range(_PORT_ATTEMPTS):
+    for attempt in range(_PORT_ATTEMPTS):
         port = free_port(port)
         supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
+        find_url = partial(local_url, port, password_in(directory))
         try:
-            url, version = wait_until_ready(partial(local_url, port, password), supervisor.ended)
-        except PostgresUnavailable as error:
-            message = f"The embedded PostgreSQL did not start: {error.reason}."
-            unavailable = PostgresUnavailable(with_log(message, text_of(log)))
-            if supervisor.ended() is None or free_port(port) == port:
-                break
-            # Another process took the port just before the server did.
-        else:
-            return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
-    raise unavailable
+            url, version = wait_until_ready(
+                "The embedded PostgreSQL", find_url, supervisor.ended, partial(text_of, log)
+            )
+            break
+        except PostgresUnavailable:
+            # Another process may have taken the port just before the server did.
+            if supervisor.ended() is None or free_port(port) == port or attempt == _PORT_ATTEMPTS - 1:
+                raise
+    return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
 
 
 def initialise(
     binaries: Binaries,
     run_as: RunAs,
+    directory: Path,
     data: Path,
     arguments: Sequence[str],
-    password: str,
     *,
     inherited: Sequence[int] = (),
 ) -> None:
-    """Run initdb, which inherits these file descriptors; raise PostgresUnavailable with what it says if it fails."""
-    descriptor, name = tempfile.mkstemp(dir=data.parent)
-    password_file = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"{password}\n")
-        os.chown(password_file, *run_as.owner)
-        data.mkdir(mode=0o700)
-        run_as.give(data)
-        command = [binaries.program("initdb"), *arguments, f"--pwfile={name}", f"--pgdata={data}"]
-        answer = run_as.run(command, inherited)
-    finally:
-        password_file.unlink(missing_ok=True)
+    """Write a new password into `directory`/password, and run initdb, which inherits these file descriptors.
+
+    Raises PostgresUnavailable with what initdb says if it fails.
+    """
+    password = directory / "password"
+    write_private(password, secrets.token_urlsafe(24))
+    os.chown(password, *run_as.owner)
+    data.mkdir(mode=0o700)
+    run_as.give(data)
+    command = [binaries.program("initdb"), *arguments, f"--pwfile={password}", f"--pgdata={data}"]
+    answer = run_as.run(command, inherited)
     if answer.returncode != 0:
         message = f"The embedded PostgreSQL did not start: initdb ended with exit status {answer.returncode}."
         raise PostgresUnavailable(with_log(message, answer.stdout.decode(errors="replace")))
@@ -192,6 +176,15 @@ def text_of(path: Path) -> str:
         return ""
 
 
+def write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def password_in(directory: Path) -> str:
+    return text_of(directory / "password").strip()
+
+
 def cache_entry(binaries: Binaries) -> Path:
     """Return the file that keeps the data directory of temporary servers made by these programs, and its password."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 (Path's raises without a home)
@@ -201,34 +194,27 @@ def cache_entry(binaries: Binaries) -> Path:
     return cache / "freshpg-data" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.tar"
 
 
-def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) -> str:
-    """Make `directory`/data, from the cache's entry if possible; return its superuser's password."""
-    data, password_file = directory / "data", directory / "password"
-    try:
-        with entry.open("rb") as archive:
-            found = os.fstat(archive.fileno())
-            # A user who can write to a data directory decides what its server runs.
-            if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
-                # -o: the files belong to the user who extracts them.
-                _tar("-x", "-o", "-f", "-", "-C", directory, archive=archive)
-                run_as.give(data)
-                return password_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
-        shutil.rmtree(data, ignore_errors=True)
-    password = secrets.token_urlsafe(24)
-    initialise(binaries, run_as, data, initdb_arguments(binaries.major, temporary=True), password)
+def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) -> None:
+    """Make `directory`/data and its password, from the cache's entry if possible."""
+    data = directory / "data"
     with suppress(OSError, subprocess.CalledProcessError):
-        password_file.touch(mode=0o600)
-        password_file.write_text(password, encoding="utf-8")
+        # A user who can write to a data directory decides what its server runs.
+        if entry.stat().st_uid == os.geteuid():
+            # -o: the files belong to the user who extracts them.
+            _tar("-x", "-o", "-f", entry, "-C", directory)
+            run_as.give(data)
+            return
+    shutil.rmtree(data, ignore_errors=True)
+    initialise(binaries, run_as, directory, data, initdb_arguments(binaries.major, temporary=True))
+    with suppress(OSError, subprocess.CalledProcessError):
         _keep(directory, entry)
-    return password
 
 
 def _keep(directory: Path, entry: Path) -> None:
     """Write a data directory and its password into the cache, and remove the oldest entries."""
+    if not entry.is_absolute():
+        return  # this user has no home
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if entry.exists() and not _is_ours(entry):
-        return
     making = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
     try:
         making.touch(mode=0o600)
@@ -236,18 +222,14 @@ def _keep(directory: Path, entry: Path) -> None:
         making.replace(entry)
     finally:
         making.unlink(missing_ok=True)
-    by_age = sorted(filter(_is_ours, entry.parent.iterdir()), key=lambda each: each.stat().st_mtime)
+    by_age = sorted(entry.parent.iterdir(), key=lambda each: each.stat().st_mtime)
     for old in by_age[:-_CACHE_ENTRIES]:
         old.unlink()
 
 
-def _is_ours(entry: Path) -> bool:
-    return entry.stat().st_uid == os.geteuid()
-
-
-def _tar(*arguments: str | Path, archive: IO[bytes] | int = subprocess.DEVNULL) -> None:
+def _tar(*arguments: str | Path) -> None:
     # From one file, by a program: four times as fast as shutil.copytree, and twice as fast as cp.
-    subprocess.run(["tar", *arguments], check=True, capture_output=True, stdin=archive)
+    subprocess.run(["tar", *arguments], check=True, capture_output=True)
 
 
 def _change_password(server: Server) -> None:
@@ -260,9 +242,9 @@ def _change_password(server: Server) -> None:
 
 
 def _temporary_base(run_as: RunAs) -> Path:
-    memory = Path("/dev/shm")  # noqa: S108 (the directory made there has mode 0700 and a random name)
+    memory = Path("/dev/shm")  # noqa: S108 (the directory made there is ours and has a random name)
     with suppress(OSError):
         if memory.is_mount() and shutil.disk_usage(memory).free >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
     # A private TMPDIR is no place for another account.
-    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (a random name, mode 0700)
+    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (likewise)

@@ -1,13 +1,14 @@
 """The fixtures: what a test asks for, from the server to an engine on the worker's database."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from .libpq import sqlalchemy_url
 from .run_state import RUN, Migrate
 from .server import Server
-from .urls import sqlalchemy_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -84,9 +85,4 @@ def postgres_new_database(
     It is a copy of the template, or with `empty=True` has nothing in it.
     """
     del postgres_server
-    run = pytestconfig.stash[RUN]
-
-    def create(*, empty: bool = False) -> str:
-        return run.new_database(postgres_migrate, empty=empty)
-
-    return create
+    return partial(pytestconfig.stash[RUN].new_database, postgres_migrate)

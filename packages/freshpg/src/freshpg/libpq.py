@@ -1,13 +1,15 @@
-"""Connections by libpq: the variables that it reads, the errors that it reports, and servers' versions."""
+"""Connections by libpq: URLs and the variables that it reads, the errors that it reports, and servers' versions."""
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
 
 CONNECT_SECONDS = 10
 LIBPQ_PARTS = {
@@ -69,3 +71,34 @@ def last_line(error: BaseException) -> str:
     """Return the last line of an error's message, which in libpq's is the reason, but for indented advice."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("\t", " "))]
     return lines[-1].strip() if lines else type(error).__name__
+
+
+class SecretURL(str):
+    """A URL whose `repr` shows no password; pytest prints the `repr` of values in failing tests."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        hidden = re.sub(r"(?<=password=)[^&]*", "***", self)
+        return repr(re.sub(r"(?<=://)([^/?@]*?):[^/?]*@", r"\1:***@", hidden))
+
+
+def database_url(url: str, name: str) -> str:
+    """Return `url` with its database replaced by `name`; everything else stays as it was, byte for byte."""
+    scheme, _, rest = url.partition("://")
+    place, question, query = rest.partition("?")
+    # For libpq the parameter wins over the path.
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != "dbname")
+    parameters = f"{question}{kept}" if kept else ""
+    return f"{scheme}://{place.partition('/')[0]}/{quote(name, safe='')}{parameters}"
+
+
+def sqlalchemy_url(url: str) -> SecretURL:
+    """Return a `postgresql://` URL in the form that makes SQLAlchemy use psycopg 3."""
+    return SecretURL(re.sub(r"^postgresql://", "postgresql+psycopg://", url))
+
+
+def place_of(url: str) -> str:
+    """Return the URL's host, port and database, for people."""
+    known = conninfo_to_dict(url)
+    return f"{known.get('host', 'the local socket')}:{known.get('port', 5432)}/{known.get('dbname')}"

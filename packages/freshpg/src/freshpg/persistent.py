@@ -1,14 +1,13 @@
 """A server that keeps its data in a directory between runs, for development.
 
 A process that starts the server holds a lock on `running` in the directory, and so do initdb, the supervisor and the
-server, which inherit it: the directory is in use exactly as long as the lock is held, whether or not the server
-accepts connections. Nobody but its owner ever stops it.
+server, which inherit it: the directory is in use exactly as long as the lock is held, whether or not the server accepts
+connections. Nobody but its owner ever stops it.
 """
 
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import time
 from pathlib import Path
@@ -17,12 +16,11 @@ from urllib.parse import urlsplit
 import psycopg
 
 from .binaries import Binaries, find_binaries, find_binaries_of, initdb_arguments
-from .embedded import initialise, runnable, start, text_of
+from .embedded import initialise, password_in, runnable, start, text_of, write_private
 from .libpq import connect, last_line, without_libpq_variables
 from .run_as import RunAs, possible_users, preferred_user
-from .server import PostgresUnavailable, Server
+from .server import PostgresUnavailable, Server, local_url
 from .supervisor import Supervisor
-from .urls import local_url
 
 ANSWER_SECONDS = 10.0
 """For a server that runs already: it may be slow, just starting, or on its way out after its owner was killed."""
@@ -117,19 +115,16 @@ def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Ser
         if data.exists():
             run_as.give(data)
         else:
-            _write(directory / "password", secrets.token_urlsafe(24))
             # Under another name first: data that a killed run left half-made never have the final one.
             making = data.with_name("data.making")
             shutil.rmtree(making, ignore_errors=True)
-            arguments, password = initdb_arguments(binaries.major), _password(directory)
-            initialise(programs, run_as, making, arguments, password, inherited=[lock])
+            arguments = initdb_arguments(binaries.major)
+            initialise(programs, run_as, directory, making, arguments, inherited=[lock])
             making.rename(data)
-        password, port = _password(directory), urlsplit(_server(directory).url).port or 0
-        server = start(
-            supervisor, programs, run_as, directory, settings=_SETTINGS, password=password, port=port
-        )
+        port = urlsplit(_server(directory).url).port or 0
+        server = start(supervisor, programs, run_as, directory, settings=_SETTINGS, port=port)
         known = {"port": urlsplit(server.url).port, "version": server.version}
-        _write(directory / "server.json", json.dumps(known))
+        write_private(directory / "server.json", json.dumps(known))
     except BaseException as error:
         supervisor.stop()
         if isinstance(error, OSError):
@@ -158,7 +153,7 @@ def _check(directory: Path, binaries: Binaries, run_as: RunAs) -> None:
             f"{directory} holds data of PostgreSQL {major}, and the programs here are {binaries.version}.\n"
             f"Install PostgreSQL {major} to use or dump them, or remove {directory} to start again."
         )
-    if not _password(directory):
+    if not password_in(directory):
         raise PostgresUnavailable(
             f"The file `password` is missing from {directory}; remove the directory to start again."
         )
@@ -167,13 +162,4 @@ def _check(directory: Path, binaries: Binaries, run_as: RunAs) -> None:
 def _server(directory: Path) -> Server:
     """Return the server that runs, without asking it anything."""
     known = json.loads(text_of(directory / "server.json") or '{"port": 0, "version": ""}')
-    return Server(local_url(known["port"], _password(directory)), known["version"], "embedded")
-
-
-def _password(directory: Path) -> str:
-    return text_of(directory / "password").strip()
-
-
-def _write(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    return Server(local_url(known["port"], password_in(directory)), known["version"], "embedded")

@@ -15,11 +15,10 @@ import pytest
 from psycopg import conninfo
 
 from .databases import Databases
-from .libpq import LIBPQ_PARTS, major_version, without_libpq_variables
+from .libpq import LIBPQ_PARTS, SecretURL, major_version, without_libpq_variables
 from .reset import Reset
 from .server import PostgresUnavailable, Server
 from .server_selection import Choice, choose
-from .urls import SecretURL
 
 Migrate = Callable[[str], object]
 URL_VARIABLE = "TEST_DATABASE_URL"
@@ -79,7 +78,6 @@ class Run:
                 self._choice = choose(
                     request or variable or "auto",
                     image=self._options.postgres_image,
-                    to_create=True,
                     settings=self._config.getini(SETTINGS),
                     named_by="--postgres" if request or not variable else URL_VARIABLE,
                 )
@@ -132,7 +130,7 @@ class Run:
             self._reset = Reset(self.url)
         return self.url
 
-    def new_database(self, migrate: Migrate, *, empty: bool) -> SecretURL:
+    def new_database(self, migrate: Migrate, *, empty: bool = False) -> SecretURL:
         """Create a further database, which `after_test` drops."""
         name = f"{self._name}_new{next(self._numbers)}"
         self.databases.create(name, *([] if empty else [self.databases.template(migrate)]))

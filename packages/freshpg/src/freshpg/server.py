@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Self
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq
@@ -37,14 +38,12 @@ TEST_SETTINGS = (
 
 
 class PostgresUnavailable(Exception):  # noqa: N818 (callers read it as a word)
-    """No server is available. The message says what was tried and what would help, without a password.
+    """No server is available. The message says what was tried and what would help, without a password."""
 
-    `reason` is the cause alone, a phrase without a full stop that fits into another sentence.
-    """
-
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.reason = message.splitlines()[0].rstrip(".") if reason is None else reason
+    @property
+    def reason(self) -> str:
+        """The first line of the message, without its full stop, to be part of another sentence."""
+        return str(self).splitlines()[0].rstrip(".")
 
 
 @dataclass
@@ -81,10 +80,17 @@ class Server:
         self.stop()
 
 
-def wait_until_ready(find_url: Callable[[], str], ended: Callable[[], str | None]) -> tuple[str, str]:
+def local_url(port: int, password: str, *, host: str = "127.0.0.1") -> str:
+    """Return the administrative URL of a server that listens on this port."""
+    return f"postgresql://{SUPERUSER}:{quote(password, safe='')}@{host}:{port}/{ADMINISTRATIVE_DATABASE}"
+
+
+def wait_until_ready(
+    what: str, find_url: Callable[[], str], ended: Callable[[], str | None], log: Callable[[], str]
+) -> tuple[str, str]:
     """Wait until a server that was just started accepts connections; return its URL and its version.
 
-    `ended` tells how the server ended, None if it still runs. Raises PostgresUnavailable.
+    `ended` tells how the server ended, None if it still runs. Raises PostgresUnavailable with the end of the log.
     """
     deadline = time.monotonic() + START_SECONDS
     while (end := ended()) is None and time.monotonic() < deadline:
@@ -96,13 +102,13 @@ def wait_until_ready(find_url: Callable[[], str], ended: Callable[[], str | None
         time.sleep(_POLL_SECONDS)
     else:
         reason = f"the server ended with {end}" if end else f"it was not ready within {START_SECONDS:.0f} s"
-        raise PostgresUnavailable(f"{reason}.")
+        raise PostgresUnavailable(with_log(f"{what} did not start: {reason}.", log()))
     try:
         with connect(url) as connection:
             return url, connected_version(connection)
     except psycopg.Error as error:
         reason = f"it refuses connections: {last_line(error)}"
-        raise PostgresUnavailable(f"{reason}.") from None
+        raise PostgresUnavailable(with_log(f"{what} did not start: {reason}.", log())) from None
 
 
 def with_log(message: str, log: str) -> str:
