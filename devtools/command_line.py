@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from backend.errors import UserError
 from backend.scripts import console
 from freshpg import PostgresUnavailable
 
@@ -21,11 +20,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
     SIGTERM ends the command like Ctrl-C, so that it cleans up.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def with_server() -> int | None:
-        try:
-            return main()
-        except PostgresUnavailable as error:
-            raise UserError(str(error)) from None
-
-    console.enter(with_server)
+    try:
+        console.enter(main)
+    except PostgresUnavailable as error:
+        sys.exit(str(error))
