@@ -48,16 +48,7 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
 def is_held(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
-        # Outside Linux, bind() to loopback succeeds although a process listens on every address.
-        if client.connect_ex(("127.0.0.1", port)) == 0:
-            return True
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            server.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _container(machine: Machine, port: int) -> Holder | None:
