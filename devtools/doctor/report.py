@@ -1,9 +1,10 @@
 """Print the findings by subject, as wide as the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from devtools.doctor.finding import Finding, State
@@ -19,31 +20,20 @@ def print_report(findings: Sequence[Finding], console: Console | None = None) ->
     width = max(len(_label(each)) for each in findings)
     for group, members in groupby(findings, key=lambda each: each.name.partition("/")[0]):
         console.print(Text(TITLES.get(group, group.capitalize()), style="bold"))
+        table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
         for finding in members:
-            for line in _entry(console, finding, width):
-                console.print(line, soft_wrap=True)
+            style = _STYLES[finding.state]
+            start = Text.assemble("  ", (_SIGNS[finding.state], style), f" {_label(finding):{width}}")
+            table.add_row(start, Text(finding.finding))
+            if finding.cure:
+                table.add_row("", Text.assemble(("→ ", style), finding.cure))
+        console.print(table, width=min(console.width, WIDEST))
         console.print()
     console.print(_verdict(findings))
 
 
 def _label(finding: Finding) -> str:
     return finding.name.partition("/")[2]
-
-
-def _entry(console: Console, finding: Finding, width: int) -> Iterator[Text]:
-    style = _STYLES[finding.state]
-    start = Text.assemble("  ", (_SIGNS[finding.state], style), f" {_label(finding):{width}}  ")
-    yield from _wrapped(console, start, finding.finding)
-    if finding.cure:
-        yield from _wrapped(console, Text.assemble(" " * (width + 6), ("→ ", style)), finding.cure)
-
-
-def _wrapped(console: Console, start: Text, sentence: str) -> Iterator[Text]:
-    width = max(min(console.width, WIDEST) - start.cell_len, 20)
-    for line in Text(sentence).wrap(console, width, overflow="fold"):
-        line.rstrip()
-        yield start + line
-        start = Text(" " * start.cell_len)
 
 
 def _verdict(findings: Sequence[Finding]) -> Text:

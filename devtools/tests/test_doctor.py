@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_failed_check_does_not_stop_the_others_and_its_message_is_not_shown(
 def drawn(*found: Finding, width: int = 62) -> str:
     output = io.StringIO()
     print_report(found, Console(file=output, width=width))
-    return output.getvalue()
+    return re.sub(" +$", "", output.getvalue(), flags=re.MULTILINE)
 
 
 def test_page_shows_findings_by_subject_with_their_cures() -> None:
@@ -134,7 +135,7 @@ def test_page_shows_findings_by_subject_with_their_cures() -> None:
         "  ? y         No engine.",
         "              → Start it.",
         "",
-        "Some checks fail. To be fixed: disk/checkout. Worth a look: ",
+        "Some checks fail. To be fixed: disk/checkout. Worth a look:",
         "disk/x. Not checked: tests/y.",
     ]
 
