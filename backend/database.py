@@ -1,7 +1,8 @@
 """The engine, the session and the schema: everything between a URL and a database ready for use.
 
 `engine`, `SessionLocal()`, `get_db()` and `init_db()` work on the configured database. Its engine is created on first
-use; importing this module reads no settings. An application has its own engine, so two in one process share nothing.
+use; importing this module reads no settings. An application has its own engine, so two applications in one process
+share nothing.
 """
 
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from psycopg import OperationalError as DriverError
 from psycopg.conninfo import make_conninfo
@@ -59,19 +59,20 @@ def start_database(
 
 @contextmanager
 def database_errors_reported(engine: Engine) -> Iterator[None]:
-    """Turn errors of the database or its driver into a short UserError, which lists who may hold a missing lock."""
+    """Turn errors of the database or its driver into a short UserError.
+
+    If a lock was not granted in time, it lists connections that may hold it.
+    """
     try:
         yield
     except DBAPIError as error:
         words = str(error.orig).strip().partition("\n")[0]
         message = f"The database at {describe(engine.url)} reported an error: {words}."
         if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
-            with engine.connect() as connection:
-                holders = "".join(f"\n  {holder}" for holder in drop_all.lock_holders(connection))
-            message = (
-                f"Nothing was changed in {describe(engine.url)}: another connection holds a lock.{holders}\n"
-                "Wait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
-            )
+            message = f"Not done in {describe(engine.url)}: another connection holds a lock. It may be one of these:"
+            with suppress(DBAPIError), engine.connect() as connection:
+                message += "".join(f"\n  {holder}" for holder in drop_all.lock_holders(connection))
+            message += "\nWait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
         raise UserError(message) from error
 
 

@@ -23,11 +23,7 @@ from backend.database import schema_lock, schema_state
 from backend.errors import UserError
 from backend.models.models import ConnectionStatus, Environment, GrantType, JobStatus, Role
 from backend.scripts.console import engine_for, say
-from backend.scripts.safety import (
-    DestructiveAction,
-    refuse_production,
-    refuse_unless_ours,
-)
+from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
 from devtools.command_line import enter
 

@@ -124,7 +124,7 @@ def test_stop_finishes_the_request_in_flight_and_kills_nothing(up: Checkout) -> 
             what="the request waiting for the lock",
         )
         assert not in_flight.done(), in_flight.result()
-        # A test before made it reload.
+        # An earlier test reloaded the API, which logs the same words.
         shutdowns = up.compose("logs", "api").count("Shutting down")
         stop = pool.submit(up.compose, "stop", "api")
         wait_until(

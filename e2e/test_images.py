@@ -66,7 +66,7 @@ def test_production_is_unprivileged_and_serves_with_a_read_only_root(checkout: C
         wait_until(lambda: checkout.run(*health).strip() == "healthy", seconds=60, what="the health check")
 
         assert checkout.run("docker", "exec", name, "id", "-u").strip() == "10001"
-        checkout.run("docker", "stop", "--time", "30", name)
+        checkout.run("docker", "stop", "-t", "30", name)
         assert checkout.run("docker", "inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"
     finally:
         checkout.run("docker", "rm", "--force", name, check=False)

@@ -56,7 +56,7 @@ def old_server(major: int, volume: str) -> Iterator[str]:
         url = f"postgresql://postgres:as-it-was@127.0.0.1:{port}/procore_integrator"
         wait_until(lambda: accepts(url), seconds=60, what="the old server")
         yield url
-        docker("stop", "--time", "120", container)  # if it were killed, sequences would skip values
+        docker("stop", "-t", "120", container)  # if it were killed, sequences would skip values
     finally:
         docker("rm", "--force", "--volumes", container, check=False)
 

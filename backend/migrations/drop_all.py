@@ -27,7 +27,7 @@ def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
 
 
 def lock_holders(connection: Connection) -> list[str]:
-    """Describe the other connections that hold a lock on what a reset drops, or the lock for schema changes."""
+    """Describe ten other connections that hold a lock on what a reset drops, or the lock for schema changes."""
     return list(connection.scalars(_LOCK_HOLDERS, {"lock": LOCK_NAME}))
 
 
@@ -90,14 +90,14 @@ SELECT format('pid %s of %s (%s)%s: %s', a.pid, a.usename, coalesce(nullif(a.app
               left(regexp_replace(a.query, '\s+', ' ', 'g'), 80))
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
-  -- Of another role's session, an ordinary role sees neither type nor state nor statement.
-  AND coalesce(a.backend_type, 'client backend') = 'client backend'
+  -- An ordinary role sees neither the type nor the state nor the statement of another role's session.
+  AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.usesysid IS NOT NULL
   AND (EXISTS (SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN (/* ours */) AS ours
               ON ours.oid = c.relnamespace
               WHERE l.pid = a.pid AND l.granted AND l.locktype = 'relation')
    OR EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.granted AND l.locktype = 'advisory'
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1
               AND l.objid::bigint = hashtext(:lock)::bigint & 4294967295))
-ORDER BY a.pid
+ORDER BY a.state_change LIMIT 10
 """.replace("/* ours */", _OURS)
 )

@@ -19,8 +19,9 @@ _MAY_NOT_WRITE = (InsufficientPrivilege, ReadOnlySqlTransaction)
 
 def read(connection: Connection) -> str | None:
     """Return the environment from the mark, None if the database has no mark."""
-    comment = text("SELECT obj_description(to_regclass(:table), 'pg_class')")
-    found = _MARK.match(connection.scalar(comment, {"table": VERSION_TABLE}) or "")
+    query = text("SELECT obj_description(to_regclass(:table), 'pg_class')")
+    comment = connection.scalar(query, {"table": VERSION_TABLE})
+    found = _MARK.match(comment or "")
     return found[1] if found else None
 
 

@@ -147,7 +147,7 @@ def _respond(
     return JSONResponse(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
 
 
-# Each is called with the request and the error, and answers with a problem document.
+# Each gets the request and the error.
 HANDLERS: dict[type[Exception], Callable[..., Response]] = {
     DomainError: _on_domain_error,
     IntegrityError: _on_integrity_error,

@@ -30,7 +30,7 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 
 @contextmanager
 def engine_for(settings: Settings) -> Iterator[Engine]:
-    """Yield an engine on the configured database. Errors of the database become a UserError of one or two lines."""
+    """Yield an engine on the configured database. Errors of the database become a short UserError."""
     engine = connect(settings.database_url)
     try:
         with database_errors_reported(engine):

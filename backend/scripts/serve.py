@@ -23,9 +23,9 @@ from backend.startup import start_database
 
 # The time that a request in flight has to finish. Compose's stop_grace_period is longer.
 GRACE_SECONDS = 20
-# The time in which a worker has to answer its parent, or it is replaced. It answers once it has imported the
-# application, for which uvicorn's 5 s are too short on a busy machine.
-WORKER_SECONDS = 30
+# The time in which a worker has to answer its parent, or it is replaced. It answers once Python has started and
+# imported this module, for which uvicorn's 5 s are too short on a busy machine.
+WORKER_SECONDS = 15
 OPTIONS = {"api_port": "--port", "root_path": "--root-path", "web_concurrency": "--workers"}
 LOGGERS = LOGGING_CONFIG["loggers"] | {
     "backend": {"handlers": ["default"], "level": "INFO", "propagate": False}

@@ -205,7 +205,7 @@ def test_lock_that_is_not_granted_in_time_stops_the_migration_and_is_reported(
             start_database(engine, settings)
 
     assert getattr(caught.value.orig, "sqlstate", None) == "55P03"
-    assert "another connection holds a lock.\n  pid " in str(refused.value)
+    assert "another connection holds a lock. It may be one of these:\n  pid " in str(refused.value)
     assert "column" not in {thing.kind for thing in columns_named(engine, "nickname")}
 
 

@@ -22,7 +22,7 @@ from .client_programs import Tools, copy_server, docker, docker_says, inside
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data."""
 ENDING_SECONDS = 10.0
-"""The time that a command of a killed upgrade gets to end."""
+"""How long what a killed upgrade started may take to end."""
 DOWN, SOON = ("down", "--volumes"), ("--timeout", "10")
 """While a container initialises its data, it ignores the signal to stop."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
@@ -48,7 +48,7 @@ class Volume:
     def make(self) -> None:
         making = f"{self.new}.making"
         docker(*COMPOSE, "stop")
-        self.end_killed_upgrade()
+        self.free_volume()
         self.script('rm -rf "$1"', making)
         user = self.service["environment"]["POSTGRES_USER"]
         url = URL.create("postgresql", user, database="postgres", query={"host": "/var/run/postgresql"})
@@ -56,8 +56,8 @@ class Volume:
             copy_server(old, url, new, url)
         self.script(FINISH, making, self.new, str(self.old))
 
-    def end_killed_upgrade(self) -> None:
-        """Remove the containers of a killed upgrade. Raises UserError if others use the volume."""
+    def free_volume(self) -> None:
+        """Remove a killed upgrade's containers. Raises UserError if others still use the volume."""
         deadline = time.monotonic() + ENDING_SECONDS
         while True:
             docker("compose", "--project-name", self.project, *DOWN, *SOON)

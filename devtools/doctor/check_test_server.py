@@ -29,7 +29,7 @@ def check(machine: Machine) -> Iterator[Finding]:
                 yield ok("server", f"PostgreSQL in Docker; the first run pulls {' and '.join(missing)}.")
                 return
     try:
-        choice = freshpg.choose(given or "auto", named_by=VARIABLE if given else "--postgres")
+        choice = freshpg.choose(given or "auto", named_by=VARIABLE if given else "--postgres", to_create=True)
     except freshpg.PostgresUnavailable as error:
         cure = f"Correct or unset {VARIABLE}." if given else "Start Docker, or install PostgreSQL's server."
         yield wrong("server", f"{error.reason}.", cure)

@@ -185,7 +185,7 @@ def test_seeding_does_not_wait_long_for_a_lock(target: Engine, monkeypatch: pyte
     monkeypatch.setattr(seed, "LOCK_SECONDS", 0.2)
     with target.begin() as connection:
         connection.execute(text("LOCK TABLE users"))
-        assert "another connection holds a lock.\n  pid " in refused(target)
+        assert "another connection holds a lock. It may be one of these:\n  pid " in refused(target)
 
 
 def test_schema_that_is_not_at_head_is_refused(target: Engine) -> None:

@@ -160,7 +160,7 @@ def test_the_death_of_a_server_is_described_in_one_line() -> None:
 def test_a_server_that_does_not_start_is_reported_with_its_log(
     monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
-    # It removes the cache's entry, which other tests read.
+    # A failed start removes the cache's entry, which other tests read.
     monkeypatch.setenv("XDG_CACHE_HOME", str(place))
     with pytest.raises(
         PostgresUnavailable, match=r"ended with exit status 1\. Its log ends:\n.*no_such_setting"
@@ -184,20 +184,9 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     assert (used == hidden.bin) == (user.uid is None)
 
 
-def test_an_entry_of_the_cache_that_starts_no_server_is_removed(
-    monkeypatch: pytest.MonkeyPatch, place: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
-    start_ephemeral().stop()
-    entry = cache_entry(find_binaries())
-    subprocess.run(["tar", "--delete", "-f", entry, "data/global/pg_control"], check=True)
-
-    with pytest.raises(PostgresUnavailable, match="pg_control"):
-        start_ephemeral()
-    start_ephemeral().stop()
-
-
-@pytest.mark.parametrize("fault", ["truncated", "empty", "another user's", "read-only"])
+@pytest.mark.parametrize(
+    "fault", ["truncated", "empty", "incomplete", "open to others", "another user's", "read-only"]
+)
 def test_a_cache_that_cannot_be_used_fails_nothing(
     monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
 ) -> None:
@@ -215,6 +204,11 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
     elif fault == "empty":
         # Two blocks of zeros are an empty archive, which can be extracted.
         entry.write_bytes(bytes(1024))
+    elif fault == "incomplete":
+        # It can be extracted, and the server does not start.
+        subprocess.run(["tar", "--delete", "-f", entry, "data/global/pg_control"], check=True)
+    elif fault == "open to others":
+        entry.chmod(0o644)
     elif fault == "another user's":
         if os.geteuid() != 0:
             pytest.skip("only root can give a file away")

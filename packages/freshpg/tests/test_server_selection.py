@@ -172,7 +172,8 @@ def test_a_role_that_may_not_create_databases_is_refused_with_the_cure(running: 
     url = f"postgresql://no%20Rights:p@{running.url.split('@')[1]}"
 
     with pytest.raises(PostgresUnavailable, match='ALTER ROLE "no Rights" CREATEDB'):
-        choose(url)
+        choose(url, to_create=True)
+    assert choose(url).kind == "given"
     query(running.url, 'drop role "no Rights"')
 
 

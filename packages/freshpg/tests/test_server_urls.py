@@ -32,6 +32,16 @@ def test_sqlalchemys_url_names_the_driver_and_its_repr_shows_no_password() -> No
     assert repr(url) == "'postgresql+psycopg://u:***@h/d?password=***'"
 
 
+@pytest.mark.parametrize("request_", ["mysql://u:hunter2@h/d", "host=h password=hunter2"])
+def test_another_kind_of_server_is_refused_without_showing_it(request_: str) -> None:
+    with pytest.raises(PostgresUnavailable) as refusal:
+        choose(request_)
+
+    assert str(refusal.value) == (
+        "--postgres has to be auto, docker, embedded or a URL that begins with postgresql://."
+    )
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -1,4 +1,4 @@
-"""A server in a container, by testcontainers, that lives as long as this process, unless it is left running.
+"""A server in a container, by testcontainers, whose reaper removes it if this process ends without stopping it.
 
 Importing this module imports docker and testcontainers: it is imported when a container is about to be started.
 """

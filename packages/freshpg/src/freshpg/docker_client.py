@@ -27,7 +27,7 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _SOCKET_VARIABLE = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"
 OLDEST_TESTCONTAINERS = (4, 15)
 _LOOK_SECONDS = 15.0
-"""For an engine that answered already, and may be busy."""
+"""For each answer of an engine that answered at all, and may be busy."""
 _INSTALL = "pip install --upgrade 'freshpg[docker]'"
 
 _T = TypeVar("_T")
@@ -55,7 +55,7 @@ def find_engine() -> "DockerClient":
         from testcontainers.core.docker_client import DockerClient as Wrapper
 
         with environment_for(address):
-            # It asks for the engine's version. docker-py's own timeout holds for each step, and not for SSH.
+            # A new client asks for the engine's version. docker-py's own timeout holds for each step, and not for SSH.
             return within(ANSWER_SECONDS, lambda: Wrapper(timeout=_LOOK_SECONDS).client, "asking Docker")
     except EngineUnavailable:
         raise

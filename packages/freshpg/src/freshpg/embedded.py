@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from psycopg import sql
 
@@ -52,6 +53,18 @@ def start_ephemeral(
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
     entry = cache_entry(binaries)
+    is_cached = os.access(entry, os.R_OK)
+    try:
+        return _start_ephemeral(binaries, run_as, settings, entry)
+    except PostgresUnavailable:
+        if not is_cached:
+            raise
+    with suppress(OSError):
+        entry.unlink()  # perhaps it is damaged
+    return _start_ephemeral(binaries, run_as, settings, entry)
+
+
+def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -69,10 +82,7 @@ def start_ephemeral(
         _change_password(server)
     except BaseException as error:
         supervisor.stop()
-        if isinstance(error, PostgresUnavailable):
-            with suppress(OSError):
-                entry.unlink()  # perhaps it is damaged, and the next start makes another
-        elif isinstance(error, OSError):
+        if isinstance(error, OSError):
             raise PostgresUnavailable(f"The embedded PostgreSQL did not start: {error}.") from None
         raise
     return server
@@ -87,9 +97,10 @@ def start(
     settings: Sequence[str],
     port: int = 0,
 ) -> Server:
-    """Start a server whose data are in `directory`/data, its password in `password`; wait until it accepts connections.
+    """Start a server with the data in `directory`/data and the password in `directory`/password.
 
-    It gets this port if it is free. Raises PostgresUnavailable with the end of the log.
+    It waits until the server is ready. The server gets this port if it is free. Raises PostgresUnavailable with the
+    end of the log.
     """
     log = directory / "log"
     settings = (*settings, "listen_addresses=127.0.0.1", "unix_socket_directories=")
@@ -100,7 +111,7 @@ def start(
         ended = supervisor.ended(NOTICE_SECONDS)
         return ended and death_line(f"The embedded PostgreSQL server ended with {ended}", text_of(log))
 
-    for attempt in range(_PORT_ATTEMPTS):
+    for others in reversed(range(_PORT_ATTEMPTS)):
         port = free_port(port)
         supervisor.start([*command, "-p", str(port)], log, server_environment(), run_as.account)
         find_url = partial(local_url, port, password_in(directory))
@@ -111,7 +122,7 @@ def start(
             break
         except PostgresUnavailable:
             # Another process may have taken the port just before the server did.
-            if supervisor.ended() is None or free_port(port) == port or attempt == _PORT_ATTEMPTS - 1:
+            if supervisor.ended() is None or free_port(port) == port or not others:
                 raise
     return Server(url, version, "embedded", supervisor.stop, supervisor.leave, describe_death)
 
@@ -136,6 +147,7 @@ def initialise(
     run_as.give(data)
     command = [binaries.program("initdb"), *arguments, f"--pwfile={password}", f"--pgdata={data}"]
     answer = run_as.run(command, inherited)
+    os.chown(password, os.geteuid(), os.getegid())
     if answer.returncode != 0:
         message = f"The embedded PostgreSQL did not start: initdb ended with exit status {answer.returncode}."
         raise PostgresUnavailable(with_log(message, answer.stdout.decode(errors="replace")))
@@ -197,11 +209,12 @@ def cache_entry(binaries: Binaries) -> Path:
 def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) -> None:
     """Make `directory`/data and its password, from the cache's entry if possible."""
     data = directory / "data"
-    with suppress(OSError, subprocess.CalledProcessError):
+    with suppress(OSError, subprocess.CalledProcessError), entry.open("rb") as archive:
+        found = os.fstat(archive.fileno())
         # A user who can write to a data directory decides what its server runs.
-        if entry.stat().st_uid == os.geteuid():
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
             # -o: the files belong to the user who extracts them.
-            _tar("-x", "-o", "-f", entry, "-C", directory)
+            _tar("-x", "-o", "-f", "-", "-C", directory, archive=archive)
             run_as.give(data)
             return
     shutil.rmtree(data, ignore_errors=True)
@@ -213,7 +226,7 @@ def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) 
 def _keep(directory: Path, entry: Path) -> None:
     """Write a data directory and its password into the cache, and remove the oldest entries."""
     if not entry.is_absolute():
-        return  # this user has no home
+        return  # no home, or a relative path, which the XDG specification ignores
     entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     making = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}")
     try:
@@ -227,9 +240,9 @@ def _keep(directory: Path, entry: Path) -> None:
         old.unlink()
 
 
-def _tar(*arguments: str | Path) -> None:
+def _tar(*arguments: str | Path, archive: IO[bytes] | int = subprocess.DEVNULL) -> None:
     # From one file, by a program: four times as fast as shutil.copytree, and twice as fast as cp.
-    subprocess.run(["tar", *arguments], check=True, capture_output=True)
+    subprocess.run(["tar", *arguments], check=True, capture_output=True, stdin=archive)
 
 
 def _change_password(server: Server) -> None:

@@ -5,6 +5,8 @@ the workers and hands them its URL. Nothing is looked for if no test runs (`--co
 """
 
 import shlex
+from argparse import Namespace
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import psycopg
@@ -13,9 +15,6 @@ from psycopg import conninfo, pq
 
 if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
-
-from argparse import Namespace
-from collections.abc import Generator, Iterator
 
 from .fixtures import FIXTURES
 from .libpq import database_url, last_line, place_of
@@ -36,6 +35,8 @@ _NO_TEST_RUNS = (
     "help",
     "version",
 )
+_CHAIN = 20
+"""So many links of an exception's causes are followed; the chain may lead back into itself."""
 _MISSING_EXTENSION = frozenset({"58P01", "0A000"})
 """undefined_file and feature_not_supported: a CREATE EXTENSION without its files fails with one of them."""
 _EXTENSION_HINT = (
@@ -219,7 +220,7 @@ def _failure_lines(run: Run, server: Server, error: BaseException | None, *, kee
         lines.append(
             "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
         )
-    if server.kind == "embedded" and _sqlstate(error) in _MISSING_EXTENSION:
+    if server.kind == "embedded" and _MISSING_EXTENSION.intersection(_sqlstates(error)):
         lines.append(_EXTENSION_HINT)
     return lines
 
@@ -255,6 +256,12 @@ def _closing_lines(run: Run, server: Server) -> Iterator[str]:
     yield f"PostgreSQL {server.version}, {server.kind}{boot}"
 
 
-def _sqlstate(error: BaseException | None) -> object:
-    # psycopg and asyncpg name the code so; SQLAlchemy and Django raise their own errors from the driver's.
-    return getattr(error, "sqlstate", None) or getattr(getattr(error, "__cause__", None), "sqlstate", None)
+def _sqlstates(error: BaseException | None) -> Iterator[str]:
+    for _ in range(_CHAIN):
+        if error is None:
+            return
+        # psycopg and asyncpg name the code so; SQLAlchemy and Django raise their own errors from the driver's.
+        state = getattr(error, "sqlstate", None)
+        if isinstance(state, str):
+            yield state
+        error = error.__cause__ or error.__context__

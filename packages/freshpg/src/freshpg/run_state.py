@@ -78,6 +78,7 @@ class Run:
                 self._choice = choose(
                     request or variable or "auto",
                     image=self._options.postgres_image,
+                    to_create=True,
                     settings=self._config.getini(SETTINGS),
                     named_by="--postgres" if request or not variable else URL_VARIABLE,
                 )

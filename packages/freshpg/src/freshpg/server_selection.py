@@ -34,14 +34,15 @@ def choose(
     *,
     image: str = DEFAULT_IMAGE,
     named_by: str = "--postgres",
+    to_create: bool = False,
     settings: Sequence[str] = (),
 ) -> Choice:
     """Decide which server to use, without starting one; raise PostgresUnavailable if there is none.
 
     `request` is `auto` (Docker, else programs on this machine), `docker`, `embedded`, or the URL of a running server.
-    What is asked for by name is used or refused; nothing else is tried. Missing images are pulled if each takes at most
-    $POSTGRES_PULL_SECONDS (120). A given server is refused if its role may not create databases. `named_by` tells
-    people where the request was made. `settings` are further server settings as `name=value`, the same for Docker and
+    What is asked for by name is used or refused; nothing else is tried. A missing image is pulled, for at most
+    $POSTGRES_PULL_SECONDS (120). `named_by` tells people where the request was made. `to_create` refuses a given server
+    whose role may not create databases. `settings` are further server settings as `name=value`, the same for Docker and
     embedded.
     """
     seconds = _pull_seconds()
@@ -56,7 +57,7 @@ def choose(
             message = f"{asked} is not available: {error.reason}.\nCorrect that, or use auto."
             raise PostgresUnavailable(message) from None
     if request != "auto":
-        return _given(_administrative_url(request, named_by), named_by)
+        return _given(_administrative_url(request, named_by), named_by, to_create=to_create)
     try:
         return _docker(image, seconds, settings, "because Docker answers")
     except PostgresUnavailable as no_docker:
@@ -124,7 +125,7 @@ def _administrative_url(url: str, named_by: str) -> str:
     return plain if "dbname" in known else database_url(plain, ADMINISTRATIVE_DATABASE)
 
 
-def _given(url: str, named_by: str) -> Choice:
+def _given(url: str, named_by: str, *, to_create: bool) -> Choice:
     where = place_of(url)
     query = "select rolcreatedb or rolsuper, quote_ident(rolname) from pg_roles where rolname = current_user"
     try:
@@ -134,7 +135,7 @@ def _given(url: str, named_by: str) -> Choice:
     except psycopg.Error as error:
         message = f"The PostgreSQL server at {where} is not available: {last_line(error)}"
         raise PostgresUnavailable(message) from None
-    if not may_create:
+    if to_create and not may_create:
         raise PostgresUnavailable(
             f"On the PostgreSQL server at {where}, the role {role} may not create databases. "
             f"A superuser can allow it: ALTER ROLE {role} CREATEDB."

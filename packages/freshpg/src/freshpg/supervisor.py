@@ -68,11 +68,9 @@ class Supervisor:
 
     def ended(self, seconds: float = 0.0) -> str | None:
         """Return how the server ended, as `exit status 1` or `SIGKILL`; None if it still runs after these seconds."""
-        if (
-            self._end is None
-            and not self._output.closed
-            and select.select([self._output], [], [], seconds)[0]
-        ):
+        if self._end is not None or self._output.closed:
+            return self._end
+        if select.select([self._output], [], [], seconds)[0]:
             line = os.read(self._output.fileno(), 4096)
             self._end = line.decode().strip() or "its supervisor"
         return self._end
