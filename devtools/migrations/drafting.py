@@ -8,7 +8,6 @@ step resolves are reported.
 """
 
 import io
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,9 +64,7 @@ def draft(connection: Connection, metadata: MetaData) -> Draft | None:
         return None
     savepoint = connection.begin_nested()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Drafting(connection, metadata, before, wanted).draft()
+        return Drafting(connection, metadata, before, wanted).draft()
     finally:
         savepoint.rollback()
 
