@@ -7,6 +7,7 @@ import argparse
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     scripts = migrations.scripts()
     before = {path.name: path.read_bytes() for path in Path(scripts.versions).glob("*.py")}
     script = scripts.generate_revision(
-        rev_id(), message, head=heads or "base", upgrades=indented(drafted.upgrade),
-        downgrades=indented(drafted.downgrade), imports="from sqlalchemy.dialects import postgresql",
+        rev_id(), message, head=heads or "base", upgrades=textwrap.indent(drafted.upgrade, "    "),
+        downgrades=textwrap.indent(drafted.downgrade, "    "),
+        imports="from sqlalchemy.dialects import postgresql",
     )  # fmt: skip
     if script is None:
         raise UserError("Nothing was written: Alembic made no file.")
@@ -85,10 +87,6 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
     for command in (("check", "--fix", "--select", "F401,I"), ("format",)):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", str(path)], cwd=ROOT, check=True)
     return path
-
-
-def indented(body: str) -> str:
-    return "\n".join(f"    {line}" if line else "" for line in body.splitlines())
 
 
 def report(path: Path, drafted: Draft) -> None:
