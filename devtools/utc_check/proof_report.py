@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
@@ -106,9 +106,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dict that can be written as JSON."""
-        # `asdict` copies every part, but cannot copy a Counter.
-        counted = {"checks": dict(self.checks), "failed": dict(self.failed)}
-        return {"proved": self.is_proved, "total": self.checks.total()} | asdict(self) | counted
+        summary = {"proved": self.is_proved, "total": self.checks.total()}
+        return summary | vars(self) | {"failures": [vars(each) for each in self.failures]}
 
 
 def describe_error(error: BaseException) -> str:
