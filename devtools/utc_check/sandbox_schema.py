@@ -9,8 +9,10 @@ from typing import Any
 
 import psycopg
 from fastapi.testclient import TestClient
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Column, Connection, Engine, Table, event, insert
 
+from backend.database_url import libpq_parameters
 from backend.models.models import Company, JobQueue
 from backend.utc import UtcDateTime
 
@@ -66,8 +68,7 @@ def confined(engine: Engine, schema: str, *, style: str | None = None) -> Iterat
 
 def plain_connection(url: URL) -> psycopg.Connection[Any]:
     """Open a plain psycopg connection in autocommit, like another program; use it in a `with` block."""
-    libpq_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(libpq_url, autocommit=True)
+    return psycopg.connect(make_conninfo(**libpq_parameters(url)), autocommit=True)
 
 
 MICROSECONDS = "(extract(epoch FROM {0}) * 1000000)::int8"
