@@ -4,9 +4,11 @@ import argparse
 import json
 from collections.abc import Sequence
 
+import psycopg
 from rich.console import Console
 
 from backend.config import AppEnv, load_settings
+from backend.errors import UserError
 from backend.main import create_app
 from backend.scripts.console import engine_for, say
 from backend.startup import describe, wait_for_database
@@ -22,12 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        report = verify(
-            engine.url,
-            lambda engine: create_app(open_settings, engine=engine),
-            seed=options.seed,
-            only=options.only,
-        )
+        try:
+            report = verify(
+                engine.url,
+                lambda engine: create_app(open_settings, engine=engine),
+                seed=options.seed,
+                only=options.only,
+            )
+        except psycopg.Error as error:
+            words = str(error).partition("\n")[0]
+            raise UserError(
+                f"Cannot run the proof on {describe(engine.url)}: {words}.\n"
+                "It needs the primary server, and a role with the privilege CREATE on the database."
+            ) from error
     if options.json:
         print(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
