@@ -209,15 +209,14 @@ def _added_values(difference: Difference, wanted: Catalog) -> list[str]:
     A value cannot be used, for example as a default, in the transaction that adds it.
     """
     name = difference.thing.name
-    there, then = ((of.get("values") or "").split(", ") for of in (difference.actual, difference.expected))
+    there, then = values(difference.actual), values(difference.expected)
     new = [value for value in then if value not in there]
     uses = "\n".join(fact for of in wanted.values() for fact in of.values() if f"::{name}" in fact)
     is_used = any(re.search(rf"(?<!\w){re.escape(value[1:-1])}(?!\w)", uses) for value in new)
-    if is_used or [value for value in then if value in there] != there:
+    if is_used or not there or [value for value in then if value in there] != there:
         return []
-    place = [f"AFTER {before}" for before in then[:-1]]
-    places = dict(zip(then, [f"BEFORE {there[0]}", *place], strict=True))
-    return [f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {value} {places[value]}" for value in new]
+    places = [f"BEFORE {there[0]}", *(f"AFTER {value}" for value in then)]
+    return [f"ALTER TYPE {name} ADD VALUE IF NOT EXISTS {value} {places[then.index(value)]}" for value in new]
 
 
 def _comment(thing: Thing, comment: str | None) -> str:
@@ -235,6 +234,11 @@ def names(identifier: str) -> list[str]:
         bare or inner.replace('""', '"')
         for inner, bare in re.findall(r'"((?:[^"]|"")+)"|([^".]+)', identifier)
     ]
+
+
+def values(enumeration: Facts) -> list[str]:
+    """Return the values of an enumeration as literals; empty for another type."""
+    return re.findall("'(?:[^']|'')*'", enumeration.get("values", ""))
 
 
 def literal(value: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.migrations.catalog import Catalog
 from backend.migrations.drift import Difference
-from devtools.migrations.difference_sql import names
+from devtools.migrations.difference_sql import names, values
 
 SQUAWK = Path(sys.executable).parent / "squawk"
 # We have our own remark about drops. Migrations set lock_timeout and run in a transaction by design. The other rules
@@ -68,7 +68,7 @@ def _of_drops(difference: Difference, before: Catalog, wanted: Catalog) -> Itera
 
 
 def _of_values(difference: Difference) -> Iterator[str]:
-    there, wanted = (of.get("values", "").split(", ") for of in (difference.actual, difference.expected))
+    there, wanted = values(difference.actual), values(difference.expected)
     gone = [each for each in there if each not in wanted]
     new = [each for each in wanted if each not in there]
     if gone:

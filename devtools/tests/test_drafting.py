@@ -243,8 +243,8 @@ def test_values_of_an_enumeration_are_added_removed_and_renamed_as_rows_allow(co
     assert "# Fails if a row has 'a', which `company_kind` no longer has." in found.upgrade
     renamed = drafted(connection, company(c("kind", kind("a", "z")))).upgrade.splitlines()
     assert "#     op.execute(\"ALTER TYPE company_kind RENAME VALUE 'b' TO 'z'\")" in renamed
-    added = drafted(connection, company(c("kind", kind("a", "b", "c"), server_default="b"))).upgrade
-    assert "ADD VALUE IF NOT EXISTS 'c' AFTER 'b'" in added
+    added = drafted(connection, company(c("kind", kind("a", "b", "c, d"), server_default="b"))).upgrade
+    assert "ADD VALUE IF NOT EXISTS 'c, d' AFTER 'b'" in added
 
 
 def test_tables_that_the_models_list_as_ignored_are_left_alone(connection: Connection) -> None:
