@@ -61,14 +61,14 @@ def verify(
                     # Checks that do not depend on the zone run only in the first one.
                     values = COMMON_VALUES + values
                     for subject in subjects:
-                        with report.continued(f"range/{subject.table.name}"):
+                        with report.continued("range", subject.table.name):
                             check_ranges(subject, report)
                     with report.continued("refused"):
                         check_refusals(subjects[-1], report)
                     with report.continued("lint"), target.engine.begin() as connection:
                         check_columns(connection, schema, report)
                 for subject in subjects:
-                    with report.continued(f"stored/{subject.table.name}"):
+                    with report.continued("plain/stored", subject.table.name):
                         cross(subject, values, report)
     report.seconds = time.perf_counter() - began
     return report
