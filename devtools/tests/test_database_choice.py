@@ -90,9 +90,11 @@ def test_composes_database_that_is_still_starting_is_not_passed_over() -> None:
 def test_another_program_on_composes_port_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "ANSWER_SECONDS", 0.5)
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        threading.Thread(target=other.handle_request).start()
+        serving = threading.Thread(target=other.handle_request)
+        serving.start()
 
         assert database.reason_to_use(settings(db_port=other.server_port)) is None
+        serving.join()
 
 
 def test_embedded_database_is_created_for_dev_and_then_found_by_all(
