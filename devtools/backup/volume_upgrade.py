@@ -140,5 +140,11 @@ def find_volume() -> Volume | None:
     volume = config["volumes"]["db"]["name"]
     if docker_says("volume", "inspect", volume) is None:
         return None
-    found = Volume(volume, config["services"]["db"], config["name"])
+    service = config["services"]["db"]
+    if not re.search(r":\d", service["image"]):
+        say(
+            f"The image {service['image']} names no version of PostgreSQL, so Compose's volume was not checked."
+        )
+        return None
+    found = Volume(volume, service, config["name"])
     return found if 0 < found.old < found.major else None

@@ -1,6 +1,7 @@
 """Check Docker: the command, the engine that the command talks to, and Compose."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def check(machine: Machine) -> Iterator[Finding]:
 def _engine(docker: Docker) -> Finding:
     if docker.answers:
         version = str(docker.info["ServerVersion"])
-        if int(version.partition(".")[0]) < OLDEST_ENGINE:
+        number = re.match(r"v?(\d+)", version)  # an engine that somebody built may be called `dev`
+        if number and int(number[1]) < OLDEST_ENGINE:
             return wrong("engine", f"Docker Engine is {version}; compose.yaml needs 25.", "Update Docker.")
         return ok("engine", f"Docker Engine {version} answers at {docker.address}.")
     if docker.address is None:

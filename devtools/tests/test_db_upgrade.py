@@ -1,5 +1,6 @@
 """`db_upgrade` in `.dev/`, with data of this machine's own PostgreSQL as the old data; e2e upgrades really old data."""
 
+import json
 import random
 import subprocess
 import sys
@@ -162,6 +163,22 @@ def test_nothing_to_upgrade_is_reported(place: Path, capsys: pytest.CaptureFixtu
     postgres_upgrade.main([])
 
     assert "No data of an older PostgreSQL were found." in capsys.readouterr().out
+
+
+def test_image_without_a_version_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {
+        "name": "p",
+        "volumes": {"db": {"name": "p_db"}},
+        "services": {"db": {"image": "postgres:latest"}},
+    }
+    monkeypatch.setattr(volume_upgrade, "docker_says", lambda *_: json.dumps(config))
+
+    assert volume_upgrade.find_volume() is None
+
+    said = "The image postgres:latest names no version of PostgreSQL, so Compose's volume was not checked.\n"
+    assert capsys.readouterr().out == said
 
 
 def test_env_file_that_compose_cannot_read_is_not_called_a_missing_docker(

@@ -65,6 +65,7 @@ def by_name(found: Iterable[Finding]) -> dict[str, Finding]:
     [
         (DOCKER, OK, "Docker Engine 28.0.0 answers at unix:///nonexistent."),
         (Docker("x", "tcp://x:1", {"ServerVersion": "24.0.9"}), WRONG, "24.0.9; compose.yaml needs 25."),
+        (Docker("x", "tcp://x:1", {"ServerVersion": "dev"}), OK, "Docker Engine dev answers at tcp://x:1."),
         (Docker("no", None), WRONG, "There is no Docker context 'no', which DOCKER_CONTEXT names."),
         (Docker("x", "tcp://x:1"), WARNING, "does not answer at tcp://x:1, which the context 'x' names."),
     ],
