@@ -1,4 +1,4 @@
-"""A pytest plugin that writes the seconds of setup and teardown of each test to `around.json`."""
+"""A pytest plugin that writes the seconds of setup and teardown of each test, by its id, to `around.json`."""
 
 import json
 from pathlib import Path
@@ -14,4 +14,4 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    Path("around.json").write_text(json.dumps(list(_around.values())), encoding="utf-8")
+    Path("around.json").write_text(json.dumps(_around), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The tests that every way runs, on the fixture `engine`, and their schema."""
+"""The tests that every way runs, on the fixture `engine` or without it, and their schema."""
 
 import os
 
@@ -26,3 +26,8 @@ def test_insert_and_commit(engine: Engine, number: int) -> None:
     with engine.connect() as connection:
         for table in WRITTEN:
             assert connection.scalar(select(func.count()).select_from(table)) == 1  # noqa: S101  a test
+
+
+@pytest.mark.parametrize("number", range(int(os.environ["BENCH_TESTS"])))
+def test_without_a_database(number: int) -> None:
+    del number
