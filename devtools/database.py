@@ -7,15 +7,12 @@ necessary. If none exists, `dev` creates the embedded one, and the db_ commands 
 
 import argparse
 import os
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import freshpg
@@ -29,58 +26,46 @@ ANSWER_SECONDS = 5.0
 """The time that what listens on Compose's port gets to answer; a container may be busy."""
 
 VERBS = {
-    "init": ["backend.scripts.init_db"],
-    "reset": ["backend.scripts.reset_db"],
-    "seed": ["devtools.seed"],
-    "shell": ["devtools.psql"],
-    "utc": ["devtools.utc_check"],
-    "backup": ["devtools.backup.dump"],
-    "restore": ["devtools.backup.restore"],
+    "init": "backend.scripts.init_db",
+    "reset": "backend.scripts.reset_db",
+    "seed": "devtools.seed",
+    "shell": "devtools.psql",
+    "utc": "devtools.utc_check.__main__",
+    "backup": "devtools.backup.dump",
+    "restore": "devtools.backup.restore",
 }
-# The settings that configure a database. The commands get DATABASE_URL instead of these.
-PARTS = ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB")
-
-
-@dataclass(frozen=True)
-class Found:
-    """The database to use: its URL, and whether its server is removed when the command ends."""
-
-    url: str
-    is_ephemeral: bool = False
 
 
 @contextmanager
-def find(settings: Settings, *, create: bool = False, ephemeral: bool = False) -> Iterator[Found]:
-    """Yield the database to use, and announce it on standard error. A server that was started for it is stopped."""
-    with nullcontext() if ephemeral else find_own(settings, create=create) as own:
-        if own is not None:
-            yield own
-            return
-    with without_libpq_variables():
-        choice = freshpg.choose("auto")
-        why = "Using a temporary database" if ephemeral else "No database found; using a temporary one"
-        note(f"{why}. Your data is unchanged. {choice.announcement}.")
-        with choice.start() as server:
-            yield Found(freshpg.ensure_database(server.url, settings.postgres_db), is_ephemeral=True)
+def find_own(settings: Settings, *, create: bool = False) -> Iterator[str]:
+    """Yield the URL of the developer's own database, which is announced on standard error.
 
-
-@contextmanager
-def find_own(settings: Settings, *, create: bool = False) -> Iterator[Found | None]:
-    """Yield the developer's own database, or None if it does not exist and must not be created."""
+    It is empty if the database does not exist and must not be created. A server that was started for it is stopped.
+    """
     with nullcontext() if settings.is_database_configured else without_libpq_variables():
         if (why := reason_to_use(settings)) is not None:
             note(f"Database: {describe(settings.database_url)}, {why}.")
-            yield Found(settings.database_url.render_as_string(hide_password=False))
+            yield settings.database_url.render_as_string(hide_password=False)
         elif create or DIRECTORY.exists():
-            with embedded(settings) as found:
-                yield found
+            with embedded(settings) as url:
+                yield url
         else:
-            yield None
+            yield ""
 
 
 @contextmanager
-def embedded(settings: Settings) -> Iterator[Found]:
-    """Yield the database in `.dev`; its server is started unless another command already runs it."""
+def temporary(settings: Settings, reason: str) -> Iterator[str]:
+    """Yield the URL of an empty database on a server that is removed afterwards, and announce it with the reason."""
+    with without_libpq_variables():
+        choice = freshpg.choose("auto")
+        note(f"{reason}. Your data is unchanged. {choice.announcement}.")
+        with choice.start() as server:
+            yield freshpg.ensure_database(server.url, settings.postgres_db)
+
+
+@contextmanager
+def embedded(settings: Settings) -> Iterator[str]:
+    """Yield the URL of the database in `.dev`; its server is started unless another command already runs it."""
     place = os.path.relpath(DIRECTORY)
     if (old := older_data()) is not None and not DIRECTORY.exists():
         note(
@@ -89,7 +74,7 @@ def embedded(settings: Settings) -> Iterator[Found]:
     shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
     with freshpg.start_persistent(DIRECTORY) as server:
         note(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{shared}.")
-        yield Found(freshpg.ensure_database(server.url, settings.postgres_db))
+        yield freshpg.ensure_database(server.url, settings.postgres_db)
 
 
 def older_data() -> Path | None:
@@ -137,66 +122,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
     if "--help" in rest:
-        code = run([*VERBS[options.verb], "--help"], {})
         note("Every command also accepts --ephemeral: use a temporary server.")
-        return code
-    settings = load_settings()
-    with find(settings, ephemeral=len(rest) < len(options.rest)) as found:
-        if found.is_ephemeral:
-            return demonstrate(options.verb, rest, found, settings)
-        return run([*VERBS[options.verb], *rest], {"DATABASE_URL": found.url})
+        return run(options.verb, rest)
+    settings, why = load_settings(), "Using a temporary database"
+    if len(rest) == len(options.rest):
+        with find_own(settings) as url:
+            if url:
+                os.environ["DATABASE_URL"] = url
+                return run(options.verb, rest)
+        why = "No database found; using a temporary one"
+    with temporary(settings, why) as url:
+        os.environ |= {"DATABASE_URL": url, "APP_ENV": "test"}
+        code = demonstrate(options.verb, rest, settings.postgres_db)
+    if code == 0:
+        note("It worked. The temporary server was removed; your data is unchanged.")
+    return code
 
 
-def demonstrate(verb: str, rest: list[str], found: Found, settings: Settings) -> int:
-    """Run the verb on a temporary server, after the commands that it needs first."""
-    environment = {"DATABASE_URL": found.url, "APP_ENV": "test"}
+def demonstrate(verb: str, rest: list[str], name: str) -> int:
+    """Run the verb on an empty server, after the commands that it needs first."""
+    # The database's name confirms it, because a container's host may be remote.
+    option = {"reset": "--yes-drop", "restore": "--yes-drop", "seed": "--yes-seed"}.get(verb)
+    confirmation = [option, name] if option else []
+    if verb != "init":
+        run("init")
     with tempfile.TemporaryDirectory() as place:
-        for command in demonstration_steps(verb, rest, settings.postgres_db, f"{place}/backup.dump"):
-            if code := run(command, environment):
-                return code
-    note("It worked. The temporary server was removed; your data is unchanged.")
-    return 0
+        if verb in ("backup", "restore") and not rest:
+            rest = [f"{place}/backup.dump"]
+            if verb == "restore":
+                run("backup", rest)
+        return run(verb, [*confirmation, *rest])
 
 
-def demonstration_steps(verb: str, rest: list[str], name: str, file: str) -> list[list[str]]:
-    """Return the commands that show a verb on an empty server; they write a backup to this file if they need one."""
-    # They pass the database's name as confirmation, because a container's host may be remote.
-    reset, restore = ([*VERBS[each], "--yes-drop", name] for each in ("reset", "restore"))
-    init = VERBS["init"]
-    names_file = any(not word.startswith("-") for word in rest)
-    drop_old = [[*restore, "--drop-old"]] if "--drop-old" in rest else []
-    others = [word for word in rest if word != "--drop-old"]
-    shown: dict[str, list[list[str]]] = {
-        "init": [[*init, *rest], reset],
-        "reset": [init, [*reset, *rest]],
-        "seed": [init, [*VERBS["seed"], "--yes-seed", name, *rest]],
-        "backup": [init, [*VERBS["backup"], file, *rest], [*restore, file]],
-        # If a file is named, it is restored, which shows whether that is possible.
-        "restore": [init, [*restore, *rest]]
-        if names_file
-        else [init, [*VERBS["backup"], file], [*restore, file, *others], *drop_old],
-    }
-    return shown.get(verb, [init, [*VERBS[verb], *rest]])
-
-
-def run(command: Sequence[str], variables: dict[str, str]) -> int:
-    """Run a module of this project with these variables, and return its exit code.
-
-    The module gets Ctrl-C from the terminal, and SIGTERM is passed on to it, so it decides how to end.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in PARTS or not variables}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = kept | {"PYTHONPATH": os.pathsep.join(paths)} | variables
-    # This is a handler and not SIG_IGN, because the command would inherit SIG_IGN.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        with subprocess.Popen([sys.executable, "-P", "-m", *command], env=environment) as process:
-            previous = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-            code = process.wait()
-            signal.signal(signal.SIGTERM, previous)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return code if code >= 0 else 128 - code
+def run(verb: str, arguments: Sequence[str] = ()) -> int:
+    """Run a command in this process, and return its exit code."""
+    code: int | None = import_module(VERBS[verb]).main(arguments)
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 
 from backend.scripts import serve
 from devtools.command_line import enter
-from devtools.database import find
+from devtools.database import find_own
 
 
 def main() -> None:
@@ -14,8 +14,8 @@ def main() -> None:
     options = serve.parse(arguments)
     settings = serve.settings_for(options)
     serve.refuse_taken_port(options.host, settings.api_port)
-    with find(settings, create=True) as found:
-        os.environ["DATABASE_URL"] = found.url
+    with find_own(settings, create=True) as url:
+        os.environ["DATABASE_URL"] = url
         serve.main(arguments)
 
 

@@ -2,8 +2,8 @@
 
 import os
 import shutil
+import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,17 +14,18 @@ from sqlalchemy import URL
 from backend.config import load_settings
 from backend.database_url import libpq_parameters
 from backend.errors import UserError
-from devtools.command_line import enter
 from freshpg import PostgresUnavailable, find_binaries
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Replace this process with psql."""
+def main(arguments: Sequence[str]) -> int:
+    """Run psql with these arguments, and return its exit code."""
     settings = load_settings()
     conninfo, environment = connection_words(settings.database_url)
     psql = find_psql(server_version(settings.database_url))
-    command = [psql, "--dbname", conninfo, *(sys.argv[1:] if arguments is None else arguments)]
-    os.execve(psql, command, os.environ | environment)  # noqa: S606  a list of arguments, and no shell
+    # psql handles Ctrl-C itself. This is a handler and not SIG_IGN, because psql would inherit SIG_IGN.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    command = [psql, "--dbname", conninfo, *arguments]
+    return subprocess.run(command, env=os.environ | environment, check=False).returncode
 
 
 def connection_words(url: URL) -> tuple[str, dict[str, str]]:
@@ -70,7 +71,3 @@ def version_of(program: str) -> int:
     """Return the major version of a program of PostgreSQL; `psql --version` ends in `18.1 (Debian 18.1-1)`."""
     words = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
     return next((int(word.split(".")[0]) for word in words if word[0].isdigit()), 0)
-
-
-if __name__ == "__main__":
-    enter(main)

@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [compare(engine, "the migrations")]
     if not options.ephemeral:
         with find_own(settings) as own:
-            if own is None:
+            if not own:
                 note("Database: no existing database found; compared the migrations only.")
             else:
-                with engine_with_errors_reported(own.url) as engine:
+                with engine_with_errors_reported(own) as engine:
                     wait_for_database(engine, settings.database_wait_seconds, report=note)
                     found.append(
                         compare(engine, f"the database {describe(engine.url)}", found[0].differences)

@@ -50,8 +50,8 @@ def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
-    with database.find(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as found:
-        assert make_url(found.url).database == "mine"
+    with database.find_own(settings(database_url="postgresql://u:secret@127.0.0.1:1/mine")) as url:
+        assert make_url(url).database == "mine"
 
     assert capsys.readouterr().err == "Database: 127.0.0.1:1/mine, as configured.\n"
 
@@ -66,8 +66,8 @@ def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpq
         monkeypatch.setenv("PGSERVICE", "nosuch")
         for password in (PASSWORD, "wrong"):
             mine = composes(server, password)
-            with database.find(mine) as found:
-                assert make_url(found.url).password == password
+            with database.find_own(mine) as url:
+                assert make_url(url).password == password
             port = mine.db_port
             assert capsys.readouterr().err == (
                 f"Database: 127.0.0.1:{port}/procore_integrator, Compose's, on DB_PORT {port}.\n"
@@ -101,10 +101,10 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
     no_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = settings(db_port=free_port())
-    with database.find(mine, create=True) as made:
-        write(made.url, "CREATE TABLE kept AS SELECT 42 AS answer")
-    with database.find(mine) as found:
-        assert read(found.url, "SELECT answer FROM kept") == 42
+    with database.find_own(mine, create=True) as url:
+        write(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+    with database.find_own(mine) as url:
+        assert read(url, "SELECT answer FROM kept") == 42
 
     # If root has no user namespace, as in a container, another line says where the data are.
     said = capsys.readouterr().err.splitlines()
@@ -115,14 +115,19 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
 
 
 def test_temporary_server_is_used_if_there_is_no_database(
-    no_directory: Path, capsys: pytest.CaptureFixture[str]
+    no_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with database.find(settings(db_port=free_port())) as found:
-        assert found.is_ephemeral
-        assert read(found.url, "SELECT 1") == 1
+    monkeypatch.setenv("DB_PORT", str(free_port()))
+    for name in ("DATABASE_URL", "APP_ENV"):
+        monkeypatch.setenv(name, "")
 
-    said = capsys.readouterr().err
-    assert said.startswith("No database found; using a temporary one. Your data is unchanged. PostgreSQL 18.")
+    assert database.main(["shell", "-Atc", "SELECT count(*) FROM companies"]) == 0
+
+    said = capfd.readouterr()
+    assert said.err.startswith(
+        "No database found; using a temporary one. Your data is unchanged. PostgreSQL 18."
+    )
+    assert said.out.endswith("\n0\n")
     assert not no_directory.exists()
 
 
