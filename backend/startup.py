@@ -69,9 +69,10 @@ def database_errors_reported(engine: Engine) -> Iterator[None]:
         words = str(error.orig).strip().partition("\n")[0]
         message = f"The database at {describe(engine.url)} reported an error: {words}."
         if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
-            message = f"Not done in {describe(engine.url)}: another connection holds a lock. It may be one of these:"
+            message = f"Not done in {describe(engine.url)}: another connection holds a lock."
             with suppress(DBAPIError), engine.connect() as connection:
-                message += "".join(f"\n  {holder}" for holder in drop_all.lock_holders(connection))
+                if holders := drop_all.lock_holders(connection):
+                    message += "\n  ".join([" It may be one of these:", *holders])
             message += "\nWait for it, or end it: `nox -s db_shell -- -c 'SELECT pg_terminate_backend(PID)'`."
         raise UserError(message) from error
 

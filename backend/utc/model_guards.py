@@ -1,6 +1,7 @@
 """`guard_models`: attributes in UTC, a range for each column, and a trigger for the two timestamps."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Connection, MetaData, Table, event, text
@@ -39,7 +40,9 @@ def guard_models(base: type[DeclarativeBase]) -> None:
 
 
 def _setter(column: Column[Any]) -> Callable[..., object]:
-    def set_utc(_row: object, value: Any, _before: object, _initiator: object) -> object:  # noqa: ANN401 - anything may be assigned
+    def set_utc(
+        _row: object, value: datetime | ClauseElement | None, _before: object, _initiator: object
+    ) -> object:
         # PostgreSQL evaluates an expression, as in `row.run_at = func.now()`.
         if value is None or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             return value

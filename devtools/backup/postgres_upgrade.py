@@ -79,7 +79,7 @@ def in_use(directory: Path) -> bool:
     """Tell whether a server runs in this directory; that of a command that was just killed has a moment to end."""
     deadline = time.monotonic() + ENDING_SECONDS
     while (is_running := running(directory) is not None) and time.monotonic() < deadline:
-        time.sleep(0.1)  # a lock cannot be waited for with a deadline
+        time.sleep(0.1)  # flock() has no deadline
     return is_running
 
 

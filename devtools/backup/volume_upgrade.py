@@ -57,7 +57,10 @@ class Volume:
         self.script(FINISH, making, self.new, str(self.old))
 
     def free_volume(self) -> None:
-        """Remove a killed upgrade's containers. Raises UserError if others still use the volume."""
+        """Remove a killed upgrade's containers. Raises UserError if others still use the volume.
+
+        A docker command that the upgrade had started may outlive it, and create or keep a container for seconds.
+        """
         deadline = time.monotonic() + ENDING_SECONDS
         while True:
             docker("compose", "--project-name", self.project, *DOWN, *SOON)
@@ -68,7 +71,7 @@ class Volume:
                 raise UserError(
                     f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
                 )
-            time.sleep(0.2)
+            time.sleep(0.2)  # `docker wait` knows no container that is created later
 
     def drop(self) -> None:
         self.script(DROP, self.new.partition("/")[0])

@@ -128,9 +128,8 @@ def test_the_directory_is_in_use_until_initdb_ends_even_if_its_owner_was_killed(
         wait_until((directory / "data.making" / "base").exists, "initdb works")
         os.killpg(process.pid, signal.SIGSTOP)
         process.kill()
-    time.sleep(
-        0.5
-    )  # the supervisor, which holds the lock too, goes meanwhile; its end is not visible from here
+    # The supervisor holds the lock too, and goes meanwhile; its end is not visible from here.
+    time.sleep(0.5)
     assert running(directory) is not None
     os.killpg(process.pid, signal.SIGCONT)
 
