@@ -40,7 +40,7 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     )
     if holder.service == service:
         return ok(name, f"{port} is in use by {holder.what}, of this checkout.")
-    free = next((each for each in range(port + 1, 65536) if not is_held(each)), port)
+    free = next(filter(_can_be_bound, range(port + 1, 65536)), port)
     cure = f"{holder.stop}, or set {name}='{free}' in {where(name)}."
     return wrong(name, f"{port} is in use by {holder.what}.", cure)
 
@@ -49,6 +49,15 @@ def is_held(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _can_be_bound(port: int) -> bool:
+    """Return whether a server can have the port, which a client's recent connection may prevent too."""
+    with socket.socket() as server, suppress(OSError):
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def _container(machine: Machine, port: int) -> Holder | None:

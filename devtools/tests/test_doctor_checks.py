@@ -16,6 +16,7 @@ import pytest
 
 from backend import config
 from backend.config import ROOT
+from backend.tests.loopback import free_port
 from devtools.doctor import (
     check_compose,
     check_disk,
@@ -242,8 +243,8 @@ import socket, subprocess, sys
 if sys.argv[1] == "parent":
     subprocess.run([sys.executable, "-c", open("backend/listen.py").read(), "child"])
 else:
-    server = socket.create_server(("127.0.0.1", 0))
-    print(server.getsockname()[1], flush=True)
+    server = socket.create_server(("127.0.0.1", int(sys.stdin.readline())))
+    print(flush=True)
     sys.stdin.read()
 """
 
@@ -257,20 +258,30 @@ def listening(directory: Path, *command: str) -> Iterator[tuple[int, int]]:
     with subprocess.Popen(
         [sys.executable, *command], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        yield process.pid, int(process.stdout.readline())
+        port = free_port()
+        print(port, file=process.stdin, flush=True)
+        assert process.stdout.readline() == "\n"
+        yield process.pid, port
 
 
 def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("API_PORT", raising=False)
-    with listening(tmp_path, "backend/listen.py", "--password=secret") as (pid, port):
+    with (
+        listening(tmp_path, "backend/listen.py", "--password=secret") as (pid, port),
+        socket.socket() as client,
+    ):
+        # A client's port refuses connections, but no server can have it.
+        client.bind(("127.0.0.1", port + 1))
         found = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
 
     assert re.fullmatch(rf"{port} is in use by python[\d.]* listen\.py \(process {pid}\)\.", found.finding)
     proposed = re.fullmatch(rf"Stop it \(`kill {pid}`\), or set API_PORT='(\d+)' in \.env\.", found.cure)
     assert proposed is not None
+    assert int(proposed[1]) > port + 1
     socket.create_server(("127.0.0.1", int(proposed[1]))).close()
 
 
@@ -310,8 +321,7 @@ def test_container_that_publishes_a_port_is_named(
 
 
 def test_port_is_in_use_while_a_process_listens_on_every_address() -> None:
-    with socket.create_server(("", 0)) as everywhere:
-        port = everywhere.getsockname()[1]
+    with socket.create_server(("", port := free_port())):
         held = check_port(WITHOUT_DOCKER, "API_PORT", port, "api")
 
     assert f"(process {os.getpid()})" in held.finding
