@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     postgres_user: str = "postgres"
     postgres_password: SecretStr = SecretStr("postgres")
     postgres_db: str = "procore_integrator"
-    db_port: Port = 15432
+    db_port: Port = 54320
     """The port on 127.0.0.1 where Compose publishes its database."""
     database_pool_size: Annotated[int, Field(ge=1, le=500)] = 10
     """How many connections each worker process keeps for requests."""

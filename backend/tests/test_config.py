@@ -39,7 +39,7 @@ def test_defaults_are_composes_database_on_loopback() -> None:
     settings = settings_from()
 
     assert settings.database_url.render_as_string(hide_password=False) == (
-        "postgresql+psycopg://postgres:postgres@127.0.0.1:15432/procore_integrator"
+        "postgresql+psycopg://postgres:postgres@127.0.0.1:54320/procore_integrator"
     )
     assert not settings.is_database_configured
 

@@ -313,9 +313,9 @@ def test_port_of_this_checkouts_api_is_ok_but_not_for_the_database(tmp_path: Pat
 def test_container_that_publishes_a_port_is_named(
     labels: str, state: State, says: str, fake_docker: FakeDocker
 ) -> None:
-    fake_docker({"ps --filter publish=15432": f"c\t{labels}\n"})
+    fake_docker({"ps --filter publish=54320": f"c\t{labels}\n"})
 
-    found = check_port(Machine(ROOT, DOCKER), "DB_PORT", 15432, "db")
+    found = check_port(Machine(ROOT, DOCKER), "DB_PORT", 54320, "db")
     assert found.state is state
     assert says in f"{found.finding} {found.cure}"
 
