@@ -20,6 +20,8 @@ from freshpg import PostgresUnavailable, find_binaries
 def main(arguments: Sequence[str]) -> int:
     """Run psql with these arguments, and return its exit code."""
     settings = load_settings()
+    # A port may accept connections and never answer.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     conninfo, environment = connection_words(settings.database_url)
     psql = find_psql(server_version(settings.database_url))
     # psql handles Ctrl-C itself. This is a handler and not SIG_IGN, because psql would inherit SIG_IGN.

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from rich.filesize import decimal
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             tools = find_tools(connection, settings)
             revision = migrations.current(connection)
     at = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    name = f"{file_word(settings.database_url.database)}-{file_word(revision or 'no_revision')}-{at}.dump"
+    name = f"{prefix(settings.database_url.database)}{revision or 'no_revision'}-{at}.dump"
     path = (options.file or DIRECTORY / name).absolute()
     with writing(path) as file:
         tools.run("pg_dump", settings.database_url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def newest(database: str | None) -> Path:
     """Return the newest backup of a database in the default directory, by the time in its name. Raises UserError."""
-    name = re.compile(rf"{re.escape(file_word(database))}-[\w.]+-(\d{{8}}T\d{{6}}Z)\.dump")
+    # A revision has no hyphen.
+    name = re.compile(rf"{re.escape(prefix(database))}[^-]+-(\d{{8}}T\d{{6}}Z)\.dump")
     found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
     if not found:
         raise UserError(
@@ -61,9 +63,9 @@ def newest(database: str | None) -> Path:
     return max(found)[1]
 
 
-def file_word(word: str | None) -> str:
-    """Replace the characters that do not belong in a file name."""
-    return re.sub(r"[^\w.]", "_", str(word))
+def prefix(database: str | None) -> str:
+    """Return the beginning of the names of a database's backups; no two databases have the same."""
+    return f"{quote(str(database), safe='')}-"
 
 
 def shown(path: Path) -> str:

@@ -129,7 +129,7 @@ def test_backup_is_one_private_file_that_pg_restore_reads(
     path = backup()
 
     revision = ours.ask("SELECT version_num FROM alembic_version")
-    assert re.fullmatch(rf"our___s__\w{{8}}-{revision}-\d{{8}}T\d{{6}}Z\.dump", path.name)
+    assert re.fullmatch(rf"our%20%22%25s%22%20\w{{8}}-{revision}-\d{{8}}T\d{{6}}Z\.dump", path.name)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
     assert f"{ours.name}, at revision {revision}, to {path} (" in capsys.readouterr().out
@@ -176,11 +176,13 @@ def test_interrupted_backup_leaves_no_file_and_killed_backup_leaves_a_partial_on
         assert left == ["it.dump.partial"] * (number is signal.SIGKILL)
 
 
-def test_newest_backup_is_the_one_with_the_latest_time_in_its_name(ours: Database) -> None:
+def test_newest_backup_is_the_databases_own_with_the_latest_time_in_its_name(ours: Database) -> None:
     path = backup()
     older = path.with_name(re.sub(r"\d{8}T", "20200101T", path.name))
     older.write_bytes(b"")  # it is the newer file
-
+    later = re.sub(r"\d{8}T", "29991231T", path.name)
+    for others in (f"other-{later}", later.replace("%20", "_"), later.replace("%20", "-")):
+        (path.parent / others).write_bytes(b"")
     (path.parent / path.name.replace(".dump", "-mine.dump")).write_bytes(b"")
 
     assert dump.newest(ours.name) == path
