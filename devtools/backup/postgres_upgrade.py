@@ -39,7 +39,9 @@ class Directory:
         self.target, self.source = target, source
         self.name = self.new = os.path.relpath(target)
         self.major, self.old = (int(path.name.rpartition("-")[2]) for path in (target, source))
-        self.has_new, self.is_upgraded = target.exists(), (target / MARK).exists()
+        self.has_new = target.exists()
+        mark = target / MARK
+        self.is_upgraded = mark.exists() and mark.read_text(encoding="utf-8").strip() == str(self.old)
 
     def make(self) -> None:
         making = self.target.with_name(f"{self.target.name}.making")

@@ -20,7 +20,7 @@ from backend.scripts.console import say
 from .client_programs import Tools, copy_server, docker, docker_says, inside
 
 MARK = "upgraded-from"
-"""The file that an upgrade leaves in the new data."""
+"""The file that an upgrade leaves in the new data; it contains the major version of the old data."""
 ENDING_SECONDS = 10.0
 """How long what a killed upgrade started may take to end."""
 DOWN, SOON = ("down", "--volumes"), ("--timeout", "10")
@@ -43,7 +43,7 @@ class Volume:
         self.major = int(re.findall(r":(\d+)", self.image)[-1])
         self.new = f"{self.major}/docker"
         old, new, mark = self.script(STATE, self.new).split("\n")[:3]
-        self.old, self.has_new, self.is_upgraded = int(old or 0), new != "", mark != ""
+        self.old, self.has_new, self.is_upgraded = int(old or 0), new != "", mark == old
 
     def make(self) -> None:
         making = f"{self.new}.making"

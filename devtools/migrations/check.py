@@ -24,7 +24,6 @@ from backend.scripts.console import say
 from backend.startup import database_errors_reported, describe, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own
-from devtools.migrations.difference_sql import alternatives
 from freshpg import choose, ensure_database
 
 
@@ -141,8 +140,8 @@ def lines(comparison: Comparison) -> Iterator[str]:
 
 
 def cure(difference: Difference, comparison: Comparison) -> str:
-    """Say what resolves the difference; never a statement that drops rows."""
-    is_extra, kind = difference.what == "extra", difference.thing.kind
+    """Say what resolves the difference."""
+    is_extra = difference.what == "extra"
     draft = f'`nox -s db_revision -- -m "..."` to {"drop" if is_extra else "draft"} it'
     if comparison.of == "the migrations":
         return draft
@@ -150,12 +149,9 @@ def cure(difference: Difference, comparison: Comparison) -> str:
         return "see above" if comparison.state.is_ahead else "`nox -s db_init` first"
     if difference in comparison.in_migrations:
         return f"{draft}, then `nox -s db_init`"
-    if is_extra and kind in ("table", "column", "schema", "materialized view"):
+    if is_extra and difference.thing.kind in ("table", "column", "schema", "materialized view"):
         return "add it to the models or drop it, or, if it is not yours, list it in `ignored_tables` of the models"
-    [way, *_] = alternatives(difference, {difference.thing: difference.expected}) or [[]]
-    if not way or kind in ("function", "procedure"):  # the statement would be too long to print
-        return "correct it by hand in `nox -s db_shell`"
-    return f"by hand in `nox -s db_shell`: `{'; '.join(' '.join(each.split()) for each in way)}`"
+    return "correct it by hand in `nox -s db_shell`, or run `nox -s db_reset`, which drops every row"
 
 
 if __name__ == "__main__":

@@ -143,6 +143,15 @@ def test_new_data_that_were_not_made_from_the_old_are_left_alone(place: Path, ol
     assert (old / "data").is_dir()
 
 
+def test_data_of_another_version_than_was_upgraded_are_not_dropped(place: Path, old: Path) -> None:
+    postgres_upgrade.main([])
+    later = old.rename(place / "postgres-16")
+
+    assert "did not copy from 16" in refused()
+    assert refused("--drop-old").endswith("Nothing was dropped.")
+    assert (later / "data").is_dir()
+
+
 def test_upgrade_refuses_data_in_use_missing_programs_and_a_second_upgrade(
     place: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
