@@ -67,6 +67,7 @@ def database_errors_reported(engine: Engine) -> Iterator[None]:
         yield
     except DBAPIError as error:
         words = str(error.orig).strip().partition("\n")[0]
+        words += "".join(getattr(error, "__notes__", []))
         message = f"The database at {describe(engine.url)} reported an error: {words}."
         if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
             message = f"Not done in {describe(engine.url)}: another connection holds a lock."

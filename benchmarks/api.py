@@ -13,10 +13,10 @@ from statistics import median
 
 from sqlalchemy import NullPool, text
 
-import freshpg
 from backend.database import connect, init_db
 from backend.tests.loopback import free_port
 from benchmarks.reporting import print_table, take_turns
+from devtools.database import temporary
 
 WORKERS, CONNECTIONS, CLIENTS, REQUESTS = 2, 16, (16, 100, 500), 4000
 OURS, MINIMAL = "--factory backend.main:create_app", "benchmarks.minimal_api:app"
@@ -120,8 +120,7 @@ def crowd(url: str, runs: int) -> None:
 
 
 def main(runs: int = 3) -> None:
-    with freshpg.choose("auto").start() as server:
-        url = freshpg.sqlalchemy_url(server.url)
+    with temporary("Using a temporary database", "api") as url:
         init_db(engine := connect(url, poolclass=NullPool))
         with engine.begin() as connection:
             connection.execute(

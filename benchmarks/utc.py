@@ -14,9 +14,9 @@ from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import DateTime, Engine, create_engine, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-import freshpg
 from backend.utc import UtcDateTime, UtcField, guard_models, pin_utc
 from benchmarks.reporting import print_table, take_turns
+from devtools.database import temporary
 
 ROWS, ITEMS, CHECKOUTS = 20_000, 1_000, 1_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -101,13 +101,12 @@ def dump(model: type[BaseModel]) -> Callable[[], bytes]:
     return partial(items.dump_json, items.validate_python(VALUES[:ITEMS]))
 
 
-# The largest ratio that we promise.
-WORK: dict[str, tuple[float, Callable[[Side], None]]] = {
-    "read by the ORM": (1.1, read_orm),
-    "read by Core": (1.1, read_core),
-    "bulk write": (1.3, write),
-    f"{CHECKOUTS:,} checkouts": (1.3, check_out),
-    f"JSON of {ITEMS:,} rows": (2.5, dump_json),
+WORK: dict[str, Callable[[Side], None]] = {
+    "read by the ORM": read_orm,
+    "read by Core": read_core,
+    "bulk write": write,
+    f"{CHECKOUTS:,} checkouts": check_out,
+    f"JSON of {ITEMS:,} rows": dump_json,
 }
 
 
@@ -123,8 +122,7 @@ def timed(work: Callable[[Side], None], side: Side) -> float:
 
 def main(runs: int = 5) -> None:
     measured = defaultdict[tuple[str, Side], list[float]](list)
-    with freshpg.choose("auto").start() as server:
-        url = freshpg.sqlalchemy_url(server.url)
+    with temporary("Using a temporary database", "utc") as url:
         in_utc = create_engine(url, connect_args={"options": "-c timezone=UTC"})
         plain = Side(in_utc, Plain, dump(PlainItem))
         ours = Side(pin_utc(create_engine(url)), Ours, dump(OurItem))
@@ -135,18 +133,17 @@ def main(runs: int = 5) -> None:
                 connection.execute(text("ANALYZE"))
         # Each side is the first one in half of the runs.
         for first, second in take_turns([(plain, ours), (ours, plain)], runs):
-            for name, (_, work) in WORK.items():
+            for name, work in WORK.items():
                 for side in (first, second):
                     measured[name, side].append(timed(work, side))
         plain.engine.dispose()
         ours.engine.dispose()
     rows = []
-    for name, (promised, _) in WORK.items():
+    for name in WORK:
         sides = measured[name, plain][1:], measured[name, ours][1:]  # the first one warmed up
         # The ratio within a run, since the machine's load changes between runs.
         ratio = median(our / other for other, our in zip(*sides, strict=True))
-        color = "green" if ratio <= promised else "bold red"
         figures = [f"{median(side) * 1e3:.3f} ms" for side in sides]
-        rows.append([name, *figures, f"[{color}]{ratio:.2f}[/]", f"{promised:.2f}"])
-    title = f"UTC timestamps compared with plain ones: {ROWS:,} rows of two, PostgreSQL {server.version}"
-    print_table(title, ("", "plain", "ours", "ratio", "promised"), rows)
+        rows.append([name, *figures, f"{ratio:.2f}"])
+    title = f"UTC timestamps compared with plain ones: {ROWS:,} rows of two"
+    print_table(title, ("", "plain", "ours", "ratio"), rows)

@@ -54,13 +54,13 @@ def find_own(settings: Settings, *, create: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def temporary(settings: Settings, reason: str) -> Iterator[str]:
+def temporary(reason: str, name: str) -> Iterator[str]:
     """Yield the URL of an empty database on a server that is removed afterwards, and announce it with the reason."""
     with without_libpq_variables():
         choice = freshpg.choose("auto")
         note(f"{reason}. Your data is unchanged. {choice.announcement}.")
         with choice.start() as server:
-            yield freshpg.ensure_database(server.url, settings.postgres_db)
+            yield freshpg.ensure_database(server.url, name)
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.environ["DATABASE_URL"] = url
                 return run(options.verb, rest)
         why = "No database found; using a temporary one"
-    with temporary(settings, why) as url:
+    with temporary(why, settings.postgres_db) as url:
         os.environ |= {"DATABASE_URL": url, "APP_ENV": "test"}
         code = demonstrate(options.verb, rest, settings.postgres_db)
     if code == 0:

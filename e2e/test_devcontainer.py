@@ -65,6 +65,13 @@ def test_commands_reach_composes_database(opened: Workspace) -> None:
     assert "t" in asked.split("\n")
 
 
+def test_env_file_counts_without_opening_the_container_again(opened: Workspace) -> None:
+    (opened.path / ".env").write_text("DATABASE_POOL_SIZE='3'\n")
+    shown = "from backend.config import settings; print(settings.database_pool_size)"
+
+    assert opened.run("python", "-c", shown).split() == ["3"]
+
+
 def test_history_outlives_the_container(opened: Workspace) -> None:
     opened.run("bash", "-ic", "history -s typed-before; history -a")
 

@@ -3,6 +3,7 @@
 They run on the caller's connection, so they are pinned to UTC like every other session, and in its transaction.
 """
 
+import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
@@ -78,13 +79,26 @@ def downgrade(connection: Connection, target: str) -> None:
 
 @contextmanager
 def _plain_errors(verb: str) -> Iterator[None]:
+    """Turn errors of Python into a UserError; to those of the database, add the line of the migration as a note."""
     try:
         yield
-    except (UserError, DBAPIError):
+    except UserError:
+        raise
+    except DBAPIError as error:
+        error.add_note(_place_in_migration(error))
         raise
     except Exception as error:  # a migration's file is code, which may raise anything
         first_line = str(error).partition("\n")[0]
-        raise UserError(f"The migrations cannot {verb}: {type(error).__name__}: {first_line}.") from error
+        words = f"{type(error).__name__}: {first_line}{_place_in_migration(error)}"
+        raise UserError(f"The migrations cannot {verb}: {words}.") from error
+
+
+def _place_in_migration(error: Exception) -> str:
+    """Return the migration's file and line where an error was raised, in brackets, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(Path(each.filename), each.lineno) for each in frames]
+    found = [f" ({path.name}, line {line})" for path, line in places if path.parent == _PLACE / "versions"]
+    return found[-1] if found else ""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

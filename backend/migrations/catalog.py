@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, MetaData, event, text
-from sqlalchemy.exc import CompileError, SQLAlchemyError
-from sqlalchemy.schema import CreateColumn
 
 VERSION_TABLE = "alembic_version"
 
@@ -84,24 +82,9 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
             # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
-    except SQLAlchemyError:
-        raise
-    except Exception as error:  # a column type's own methods may raise anything while it is compiled
-        words = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CompileError(f"{_culprit(connection, metadata)}{words}") from error
     finally:
         connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()
-
-
-def _culprit(connection: Connection, metadata: MetaData) -> str:
-    """Name the first column that does not compile, like SQLAlchemy does in its own errors."""
-    for column in (column for table in metadata.tables.values() for column in table.columns):
-        try:
-            CreateColumn(column).compile(dialect=connection.dialect)
-        except Exception:  # noqa: BLE001  a column type's own methods may raise anything
-            return f"(in table '{column.table.name}', column '{column.name}'): "
-    return ""
 
 
 @contextmanager

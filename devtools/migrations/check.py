@@ -23,8 +23,7 @@ from backend.migrations.drift import Difference, differences
 from backend.scripts.console import say
 from backend.startup import database_errors_reported, describe, wait_for_database
 from devtools.command_line import enter, note
-from devtools.database import find_own
-from freshpg import choose, ensure_database
+from devtools.database import find_own, temporary
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = load_settings()
     migrations.head()  # two heads are reported before a server is started
-    with migrated_engine("Migrations: on a temporary server.") as engine:
+    with migrated_engine("Migrations: on a temporary server") as engine:
         found = [compare(engine, "the migrations")]
     if not options.ephemeral:
         with find_own(settings) as own:
@@ -73,14 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def migrated_engine(message: str) -> Iterator[Engine]:
-    """Yield an engine on a database at head, on a temporary server; the message is shown with the server's name."""
-    choice = choose("auto")
-    note(f"{message} {choice.announcement}.")
-    with (
-        choice.start() as server,
-        engine_with_errors_reported(ensure_database(server.url, "migrated")) as engine,
-    ):
+def migrated_engine(reason: str) -> Iterator[Engine]:
+    """Yield an engine on a database at head, on a temporary server, which is announced with the reason."""
+    with temporary(reason, "migrated") as url, engine_with_errors_reported(url) as engine:
         init_db(engine)
         yield engine
 

@@ -4,6 +4,7 @@ It reads no settings, and does not use the developer's database.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -32,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.merge:
         migrations.head()
     if not (options.merge or options.blank):
-        announcement = "Database: a temporary one at head. Your data is unchanged."
-        with migrated_engine(announcement) as engine, engine.connect() as connection:
+        with migrated_engine("Using a temporary database") as engine, engine.connect() as connection:
             drafted = draft(connection, Base.metadata)
     if drafted is None:
         raise UserError("Nothing was written: the migrations already match the models.")
@@ -90,7 +90,7 @@ def write(drafted: Draft, message: str, heads: list[str]) -> Path:
 
 
 def report(path: Path, drafted: Draft) -> None:
-    print(f"Wrote {path.relative_to(ROOT)}.")
+    print(f"Wrote {os.path.relpath(path)}.")
     for sentence in drafted.missing:
         print(f"  To be completed: {sentence}.")
     if drafted.remarks:

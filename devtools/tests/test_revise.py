@@ -124,9 +124,10 @@ def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("The migrations end in 2 revisions, a and b: ")
     assert revision(project, "--merge", "-m", "merge a and b").returncode == 0
-    done = revision(project, "-m", "add kinds")
+    # Variables that are meant for another server do not count.
+    done = revision(project, "-m", "add kinds", PGSSLMODE="require")
     assert done.returncode == 0, done.stderr
-    assert check(project, "--ephemeral").returncode == 0
+    assert check(project, "--ephemeral", PGSSLMODE="require").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -134,9 +135,9 @@ def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
     [
         ('server_default="it\'s"', 'server_default=text("no_such()")', "function no_such() does not exist."),
         (
-            "    cache_ok = True\n",
-            "    cache_ok = True\n    def load_dialect_impl(self, dialect):\n        raise ValueError('no type')\n",
-            "The models cannot be created: (in table 'companies', column 'price'): ValueError: no type",
+            "sqlalchemy.Numeric(12, 2)",
+            "sqlalchemy.types.NullType()",
+            "The models cannot be created: (in table 'companies', column 'price'): ",
         ),
     ],
     ids=("postgresql", "compiling"),
