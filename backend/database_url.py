@@ -39,8 +39,8 @@ def parse_url(text: str) -> URL:
             if name.isidentifier() and name not in known:
                 raise ValueError(f"has a parameter that libpq does not know ({name})") from None
         raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
-    if not parameters.get("dbname") and "service" not in parameters:
-        raise ValueError(f"is not a complete URL; it must look like {URL_SHAPE}")
+    if not parameters.get("dbname"):  # commands and messages need it, also if a service names one
+        raise ValueError(f"has no database name; it must look like {URL_SHAPE}")
     return url_of({name: str(value) for name, value in parameters.items()})
 
 

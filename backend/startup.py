@@ -171,7 +171,7 @@ def is_missing(url: URL) -> bool:
             names = connection.scalars(text("SELECT datname FROM pg_database")).all()
     except OperationalError:
         return False
-    return url.database is not None and url.database not in names
+    return url.database not in names
 
 
 def createdb_command(url: URL) -> str:
@@ -199,17 +199,18 @@ def libpq_variables_note() -> str:
 def describe(url: URL) -> str:
     """Return a name of the database for messages, without user and password: `127.0.0.1:5432/name`."""
     parameters = libpq_parameters(url)
-    name = f"/{url.database}" if url.database else ""
     service = parameters.get("service") or os.environ.get("PGSERVICE")
     hosts = parameters.get("host") or parameters.get("hostaddr")
     hosts = hosts or (None if service else os.environ.get("PGHOST"))
     if not hosts:
         place = f"service {service}" if service else "the local socket"
-        return f"{place}, database {url.database}" if url.database else place
+        return f"{place}, database {url.database}"
     names = [f"[{host}]" if ":" in host else host for host in hosts.split(",")]
     ports = (parameters.get("port") or os.environ.get("PGPORT") or "5432").split(",")
     ports = ports * len(names) if len(ports) == 1 else ports
-    return ",".join(f"{host}:{port}" for host, port in zip(names, ports, strict=True)) + name
+    # PGPORT may list more ports than there are hosts, which libpq reports.
+    places = (f"{host}:{port}" for host, port in zip(names, ports, strict=False))
+    return f"{','.join(places)}/{url.database}"
 
 
 def reason(error: OperationalError) -> str:

@@ -130,7 +130,6 @@ def test_every_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
         ("postgresql://u:p@[::1]:1/d", "[::1]:1/d"),
         ("postgresql://%2Fvar%2Frun:1/d", "/var/run:1/d"),
         ("postgresql:///d", "the local socket, database d"),
-        ("postgresql://?service=mine", "service mine"),
         ("postgresql:///d?service=mine", "service mine, database d"),
         ("postgresql:///?host=h&port=1&user=u&password=p&dbname=d", "h:1/d"),
         ("postgresql:///d?hostaddr=10.0.0.1", "10.0.0.1:5432/d"),
@@ -149,6 +148,12 @@ def test_url_means_what_it_means_to_libpq(url: str, announced: str) -> None:
     }
     assert describe(read) == announced
     assert parse_url(read.render_as_string(hide_password=False)) == read
+
+
+def test_url_is_announced_although_pgport_does_not_fit_its_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPORT", "1,2")
+
+    assert describe(parse_url("postgresql://h/d")) == "h:1/d"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,7 @@ def test_postgres_host_is_a_name_an_address_or_a_directory(host: str, announced:
         f"postgresql://u:p@{SECRET}/x@127.0.0.1:1/d",
         f"postgresql://u:x@{SECRET}:y@h/d",
         f"postgresql://u:{SECRET}@h:5432",
+        f"postgresql://u:{SECRET}@?service=mine",
         f"postgresql://u:{SECRET}\udce4@h:5432/d",
     ],
 )
@@ -181,7 +187,7 @@ def test_malformed_url_is_reported_with_a_cure_and_never_shown(url: str) -> None
     with pytest.raises(UserError) as caught:
         load_settings(_env_file=None, database_url=url)
 
-    assert str(caught.value).startswith("DATABASE_URL is not ")
+    assert str(caught.value).startswith(("DATABASE_URL is not ", "DATABASE_URL has no database name"))
     assert "postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value.__context__)
