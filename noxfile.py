@@ -18,7 +18,7 @@ if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
         f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
-# Nox runs modules of this directory, and Python does not look here by default.
+# If it is set, `python -m` does not find this directory's modules.
 os.environ.pop("PYTHONSAFEPATH", None)
 
 nox.needs_version = ">=2024.10"
@@ -31,7 +31,6 @@ PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
 WORKERS = str(min(4, os.cpu_count() or 1))
 PACKAGE = "packages/freshpg"
-DIAGRAM = ("inject", "docs/database.md", "backend.models.models:Base", "--column-sort", "preserve-order")
 # A server needs time to finish its requests when it is stopped; by default nox waits half a second.
 PATIENCE = {"interrupt_timeout": 40.0, "terminate_timeout": 10.0}
 # `$UV` is set by uvx; nox[uv] installs it next to nox; without it, venv and pip do the same more slowly.
@@ -97,7 +96,7 @@ def tests_tools(session: nox.Session) -> None:
 @nox.session(venv_backend="uv|virtualenv", python=PYTHONS, download_python="never", reuse_venv=True)
 @nox.parametrize("postgres", ["15", "17", "18"])
 def tests_matrix(session: nox.Session, postgres: str) -> None:
-    """Run the application's tests on every supported PostgreSQL, with each Python on this machine."""
+    """Run the application's tests on PostgreSQL 15, 17 and 18, with each Python on this machine."""
     install(session, "python", uv=UV)
     image = ("--postgres", "docker", "--postgres-image", f"postgres:{postgres}")
     session.run("pytest", *image, *session.posargs, **PATIENCE)
@@ -160,7 +159,8 @@ def db_check(session: nox.Session) -> None:
 @nox.session
 def diagram(session: nox.Session) -> None:
     """Update the picture of the tables in docs/database.md from the models."""
-    run(session, "paracelsus", *DIAGRAM, *session.posargs)
+    where = ("inject", "docs/database.md", "backend.models.models:Base")
+    run(session, "paracelsus", *where, "--column-sort", "preserve-order", *session.posargs)
 
 
 @nox.session
@@ -193,21 +193,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Try Compose, containers and the README's commands from a fresh clone; needs Docker."""
-    run(
-        session,
-        "pytest",
-        "--postgres",
-        "docker",
-        "-p",
-        "no:randomly",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        "--no-loadscope-reorder",
-        "e2e",
-        *session.posargs,
-    )
+    options = "--postgres docker -p no:randomly -n 2 --dist loadfile --no-loadscope-reorder"
+    run(session, "pytest", *options.split(), "e2e", *session.posargs)
 
 
 @nox.session
@@ -219,9 +206,8 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write the locks in requirements/ from pyproject.toml (-- --upgrade for newer versions)."""
-    uv = UV or str(
-        VENV / "bin" / "uv"
-    )  # without the environment, because an invalid lock would prevent its creation
+    # Not by run(), which installs the lock first: an invalid one must not prevent a new one.
+    uv = UV or str(VENV / "bin" / "uv")
     command = (uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header")
     target = ("--python-version", "3.11", "pyproject.toml", *session.posargs)
     runtime = "requirements/runtime.txt"

@@ -73,9 +73,9 @@ def read_env_file(path: Path) -> dict[str, str | None]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"{path} cannot be read: {reason}.") from None
     bindings = list(parse_stream(StringIO(text)))
-    if wrong := [str(binding.original.line) for binding in bindings if binding.error]:
+    if wrong := [binding for binding in bindings if binding.error]:
         raise UserError(
-            f"{path}, line {wrong[0]}, cannot be read: write NAME='value', and \\' for a single quote."
+            f"{path}, line {wrong[0].original.line}, cannot be read: write NAME='value', and \\' for a single quote."
         )
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
 

@@ -89,9 +89,9 @@ def create_app(settings: Settings | None = None, *, engine: Engine | None = None
     app.include_router(routers.api)
     app.include_router(health.router)
     document_problems(app)
-    app.add_route("/", lead_to_docs, include_in_schema=False)
+    app.add_route("/", redirect_to_docs, include_in_schema=False)
     return app
 
 
-async def lead_to_docs(request: Request) -> Response:
+async def redirect_to_docs(request: Request) -> Response:
     return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")

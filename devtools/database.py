@@ -23,14 +23,14 @@ from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
 ANSWER_SECONDS = 5.0
-"""The time that what listens on Compose's port gets to answer; a container may be busy."""
+"""How long to wait for an answer on DB_PORT; a container may be busy."""
 
 VERBS = {
     "init": "backend.scripts.init_db",
     "reset": "backend.scripts.reset_db",
     "seed": "devtools.seed",
     "shell": "devtools.psql",
-    "utc": "devtools.utc_check.__main__",
+    "utc": "devtools.utc_check.command",
     "backup": "devtools.backup.dump",
     "restore": "devtools.backup.restore",
 }
@@ -147,15 +147,18 @@ def demonstrate(verb: str, rest: list[str], name: str) -> int:
     if verb != "init":
         run("init")
     with tempfile.TemporaryDirectory() as place:
-        if verb in ("backup", "restore") and not rest:
-            rest = [f"{place}/backup.dump"]
+        names_file = "--drop-old" in rest or not all(word.startswith("-") for word in rest)
+        if verb in ("backup", "restore") and not names_file:
+            file = f"{place}/backup.dump"
             if verb == "restore":
-                run("backup", rest)
+                run("backup", [file])
+            rest = [*rest, file]
         return run(verb, [*confirmation, *rest])
 
 
 def run(verb: str, arguments: Sequence[str] = ()) -> int:
     """Run a command in this process, and return its exit code."""
+    # Imported on demand, because importing all of them would double the start of every command.
     code: int | None = import_module(VERBS[verb]).main(arguments)
     return code or 0
 

@@ -25,7 +25,6 @@ from backend.models.models import ConnectionStatus, Environment, GrantType, JobS
 from backend.scripts.console import engine_for, say
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter
 
 UNTIL = datetime(2026, 10, 30, 21, tzinfo=UTC)
 """All seeded events happened before this time."""
@@ -229,13 +228,13 @@ TABLES: dict[str, Callable[[int, Dice], Iterator[Row]]] = {make.__name__: make f
 ALL = ", ".join(TABLES)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     settings = load_settings()
     refuse_production(settings, "a production database is never seeded. Nothing was written.")
     what = "all rows of the six tables" if options.replace else "rows to the six tables"
     verb = "replace" if options.replace else "write"
-    action = DestructiveAction("Nothing was written", verb, "db_seed", "--yes-seed", arguments, what)
+    action = DestructiveAction(verb, "db_seed", "--yes-seed", arguments, what)
     began = time.perf_counter()
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
@@ -248,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     say(f"Database {describe(settings.database_url)} seeded: {each}, in {seconds:.1f} s.")
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s db_seed --", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--seed", type=int, default=1, metavar="N", help="another seed gives other rows (%(default)s)"
@@ -303,7 +302,3 @@ def copy(connection: Connection, name: str, options: argparse.Namespace, show: C
         # Unlike setval(), this is rolled back with the rows.
         connection.execute(text(f"ALTER TABLE {name} ALTER COLUMN id RESTART WITH {number + 1}"))
     return number
-
-
-if __name__ == "__main__":
-    enter(main)

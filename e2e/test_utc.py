@@ -18,7 +18,7 @@ SETTINGS = ("timezone=Asia/Kathmandu", "datestyle=SQL, DMY")
 def test_proof_holds_on_a_server_in_another_zone(image: str) -> None:
     with choose("docker", image=image, settings=SETTINGS).start() as server:
         done = subprocess.run(
-            [sys.executable, "-m", "devtools.utc_check", "--json"],
+            [sys.executable, "-m", "devtools.database", "utc", "--json"],
             cwd=ROOT,
             env=os.environ | {"DATABASE_URL": server.url, "APP_ENV": "test"},
             capture_output=True,

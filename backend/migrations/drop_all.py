@@ -27,7 +27,7 @@ def drop(connection: Connection, found: Iterable[tuple[str, str]]) -> None:
 
 
 def lock_holders(connection: Connection) -> list[str]:
-    """Describe other connections, ten at most, that hold a lock on what a reset drops, or that for schema changes."""
+    """Describe other connections, ten at most, that hold a lock on what a reset drops, or the schema lock."""
     return list(connection.scalars(_LOCK_HOLDERS, {"lock": LOCK_NAME}))
 
 

@@ -38,18 +38,19 @@ def document_problems(app: FastAPI) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = generate()
-            components = schema["components"]
-            own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components["schemas"].update(own.pop("$defs", {}), Problem=own, JsonValue=JSON_VALUE)
-            is_open = app.state.api_token is None
-            if is_open:
-                components.pop("securitySchemes", None)
-            for path in schema["paths"].values():
-                for operation in path.values():
-                    _correct(operation, is_open=is_open)
-        return app.openapi_schema or {}
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        schema = generate()
+        components = schema["components"]
+        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        components["schemas"].update(own.pop("$defs", {}), Problem=own, JsonValue=JSON_VALUE)
+        is_open = app.state.api_token is None
+        if is_open:
+            components.pop("securitySchemes", None)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                _correct(operation, is_open=is_open)
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 class DestructiveAction:
     """A destructive action on a database, in the words of the message that refuses it."""
 
-    undone: str
-    """`Nothing was dropped`."""
     verb: str
     """`drop`."""
     session: str
@@ -69,7 +67,7 @@ def refuse_unless_ours(
     place = describe(settings.database_url)
     if mark == AppEnv.PRODUCTION:
         raise UserError(
-            f"{action.undone} in {place}: it is marked as production, regardless of APP_ENV.\n"
+            f"Nothing was changed in {place}: it is marked as production, regardless of APP_ENV.\n"
             "If it is a copy, mark it as one: `COMMENT ON TABLE alembic_version IS 'procore-integrator, development'`."
         )
     doubts = []
@@ -92,7 +90,7 @@ def refuse_unless_ours(
     if typed_name is not None:
         doubts = [f"The name given is {typed_name!r}, but the database is {name!r}."]
     raise UserError(
-        f"{action.undone} in {place}. {' '.join(doubts)}\n"
+        f"Nothing was changed in {place}. {' '.join(doubts)}\n"
         f"To {action.verb} {what}: `{action.confirmation(name)}`."
     )
 

@@ -359,7 +359,7 @@ def test_name_is_asked_at_a_terminal(
         with os.fdopen(theirs, encoding="utf-8") as terminal:
             monkeypatch.setattr(sys, "stdin", terminal)
             with (
-                nullcontext() if typed is None else pytest.raises(UserError, match="Nothing was dropped in ")
+                nullcontext() if typed is None else pytest.raises(UserError, match="Nothing was changed in ")
             ):
                 reset_script.main([])
     finally:
@@ -373,7 +373,7 @@ def test_nobody_is_asked_if_standard_input_is_closed(near: Engine, monkeypatch: 
     run(near, "CREATE TABLE somebodys (id int)")
     monkeypatch.setattr(sys, "stdin", None)  # Python's value for a closed standard input
 
-    assert refused().startswith("Nothing was dropped in ")
+    assert refused().startswith("Nothing was changed in ")
 
 
 @pytest.mark.parametrize(

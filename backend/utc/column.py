@@ -22,14 +22,14 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        return _bind(value)
+        return _to_utc(value)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], datetime | None]:  # noqa: ARG002 - SQLAlchemy's signature
         # TypeDecorator's own processor makes three calls for each value, which slows bulk writes down.
-        return _bind
+        return _to_utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        return _bind(value)
+        return _to_utc(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         # The driver of a pinned engine already returns UTC, so the values need no further call.
@@ -43,5 +43,5 @@ class UtcDateTime(TypeDecorator[datetime]):
         return self
 
 
-def _bind(value: datetime | None) -> datetime | None:
+def _to_utc(value: datetime | None) -> datetime | None:
     return None if value is None else ensure_utc(value)

@@ -14,10 +14,9 @@ from sqlalchemy import URL, Connection, text
 
 from backend.config import Settings
 from backend.errors import UserError
+from devtools.backup.swap import quote
 from devtools.psql import connection_words
 from freshpg import find_clients
-
-from .swap import quote
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 15.0

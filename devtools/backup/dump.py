@@ -21,14 +21,12 @@ from backend.config import ROOT, load_settings
 from backend.errors import UserError
 from backend.scripts.console import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter
-
-from .client_programs import find_tools
+from devtools.backup.client_programs import find_tools
 
 DIRECTORY = ROOT / "backups"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="nox -s db_backup --", description=__doc__)
     default = "the file to write (default: in backups/, named by database, revision and UTC time)"
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
@@ -91,7 +89,3 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         where = shown(Path(error.filename or path))
         raise UserError(f"{where} cannot be written: {error.strerror}.") from error
-
-
-if __name__ == "__main__":
-    enter(main)

@@ -18,6 +18,8 @@ from sqlalchemy import make_url
 from backend.errors import UserError
 from backend.scripts.console import say
 from devtools import database
+from devtools.backup.client_programs import Tools, copy_server
+from devtools.backup.volume_upgrade import ENDING_SECONDS, MARK, Volume, find_volume
 from devtools.command_line import enter
 from freshpg import (
     Binaries,
@@ -27,9 +29,6 @@ from freshpg import (
     start_persistent,
     without_libpq_variables,
 )
-
-from .client_programs import Tools, copy_server
-from .volume_upgrade import ENDING_SECONDS, MARK, Volume, find_volume
 
 
 class Directory:
@@ -78,10 +77,10 @@ class Directory:
 
 
 def in_use(directory: Path) -> bool:
-    """Tell whether a server runs in this directory; that of a command that was just killed has a moment to end."""
+    """Tell whether a server runs in this directory, after waiting for the server of a killed command to end."""
     deadline = time.monotonic() + ENDING_SECONDS
     while (is_running := running(directory) is not None) and time.monotonic() < deadline:
-        time.sleep(0.1)  # flock() has no deadline
+        time.sleep(0.1)  # flock() has no timeout
     return is_running
 
 

@@ -21,20 +21,14 @@ from backend.errors import UserError
 from backend.scripts.console import engine_for, say
 from backend.scripts.safety import DestructiveAction, refuse_production, refuse_unless_ours
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter
-
-from . import swap
-from .client_programs import Tools, find_tools, progress
-from .dump import newest, shown
+from devtools.backup import swap
+from devtools.backup.client_programs import Tools, find_tools, progress
+from devtools.backup.dump import newest, shown
 
 UNCHANGED = "Nothing was changed."
-HINT = (
-    "If a function did not find an object that exists: pg_restore empties the search_path. Run `ALTER FUNCTION ... SET "
-    "search_path = public` for that function in the original database, and back up again."
-)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="nox -s db_restore --", description=__doc__, allow_abbrev=False)
     either = parser.add_mutually_exclusive_group()
     file = "a file of db_backup or `pg_dump --format=custom` (default: the newest one in backups/)"
@@ -52,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verb, what = "drop", "the databases that earlier restores kept"
     with engine_for(settings) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        action = DestructiveAction("Nothing was changed", verb, "db_restore", "--yes-drop", arguments, what)
+        action = DestructiveAction(verb, "db_restore", "--yes-drop", arguments, what)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         drop_old(settings.database_url) if options.drop_old else restore(options, settings)
 
@@ -93,7 +87,9 @@ def fill(tools: Tools, url: URL, file: IO[bytes], *, no_owner: bool) -> str | No
     try:
         tools.run("pg_restore", url, *options, stdin=file)
     except UserError as error:
-        raise UserError(f"The backup was not restored. {UNCHANGED}\n{HINT}") from error
+        raise UserError(
+            f"The backup was not restored. {UNCHANGED} docs/backup.md lists known causes."
+        ) from error
     engine = connect(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with progress("Gathering statistics"), engine.connect() as connection:
         connection.execute(text("ANALYZE"))
@@ -114,7 +110,3 @@ def drop_old(url: URL) -> None:
             say(f'Dropped "{name}".')
     if not names:
         say(f"Nothing to drop: there is no old database of {url.database}.")
-
-
-if __name__ == "__main__":
-    enter(main)

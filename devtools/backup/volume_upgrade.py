@@ -16,15 +16,15 @@ from sqlalchemy import URL
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts.console import say
-
-from .client_programs import Tools, copy_server, docker, docker_says, inside
+from devtools.backup.client_programs import Tools, copy_server, docker, docker_says, inside
 
 MARK = "upgraded-from"
 """The file that an upgrade leaves in the new data; it contains the major version of the old data."""
 ENDING_SECONDS = 10.0
-"""How long what a killed upgrade started may take to end."""
-DOWN, SOON = ("down", "--volumes"), ("--timeout", "10")
-"""While a container initialises its data, it ignores the signal to stop."""
+"""How long to wait for what a killed upgrade left running."""
+DOWN = ("down", "--volumes")
+QUICKLY = ("--timeout", "10")
+"""After a failure only: a container that initialises its data ignores the signal to stop."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
 # Prints a line for the old data, for the new data, and for the mark; it is empty if there are none.
 STATE = f'for each in PG_VERSION "$1/PG_VERSION" "$1/{MARK}"; do echo "$(cat "$each" 2>/dev/null)"; done'
@@ -63,7 +63,7 @@ class Volume:
         """
         deadline = time.monotonic() + ENDING_SECONDS
         while True:
-            docker("compose", "--project-name", self.project, *DOWN, *SOON)
+            docker("compose", "--project-name", self.project, *DOWN, *QUICKLY)
             users = docker("ps", "--filter", f"volume={self.volume}", "--format", "{{.Names}}").split()
             if not users:
                 return
@@ -97,7 +97,7 @@ class Volume:
             yield [Tools(inside(server["container_name"])) for server in servers]
         except BaseException as error:
             logs = docker_says(*compose, "logs", "--tail", "3")
-            docker(*compose, *DOWN, *SOON)
+            docker(*compose, *DOWN, *QUICKLY)
             if not isinstance(error, UserError):
                 raise
             raise UserError(

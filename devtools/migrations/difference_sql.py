@@ -107,7 +107,7 @@ def _column(difference: Difference, wanted: Catalog, *, back: bool) -> list[list
     if "generated" in changed:
         again = [drop(thing), add]
         return [again] if "generated" in facts else [[f"{column} DROP EXPRESSION"], again]
-    # One way to count ends before another begins, so that the new sequence can have the name of the old one.
+    # The old identity or default goes first: the new sequence may need its name.
     if "identity" in there.keys() - facts.keys():
         return [[f"{column} DROP IDENTITY"]]
     if "default" in there.keys() - facts.keys():

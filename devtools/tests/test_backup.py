@@ -118,8 +118,8 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
-def start(module: str, path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", f"devtools.backup.{module}", str(path)]
+def start(verb: str, path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "devtools.database", verb, str(path)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -162,7 +162,7 @@ def test_interrupted_backup_leaves_no_file_and_killed_backup_leaves_a_partial_on
     for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
         with psycopg.connect(ours.url) as connection:
             connection.execute("LOCK TABLE usage_logs")  # pg_dump waits for it
-            process = start("dump", tmp_path / "new" / "it.dump")
+            process = start("backup", tmp_path / "new" / "it.dump")
             while query(ours.server, f"{dumps} AND wait_event_type = 'Lock'") == [(0,)]:
                 assert process.poll() is None
                 time.sleep(0.05)
@@ -307,7 +307,7 @@ def test_function_that_relies_on_the_search_path_is_reported_with_a_cure(
     said = refused()
 
     assert "function inner_one(integer) does not exist" in capfd.readouterr().err
-    assert "Nothing was changed.\nIf a function did not find an object that exists: pg_restore" in said
+    assert "Nothing was changed. docs/backup.md lists known causes." in said
     ours.run("ALTER FUNCTION outer_one SET search_path = public")
     dump.main([str(dump.DIRECTORY / "cured.dump")])
     restore.main([str(dump.DIRECTORY / "cured.dump")])

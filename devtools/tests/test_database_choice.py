@@ -131,11 +131,17 @@ def test_temporary_server_is_used_if_there_is_no_database(
     assert not no_directory.exists()
 
 
-def test_temporary_server_on_request_wins_over_the_configured_database(configured: Engine) -> None:
-    done = command("reset", "--ephemeral")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["reset"], "dropped table public.companies"), (["restore", "--no-owner"], "Restored ")],
+)
+def test_temporary_server_on_request_wins_over_the_configured_database(
+    words: list[str], says: str, configured: Engine
+) -> None:
+    done = command(*words, "--ephemeral")
 
     assert done.returncode == 0, done.stderr
-    assert "dropped table public.companies" in done.stdout
+    assert says in done.stdout
     assert done.stderr.endswith("The temporary server was removed; your data is unchanged.\n")
     with configured.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0

@@ -152,7 +152,8 @@ def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: 
 def test_interrupted_seeding_changes_nothing(target: Engine, number: signal.Signals) -> None:
     run(target, "INSERT INTO companies (name) VALUES ('Mine')")
     name = str(target.url.database)
-    command = [sys.executable, "-m", "devtools.seed", "--scale", "500", "--replace", "--yes-seed", name]
+    seed = ("seed", "--scale", "500", "--replace", "--yes-seed", name)
+    command = (sys.executable, "-m", "devtools.database", *seed)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 30
     is_copying = "SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database()"
@@ -198,7 +199,7 @@ def test_production_and_unmarked_databases_are_refused(
     target: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(target, "COMMENT ON TABLE alembic_version IS NULL")
-    with pytest.raises(UserError, match=r"Nothing was written in (.|\n)*--yes-seed"):
+    with pytest.raises(UserError, match=r"Nothing was changed in (.|\n)*--yes-seed"):
         seed.main([])
     monkeypatch.setenv("APP_ENV", "production")
     monkeypatch.setenv("API_TOKEN", "x" * 32)

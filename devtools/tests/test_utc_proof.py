@@ -16,7 +16,7 @@ from backend.config import ROOT
 from backend.database import connect
 from backend.errors import UserError
 from backend.tests.application import TOKEN, make_app
-from devtools.utc_check import __main__ as utc_check
+from devtools.utc_check import command as utc_check
 from devtools.utc_check.cases import zone_values
 from devtools.utc_check.proof_report import Report
 from devtools.utc_check.sandbox_schema import COMMENT, PREFIX, confined, plain_connection, sandbox_schema
@@ -150,9 +150,9 @@ def test_json_lists_the_checks(live: Engine) -> None:
     url = live.url.render_as_string(hide_password=False)
     options = ("--json", "--seed", "7", "--only", "copy/http", "--only", "session/new")
     # The proof needs no token, although the API does.
-    done = run("devtools.utc_check", *options, DATABASE_URL=url, APP_ENV="production", API_TOKEN=TOKEN)
+    done = run("devtools.database", "utc", *options, DATABASE_URL=url, APP_ENV="production", API_TOKEN=TOKEN)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["proved"], found["seed"], found["only"]) == (True, 7, ["copy/http", "session/new"])
     assert found["checks"].keys() == {"copy/http", "session/new"}

@@ -12,12 +12,11 @@ from backend.errors import UserError
 from backend.main import create_app
 from backend.scripts.console import engine_for, say
 from backend.startup import describe, wait_for_database
-from devtools.command_line import enter
 from devtools.utc_check.proof_report import print_report
 from devtools.utc_check.verification import verify
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     settings = load_settings()
     # The application needs no token, because only this process calls it. In a test, its start does not look for drift.
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if report.is_proved else 1
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="nox -s utc_check --",
         description="Prove that no layer stores or shows a wrong time. The project's tables are created in a separate "
@@ -61,7 +60,3 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="limit the proof to a path of the report, such as copy/orm or '*/http'; may be repeated",
     )
     return parser.parse_args(arguments)
-
-
-if __name__ == "__main__":
-    enter(main)
