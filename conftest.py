@@ -1,6 +1,7 @@
 """Fixtures of the project's tests: a real PostgreSQL at head, the engine, and clients of the application."""
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +13,6 @@ from sqlalchemy.orm import Session
 from backend.config import Settings
 from backend.database import SessionLocal, connect, init_db
 from backend.tests.application import TOKEN, Connect, make_app
-from backend.tests.loopback import free_port
 from backend.utc import pin_utc
 from freshpg import sqlalchemy_url
 
@@ -102,13 +102,15 @@ def connect_pinned(postgres_url: str) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def unused_port() -> int:
-    """Return a port on loopback on which no process listens."""
-    return free_port()
+def unused_port() -> Iterator[int]:
+    """Return a port on loopback on which nothing listens, and which nobody can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
-def target(engine: Engine, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Configure an empty database at head, and return its engine."""
-    monkeypatch.setenv("DATABASE_URL", postgres_url)
-    return engine
+def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Configure an empty database, and return its engine."""
+    monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
+    return empty_engine

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from devtools.tests.support import wait_until
 
 from .checkout import ROOT, accepts, docker
 
-IMAGE = "procore-e2e-pgbouncer:1"
+IMAGE = f"procore-e2e-pgbouncer-{uuid4().hex[:8]}"
 DOCKERFILE = """\
 FROM postgres:18
 RUN apt-get -o Acquire::Retries=5 update \\
@@ -42,7 +43,7 @@ server_login_retry = 1
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the URL of the pool, in front of a server that has nothing in it."""
+    """Give the URL of the pool, in front of a new server."""
     place, port = tmp_path_factory.mktemp("pgbouncer"), free_port()
     (place / "Dockerfile").write_text(DOCKERFILE, encoding="utf-8")
     (place / "pgbouncer.ini").write_text(SETTINGS, encoding="utf-8")
@@ -75,6 +76,8 @@ def test_processes_that_start_together_behind_it_all_succeed_and_one_does_the_wo
 ) -> None:
     """The lock belongs to the transaction: a session-level lock would stay on a connection that all clients share."""
     command = [sys.executable, "-m", "backend.scripts.init_db"]
+    with pooled.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     environment = os.environ | {"DATABASE_URL": url}
     started = [
         subprocess.Popen(

@@ -9,9 +9,9 @@ WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def free_port() -> int:
-    """Return a free port outside of the ranges from which the kernel and Docker choose."""
+    """Return a free port outside of the ranges from which the kernel, Docker and freshpg choose."""
     while True:
         # SystemRandom, because pytest-randomly seeds `random`: two workers would try the same ports.
-        port = random.SystemRandom().randint(20000, 32000)
+        port = random.SystemRandom().randint(26000, 32000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -193,7 +193,12 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(preferences=st.dictionaries(TEXTS, VALUES, max_size=4))
 def test_preferences_are_returned_unchanged(
     client: TestClient, location: str, preferences: dict[str, object]

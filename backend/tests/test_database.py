@@ -41,16 +41,6 @@ def test_inits_at_the_same_moment_succeed_if_the_database_defaults_to_repeatable
     assert sorted(state.current is None for state in states) == [False] * 3 + [True]
 
 
-def test_schema_of_an_unknown_revision_is_ahead_and_left_alone(empty_engine: Engine) -> None:
-    init_db(empty_engine)
-    with empty_engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'from_the_future'"))
-
-    state = init_db(empty_engine)
-
-    assert (state.current, state.is_ahead, state.is_usable) == ("from_the_future", True, True)
-
-
 def test_statements_in_errors_do_not_show_what_users_wrote(empty_engine: Engine) -> None:
     with empty_engine.connect() as connection, pytest.raises(DataError) as caught:
         connection.execute(text("SELECT 1 / 0 WHERE :secret <> ''"), {"secret": "what a user wrote"})

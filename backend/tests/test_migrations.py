@@ -22,19 +22,6 @@ def test_models_and_migrations_make_the_same_schema(engine: Engine) -> None:
         assert [difference.describe("the migrations") for difference in differences(connection)] == []
 
 
-def test_downgrade_leaves_nothing_and_the_next_upgrade_makes_the_same_schema(engine: Engine) -> None:
-    with engine.begin() as connection:
-        before = catalog.read(connection)
-        migrations.downgrade(connection, "base")
-        bare = catalog.read(connection)
-        assert migrations.current(connection) is None
-        migrations.upgrade(connection)
-
-        assert bare == {}
-        assert catalog.read(connection) == before
-        assert migrations.current(connection) == migrations.head()
-
-
 def test_upgrade_belongs_to_the_callers_transaction(empty_engine: Engine) -> None:
     with empty_engine.connect() as connection:
         transaction = connection.begin()

@@ -173,7 +173,11 @@ def test_busy_connection_is_listed_and_nothing_is_dropped(configured: Engine) ->
     with psycopg.connect(url, application_name="long") as connection, ThreadPoolExecutor(1) as pool:
         connection.execute("LOCK TABLE precious IN ACCESS SHARE MODE")
         query = pool.submit(connection.execute, "SELECT pg_sleep(60)")
-        wait_for(configured, "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^SELECT pg_sleep'", 1)
+        wait_for(
+            configured,
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^SELECT pg_sleep'",
+            1,
+        )
         with pytest.raises(UserError) as caught, database_errors_reported(configured):
             reset_db(configured, lock_timeout=0.2)
         connection.cancel()

@@ -18,13 +18,6 @@ from backend.scripts import healthcheck, init_db, serve
 SECRET = "do-not-print-this"
 
 
-@pytest.fixture
-def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Configure an empty database."""
-    monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
-    return empty_engine
-
-
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
@@ -133,27 +126,22 @@ def test_mistake_in_a_setting_is_plain_lines_and_exit_code_1(
 # 3 is uvicorn's own code for an application whose start failed.
 @pytest.mark.parametrize(("door", "code"), [(("-m", "backend.scripts.init_db"), 1), (UVICORN, 3)])
 def test_database_that_does_not_answer_is_plain_lines(
-    door: tuple[str, ...], code: int, bare_workers: None
+    door: tuple[str, ...], code: int, unused_port: int, bare_workers: None
 ) -> None:
-    with socket.socket() as listener:
-        listener.bind(
-            ("127.0.0.1", 0)
-        )  # bound but not listening: nothing answers, and nobody else can use the port
-        port = listener.getsockname()[1]
-        url = f"postgresql://u:{SECRET}@127.0.0.1:{port}/d"
-        done = run(sys.executable, *door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")
+    url = f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/d"
+    done = run(sys.executable, *door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")
 
     said = done.stdout + done.stderr
     assert done.returncode == code
-    assert f"Could not connect to 127.0.0.1:{port}/d within 0.3 s: Connection refused." in said
+    assert f"Could not connect to 127.0.0.1:{unused_port}/d within 0.3 s: Connection refused." in said
     assert "Traceback" not in said
     assert SECRET not in said
 
 
-def test_health_check_of_a_port_where_nothing_listens_fails_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(healthcheck, "PORT", listener.getsockname()[1])
+def test_health_check_of_a_port_where_nothing_listens_fails_plainly(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healthcheck, "PORT", unused_port)
 
-        with pytest.raises(SystemExit, match="The API does not answer on port"):
-            healthcheck.main()
+    with pytest.raises(SystemExit, match="The API does not answer on port"):
+        healthcheck.main()

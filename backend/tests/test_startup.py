@@ -17,7 +17,6 @@ from backend.errors import UserError
 from backend.main import create_app
 from backend.routers import health
 from backend.startup import createdb_command, explain_refusal, start_database, wait_for_database
-from backend.tests.loopback import free_port
 from freshpg import Server, start_ephemeral
 
 SECRET = "do-not-print-this"
@@ -52,21 +51,19 @@ def newer(empty_engine: Engine) -> Engine:
     return empty_engine
 
 
-def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str) -> None:
+def test_server_that_came_up_after_the_attempt_is_asked_again(postgres_url: str, unused_port: int) -> None:
     url = connect(postgres_url).url
     with pytest.raises(OperationalError) as caught:
-        connect(url.set(host="127.0.0.1", port=free_port())).connect()
+        connect(url.set(host="127.0.0.1", port=unused_port)).connect()
 
     assert explain_refusal(caught.value, url) is None
     absent = url.set(database="absent")
     assert "Database 'absent' does not exist" in str(explain_refusal(caught.value, absent))
 
 
-def test_absent_server_is_waited_for_and_then_named() -> None:
-    port = free_port()
-
-    assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{port}/absent?sslmode=require", 0.2) == (
-        f"Could not connect to 127.0.0.1:{port}/absent within 0.2 s: Connection refused.\n"
+def test_absent_server_is_waited_for_and_then_named(unused_port: int) -> None:
+    assert refusal(f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/absent?sslmode=require", 0.2) == (
+        f"Could not connect to 127.0.0.1:{unused_port}/absent within 0.2 s: Connection refused.\n"
         "Start the database (`docker compose up -d db`), or correct DATABASE_URL or POSTGRES_HOST; if neither is set, "
         "`nox -s dev` finds or starts a database."
     )
@@ -93,8 +90,8 @@ def test_command_that_creates_the_database_uses_the_urls_own_server(url: str, co
     assert createdb_command(parse_url(url)) == command
 
 
-def test_wrong_password_is_reported_at_once_and_never_shown(postgres_url: str) -> None:
-    url = make_url(postgres_url).set(password=SECRET)
+def test_wrong_password_is_reported_at_once_and_never_shown(own_server: Server) -> None:
+    url = make_url(own_server.url).set(password=SECRET)
     said = refusal(url.render_as_string(hide_password=False))
 
     assert f"refused user {url.username!r}: FATAL: " in said
@@ -202,8 +199,8 @@ def test_configured_application_name_wins_over_the_default(
     engine.dispose()
 
 
-def test_failed_start_is_raised_when_a_test_runs_the_lifespan() -> None:
-    settings = settings_for(f"postgresql://u:{SECRET}@127.0.0.1:{free_port()}/absent")
+def test_failed_start_is_raised_when_a_test_runs_the_lifespan(unused_port: int) -> None:
+    settings = settings_for(f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/absent")
 
     with pytest.raises(UserError, match="Could not connect to "), TestClient(create_app(settings)):
         pass

@@ -135,12 +135,9 @@ def test_catalog_is_limited_to_a_schema_or_to_tables(empty_engine: Engine) -> No
 
 def test_tables_of_an_extension_are_left_out(engine: Engine) -> None:
     with engine.begin() as connection:
-        extension = connection.scalar(
-            text("SELECT min(name) FROM pg_available_extension_versions WHERE trusted AND NOT installed")
-        )
-        connection.execute(text(f"CREATE EXTENSION {extension} CASCADE; CREATE TABLE its_own (at timestamp)"))
+        connection.execute(text("CREATE EXTENSION citext; CREATE TABLE its_own (at timestamp)"))
         assert [finding.table for finding in lint_catalog(connection)] == ["its_own"]
-        connection.execute(text(f"ALTER EXTENSION {extension} ADD TABLE its_own"))
+        connection.execute(text("ALTER EXTENSION citext ADD TABLE its_own"))
 
         assert lint_catalog(connection) == []
 
@@ -154,12 +151,6 @@ def test_catalog_of_the_project_is_clean(engine: Engine) -> None:
 def api(engine: Engine) -> Iterator[TestClient]:
     with TestClient(make_app(engine)) as client:
         yield client
-
-
-def test_health_reports_utc_as_ok(api: TestClient) -> None:
-    response = api.get("/health/ready")
-
-    assert (response.status_code, response.json()["utc"]) == (200, "ok")
 
 
 def test_health_is_503_after_a_column_was_changed_by_hand(api: TestClient, engine: Engine) -> None:
@@ -179,7 +170,8 @@ def test_health_ignores_tables_of_others(api: TestClient, engine: Engine) -> Non
         connection.execute(text("CREATE TABLE somebody_elses (at timestamp)"))
         connection.execute(text("CREATE SCHEMA another CREATE TABLE users (at timestamp)"))
 
-    assert api.get("/health/ready").status_code == 200
+    response = api.get("/health/ready")
+    assert (response.status_code, response.json()["utc"]) == (200, "ok")
 
 
 def test_health_is_503_if_the_session_was_changed_to_another_zone(api: TestClient, engine: Engine) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, create_engine
 from backend.tests.application import Connect
 from backend.utc import loaders
 from devtools.utc_check.cases import COMMON_VALUES, zone_values
-from devtools.utc_check.checks import ENTRIES, check_ranges, check_refusals, check_sessions
+from devtools.utc_check.checks import ENTRIES, check_refusals, check_sessions
 from devtools.utc_check.proof_report import HTTP, STORED, Report
 from devtools.utc_check.round_trips import cross
 from devtools.utc_check.sandbox_schema import Subject, Target, confined, make_subjects, plain_connection
@@ -57,10 +57,6 @@ def test_stored_values_are_read_in_utc(utc_target: Target, read: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_values_that_are_not_aware_datetimes_are_refused(utc_target: Target, entry: str) -> None:
     assert_proved(utc_target, f"refused/{entry}", check_refusals)
-
-
-def test_value_that_not_every_client_can_read_is_refused(utc_target: Target) -> None:
-    assert_proved(utc_target, "range", check_ranges)
 
 
 def test_sessions_of_the_pool_are_in_utc(utc_target: Target, connect_pinned: Connect) -> None:

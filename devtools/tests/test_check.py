@@ -1,6 +1,7 @@
 """The reports about differences: at a start in development, and by `db_check` as text and as JSON."""
 
 import json
+import secrets
 import time
 
 import pytest
@@ -77,13 +78,16 @@ def test_start_elsewhere_does_not_compare(
 
 
 def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engine: Engine) -> None:
-    change(engine, "CREATE ROLE reader LOGIN PASSWORD 'reader'", "GRANT SELECT ON alembic_version TO reader")
-    reader = connect(engine.url.set(username="reader", password="reader"))
+    role = f"reader_{secrets.token_hex(4)}"
+    change(
+        engine, f"CREATE ROLE {role} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON alembic_version TO {role}"
+    )
+    reader = connect(engine.url.set(username=role, password="reader"))
     try:
         assert said_at_start(reader) == []
     finally:
         reader.dispose()
-        change(engine, "REVOKE ALL ON alembic_version FROM reader", "DROP ROLE reader")
+        change(engine, f"REVOKE ALL ON alembic_version FROM {role}", f"DROP ROLE {role}")
 
 
 def said(of: Comparison) -> list[str]:

@@ -17,7 +17,6 @@ from sqlalchemy import Engine, make_url, text
 
 from backend.config import ROOT, Settings, load_settings
 from backend.database import connect
-from backend.tests.loopback import free_port
 from devtools import database, psql
 from freshpg import Server, find_binaries, start_ephemeral
 
@@ -40,13 +39,6 @@ def settings(**values: object) -> Settings:
 def composes(server: Server, password: str) -> Settings:
     """Return settings that describe a server as Compose's database: by its port on loopback, in parts."""
     return settings(db_port=make_url(server.url).port, postgres_password=password)
-
-
-@pytest.fixture
-def configured(empty_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Configure an empty database."""
-    monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
-    return empty_engine
 
 
 def test_configured_database_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,9 +90,9 @@ def test_another_program_on_composes_port_is_passed_over(monkeypatch: pytest.Mon
 
 
 def test_embedded_database_is_created_for_dev_and_then_found_by_all(
-    no_directory: Path, capsys: pytest.CaptureFixture[str]
+    no_directory: Path, unused_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = settings(db_port=free_port())
+    mine = settings(db_port=unused_port)
     with database.find_own(mine, create=True) as url:
         write(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     with database.find_own(mine) as url:
@@ -115,9 +107,12 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
 
 
 def test_temporary_server_is_used_if_there_is_no_database(
-    no_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    no_directory: Path,
+    unused_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("DB_PORT", str(free_port()))
+    monkeypatch.setenv("DB_PORT", str(unused_port))
     for name in ("DATABASE_URL", "APP_ENV"):
         monkeypatch.setenv(name, "")
 
@@ -188,12 +183,12 @@ def test_script_runs_by_its_path_from_anywhere(
 
 
 def test_script_run_by_its_path_finds_a_database_like_nox(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unused_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is configured and nothing listens on DB_PORT: the script does not wait and does not fail."""
     for package in ("backend", "devtools"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tests"))
-    monkeypatch.setenv("DB_PORT", str(free_port()))
+    monkeypatch.setenv("DB_PORT", str(unused_port))
 
     done = run(str(tmp_path / "backend" / "scripts" / "init_db.py"), cwd=tmp_path)
 

@@ -65,12 +65,6 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert f"| `{name.upper()}` | `{fields[name].default}` |" in text
 
 
-def test_example_of_the_settings_names_every_one() -> None:
-    named = re.findall(r"^(?:# )?(\w+)='", (ROOT / ".env.example").read_text(), re.MULTILINE)
-
-    assert {name.upper() for name in Settings.model_fields} <= set(named)
-
-
 def test_compose_passes_every_setting_to_the_api() -> None:
     """Otherwise the API in the container would not see a setting, for example an exported API_TOKEN."""
     passed = set(re.findall(r"^      (\w+):", (ROOT / "compose.yaml").read_text(), re.MULTILINE))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,9 @@ from sqlalchemy import Engine, text
 from backend.config import ROOT
 from backend.database import init_db, schema_state
 from backend.migrations import environment_marker
-from backend.migrations.drift import differences
 from backend.models.models import Base
 from backend.tests.loopback import WITHOUT_PROXY, free_port
-from devtools.tests.support import finished, python, query, wait_until
+from devtools.tests.support import python, query, wait_until
 
 
 @pytest.fixture
@@ -130,7 +128,10 @@ def test_workers_serve_behind_a_prefix_after_their_parent_has_migrated_the_datab
 
 def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() -> None:
     uvicorn = ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0", "--workers", "2")
-    done = finished(python(*uvicorn), APP_ENV="prod")
+    done = subprocess.run(
+        python(*uvicorn), cwd=ROOT, env=os.environ | {"APP_ENV": "prod"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
     assert 1 <= done.stderr.count("APP_ENV is invalid") <= 2
     assert "Traceback" not in done.stderr
@@ -171,45 +172,10 @@ def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Eng
         process.wait()
 
     # The server process notices only when it next sends something to the client.
-    rest = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'killed'"
+    rest = "SELECT FROM pg_stat_activity WHERE application_name = 'killed' AND datname = current_database()"
     wait_until(lambda: query(empty_url, rest) == [], "the end of the killed client's connection")
     with empty_engine.connect() as connection:
         tables = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")))
         assert schema_state(connection).is_at_head
         assert environment_marker.read(connection) == "development"
     assert tables - {"precious"} == {*Base.metadata.tables, "alembic_version"}
-
-
-ONE_OF_MANY = """
-import sys
-from backend.database import connect, init_db
-import alembic.command
-engine = connect(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-print("nothing" if init_db(engine).current is None else "done before", flush=True)
-"""
-
-
-def test_ten_processes_that_start_together_succeed_and_one_migrates(empty_engine: Engine) -> None:
-    url = empty_engine.url.render_as_string(hide_password=False)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_MANY, url], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(10)
-    ]  # fmt: skip
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=120) for process in processes]
-
-    assert [process.returncode for process in processes] == [0] * 10, said
-    assert Counter(out for out, _ in said) == {"nothing\n": 1, "done before\n": 9}
-    with empty_engine.connect() as connection:
-        assert differences(connection) == []

@@ -62,7 +62,7 @@ DEFENCES = {
         replaced(dumpers, "register", lambda _: None),
     ),
     "binding": Defence(
-        refused("core", "orm-bulk", "comparison"), replaced(column, "_bind", lambda value: value)
+        refused("core", "orm-bulk", "comparison"), replaced(column, "_to_utc", lambda value: value)
     ),
     "results of an engine that is not pinned": Defence(
         ("core/unpinned", "orm/unpinned"),

@@ -1,14 +1,16 @@
 """Helpers for tests of servers: questions to a server, other processes, and waiting with a deadline."""
 
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -79,15 +81,16 @@ def accepts_tcp(host: str, port: int) -> bool:
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that only waits to be reaped does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return state.stdout.strip() != "" and "Z" not in state.stdout
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def wait_for_death(server: Server) -> str:
@@ -112,6 +115,7 @@ def owner(script: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]
 def open_directory() -> Iterator[Path]:
     """Lend a directory that every account can enter; pytest's `tmp_path` is this user's alone."""
     memory = Path("/dev/shm")  # noqa: S108 (the directory there has a random name)
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    with tempfile.TemporaryDirectory(dir=memory if has_room else "/var/tmp") as name:  # noqa: S108 (likewise)
         Path(name).chmod(0o755)
         yield Path(name)

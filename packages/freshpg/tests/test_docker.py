@@ -7,7 +7,7 @@ import pytest
 from docker.context import ContextAPI
 
 from freshpg import PostgresUnavailable, choose, start_ephemeral
-from freshpg.docker_client import DEFAULT_SOCKET, EngineUnavailable, find_engine
+from freshpg.docker_client import EngineUnavailable, engine_address, find_engine
 
 from .processes import LIBPQ, owner, query, show, wait_for_death
 
@@ -66,11 +66,12 @@ def test_a_container_has_the_settings_of_an_embedded_server(monkeypatch: pytest.
 def test_an_engine_that_a_context_names_is_not_written_to_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    address, _ = engine_address()
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     (tmp_path / "config.json").write_text('{"currentContext": "named"}', encoding="utf-8")
-    ContextAPI.create_context("named", host=DEFAULT_SOCKET)
+    ContextAPI.create_context("named", host=address)
     before = os.environ.copy()
 
     with choose("docker").start():
@@ -99,12 +100,15 @@ def test_a_container_that_is_killed_is_described_in_one_line() -> None:
     assert "\n" not in said
 
 
-def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper() -> None:
+def test_a_container_that_is_left_running_outlives_its_owner_and_its_reaper(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RYUK_RECONNECTION_TIMEOUT", "1s")
     script = OWNER.replace("sys.stdin.read()", "print(server.leave_running(), flush=True)")
     with owner(script) as (process, session):
         command = process.stdout.readline().split() if process.stdout else []
         assert process.wait(20) == 0
-        time.sleep(11)  # a reaper would wait for 10 s
+        time.sleep(3)  # longer than a reaper would wait
         assert len(containers(session)) == 1
 
         docker(*command[1:])

@@ -188,7 +188,7 @@ def test_a_server_that_is_slow_to_answer_is_waited_for_and_not_restarted(directo
     with start_persistent(directory) as host:
         pid = postmaster(directory / "data")
         os.kill(pid, signal.SIGSTOP)
-        awakening = threading.Timer(3, os.kill, [pid, signal.SIGCONT])
+        awakening = threading.Timer(1, os.kill, [pid, signal.SIGCONT])
         awakening.start()
 
         with start_persistent(directory) as guest:
@@ -196,18 +196,6 @@ def test_a_server_that_is_slow_to_answer_is_waited_for_and_not_restarted(directo
 
         awakening.join()
         assert postmaster(directory / "data") == pid
-
-
-def test_a_server_that_was_killed_recovers(directory: Path) -> None:
-    with start_persistent(directory) as server:
-        query(server.url, "create table kept as select 42 as answer")
-        os.kill(postmaster(directory / "data"), signal.SIGKILL)
-        said = server.describe_death()
-
-    assert said is not None
-    assert "SIGKILL" in said
-    with start_persistent(directory) as server:
-        assert query(server.url, "table kept") == [(42,)]
 
 
 def test_start_that_fails_leaves_no_server(directory: Path) -> None:

@@ -197,10 +197,10 @@ def test_nothing_is_left_when_a_process_is_killed(
         url,
     ):
         os.kill(process.pid if victim == "pytest" else worker, signal.SIGKILL)
-        process.wait(15)
+        process.wait(60)
         place = psycopg.conninfo.conninfo_to_dict(url)
 
         wait_until(
             lambda: not accepts_tcp(str(place["host"]), int(str(place["port"]))), "the server is gone", 60
         )
-        wait_until(lambda: not is_alive(worker), "the worker is gone")
+        wait_until(lambda: not is_alive(worker), "the worker is gone", 60)

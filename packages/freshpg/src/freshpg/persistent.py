@@ -90,13 +90,14 @@ def _take(directory: Path) -> int | None:
     """Take the lock that means that the server runs; return its descriptor, or None if it is taken."""
     try:
         lock = os.open(directory / "running", os.O_RDWR | os.O_CREAT, 0o600)
-    except PermissionError:
-        raise PostgresUnavailable(f"{directory} belongs to another user; use another directory.") from None
-    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return None
+    except OSError as error:
+        raise PostgresUnavailable(
+            f"Cannot use {directory}: {error.strerror}; use another directory."
+        ) from None
     return lock
 
 

@@ -173,12 +173,6 @@ class Run:
 
         Returns the transactions that the test had left open, in words. Raises psycopg.Error if the server is gone.
         """
-        further, self._further = self._further, []
-        for name in further:
-            if keep:
-                self.databases.keep(name, test)
-            else:
-                self.databases.drop(name)
         left_open: list[str] = []
         if self._reset is None:
             found = self.databases.all() if self._drops_foreign else frozenset()
@@ -192,6 +186,12 @@ class Run:
                 self._replace()
             elif left_open:
                 self._disconnected()
+        further, self._further = self._further, []
+        for name in further:
+            if keep:
+                self.databases.keep(name, test)
+            else:
+                self.databases.drop(name)
         if self._drops_foreign:
             self.databases.drop_foreign(found - self._known)
         return left_open
