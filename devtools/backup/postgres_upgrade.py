@@ -89,11 +89,8 @@ def tools(binaries: Binaries) -> Tools:
 
 
 def remove(directory: Path) -> None:
-    """Remove a directory, and its data if they are in another place."""
-    data = (directory / "data").resolve()
-    if data.exists() and not data.is_relative_to(directory.resolve()):
-        shutil.rmtree(data)
-    shutil.rmtree(directory, ignore_errors=not directory.exists())
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,14 +16,14 @@ def check(machine: Machine) -> Iterator[Finding]:
     given, named_by = os.environ.get(VARIABLE), ""
     if not given:
         try:
-            engine = find_engine()
+            client = find_engine()
         except EngineUnavailable as error:
             # If the docker command's own engine does not answer, that is another finding.
             if without_user(error.address) != (machine.docker.address or ""):
                 named_by = error.named_by
         else:
-            images = {tag for image in engine.images.list() for tag in image.tags}
-            engine.close()
+            images = {tag for image in client.images.list() for tag in image.tags}
+            client.close()
             if missing := [image for image in needed_images(DEFAULT_IMAGE) if image not in images]:
                 # choose() would pull them
                 yield ok("server", f"PostgreSQL in Docker; the first run pulls {' and '.join(missing)}.")

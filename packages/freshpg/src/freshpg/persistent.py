@@ -109,7 +109,7 @@ def _binaries(directory: Path) -> Binaries:
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
     _check(directory, binaries, run_as)
-    data = (directory / "data").resolve()
+    data = directory / "data"
     supervisor = Supervisor(lock=lock)
     try:
         programs = runnable(binaries, run_as, data.with_name("programs"))
