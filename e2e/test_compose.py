@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from backend.config import ROOT
+from backend.tests.support import wait_until
 from devtools.doctor import check_compose
 from devtools.doctor.docker_cli import examine
-from devtools.tests.support import wait_until
 
 from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, answers, request
 

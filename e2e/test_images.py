@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from devtools.tests.support import wait_until
+from backend.tests.support import wait_until
 
 from .checkout import ROOT, Checkout
 

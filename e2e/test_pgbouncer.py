@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from backend.database import connect, init_db, reset_db, schema_state
 from backend.migrations.drift import differences
 from backend.tests.loopback import free_port
-from devtools.tests.support import wait_until
+from backend.tests.support import wait_until
 
 from .checkout import ROOT, accepts, docker
 

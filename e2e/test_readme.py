@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from devtools.tests.support import wait_until
+from backend.tests.support import wait_until
 
 from .checkout import ROOT, Checkout, answers, copy_checkout
 

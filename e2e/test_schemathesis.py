@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from backend.tests.application import TOKEN
 from backend.tests.loopback import free_port
-from devtools.tests.support import wait_until
+from backend.tests.support import wait_until
 
 from .checkout import ROOT, answers
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from backend.tests.support import wait_until
 from devtools.backup.volume_upgrade import MARK
-from devtools.tests.support import wait_until
 from freshpg import database_url
 
 from .checkout import HOSTILE, HOSTILE_IN_ENV, Checkout, accepts, docker, request

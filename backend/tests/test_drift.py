@@ -8,13 +8,8 @@ from backend.migrations import catalog
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference, compare, differences
 from backend.models.models import Base
+from backend.tests.support import execute
 from devtools.migrations.difference_sql import alternatives
-
-
-def change(engine: Engine, *changes: str) -> None:
-    with engine.begin() as connection:
-        for each in changes:
-            connection.exec_driver_sql(each, execution_options={"no_parameters": True})
 
 
 def found(engine: Engine) -> list[Difference]:
@@ -76,19 +71,19 @@ def test_each_change_by_hand_is_reported_and_the_advice_corrects_it(engine: Engi
     with engine.connect() as connection:
         expected = catalog.expected(connection, Base.metadata)
     for statement, report in CHANGES.items():
-        change(engine, statement)
+        execute(engine, statement)
         [each] = found(engine)
         facts = each.changed if each.what == "changed" else []
         assert " ".join([each.what, each.thing.kind, each.thing.name, *facts]) == report
         if "DROP NOT NULL" in statement:  # only a person can say which value the rows get
-            change(engine, "ALTER TABLE users ALTER email SET NOT NULL")
+            execute(engine, "ALTER TABLE users ALTER email SET NOT NULL")
         while rest := found(engine):  # after a missing table, its parts are reported
-            change(engine, *(sql for each in rest for sql in alternatives(each, expected)[0]))
+            execute(engine, *(sql for each in rest for sql in alternatives(each, expected)[0]))
 
 
 def test_invalid_index_is_reported(engine: Engine) -> None:
     """A failed CREATE INDEX CONCURRENTLY leaves an invalid index behind."""
-    change(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
+    execute(engine, "INSERT INTO companies (name) VALUES ('twin'), ('twin')")
     outside = engine.execution_options(isolation_level="AUTOCOMMIT")
     with outside.connect() as connection, pytest.raises(DBAPIError, match="uq_broken"):
         connection.execute(text("CREATE UNIQUE INDEX CONCURRENTLY uq_broken ON companies (name)"))
@@ -99,7 +94,7 @@ def test_invalid_index_is_reported(engine: Engine) -> None:
 
 def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(engine: Engine) -> None:
     """It also holds if the database has its own search path."""
-    change(engine, f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog')
+    execute(engine, f'ALTER DATABASE "{engine.url.database}" SET search_path = public, pg_catalog')
     engine.dispose()
     with engine.connect() as connection:
         before = catalog.read(connection)
@@ -112,7 +107,7 @@ def test_comparison_leaves_the_transaction_as_it_was_and_nothing_behind(engine: 
 
 
 def test_what_belongs_to_an_extension_is_no_difference(engine: Engine) -> None:
-    change(engine, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
+    execute(engine, "CREATE EXTENSION citext", "CREATE EXTENSION pg_trgm")
 
     assert found(engine) == []
 
@@ -145,7 +140,7 @@ def test_schemas_of_the_models_are_compared_too(engine: Engine) -> None:
     for table in Base.metadata.tables.values():
         table.to_metadata(models)
     Table("events", models, Column("id", Integer, ForeignKey("users.id"), primary_key=True), schema="audit")
-    change(engine, "CREATE SCHEMA audit", "CREATE TABLE audit.events (id int NOT NULL, extra text)")
+    execute(engine, "CREATE SCHEMA audit", "CREATE TABLE audit.events (id int NOT NULL, extra text)")
 
     with engine.connect() as connection:
         found = [each.title for each in differences(connection, models) if each.thing.table == "audit.events"]

@@ -1,8 +1,6 @@
 """The migrations and the models describe the same schema, and every upgrade can be undone completely."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from backend import migrations
 from backend.migrations import catalog
 from backend.migrations.drift import differences
+from backend.tests.support import run_python
 
 
 def test_models_and_migrations_make_the_same_schema(engine: Engine) -> None:
@@ -84,8 +83,7 @@ def test_alembic_without_a_connection_says_which_command_to_use() -> None:
         "from alembic import command, config; from backend import migrations;"
         "command.upgrade(migrations.alembic_config(), 'head')"
     )
-    root = Path(migrations.__file__).parents[2]
-    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    ran = run_python("-c", code)
 
     assert ran.returncode == 1
     assert ran.stderr.endswith("Migrations need a connection from their caller: use `nox -s db_init`.\n")

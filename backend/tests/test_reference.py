@@ -1,8 +1,5 @@
 """`settings`, `engine`, `SessionLocal`, `get_db` and `init_db` work without arguments, on the configured database."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +9,11 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 
 from backend import config, database
-from backend.config import ROOT, Settings
+from backend.config import Settings
 from backend.database import SessionLocal, get_db, init_db
 from backend.models.models import Company, User
 from backend.tests.application import make_app
+from backend.tests.support import run_python
 
 
 @pytest.fixture
@@ -32,13 +30,6 @@ def forget() -> None:
     config.get_settings.cache_clear()
     database.default_engine.cache_clear()
     database.connected_engine.cache_clear()
-
-
-def run_program(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", program]
-    return subprocess.run(
-        command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
 
 
 def test_settings_and_engine_are_made_at_first_use_and_once(configured: Engine) -> None:
@@ -76,7 +67,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_database_that_does_not_answer_is_a_short_error_with_the_cure_at_its_end(unreachable: None) -> None:
     for statement in ("SessionLocal()", "init_db()"):
-        done = run_program(f"from backend.database import SessionLocal, init_db; {statement}")
+        done = run_python("-c", f"from backend.database import SessionLocal, init_db; {statement}")
 
         lines = done.stderr.splitlines()
         assert len(lines) < 20
@@ -120,6 +111,6 @@ def test_importing_reads_no_settings_and_connects_to_nothing() -> None:
         "sys.addaudithook(watch)\n"
         "import backend.database, backend.main, backend.models.models, backend.scripts.init_db\n"
     )
-    done = run_program(program, APP_ENV="nonsense")
+    done = run_python("-c", program, APP_ENV="nonsense")
 
     assert (done.returncode, done.stderr) == (0, "")

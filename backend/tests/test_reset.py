@@ -26,6 +26,7 @@ from backend.scripts import init_db as init_script
 from backend.scripts import reset_db as reset_script
 from backend.scripts import safety
 from backend.startup import database_errors_reported
+from backend.tests.support import ask, execute
 from freshpg import Server, ensure_database, sqlalchemy_url, start_ephemeral
 
 TOKEN = "t" * 32
@@ -56,18 +57,6 @@ def near(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     engine = connect(sqlalchemy_url(url))
     yield engine
     engine.dispose()
-
-
-def run(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
-
-
-def ask(engine: Engine, query: str) -> object:
-    with engine.connect() as connection:
-        found: object = connection.scalar(text(query))
-    return found
 
 
 def reset_by_script(engine: Engine) -> None:
@@ -114,7 +103,7 @@ DROPPED = {
 
 
 def test_everything_is_dropped_and_listed_whatever_it_is(empty_engine: Engine) -> None:
-    run(empty_engine, EVERYTHING)
+    execute(empty_engine, EVERYTHING)
 
     dropped = reset_db(empty_engine)
 
@@ -126,7 +115,7 @@ def test_everything_is_dropped_and_listed_whatever_it_is(empty_engine: Engine) -
 
 
 def test_extension_stays_with_its_schema(empty_engine: Engine) -> None:
-    run(
+    execute(
         empty_engine,
         "CREATE EXTENSION citext",
         "CREATE SCHEMA extras; CREATE EXTENSION pg_trgm SCHEMA extras",
@@ -140,7 +129,7 @@ def test_extension_stays_with_its_schema(empty_engine: Engine) -> None:
 
 def test_event_trigger_that_forbids_drops_is_dropped_first(near: Engine) -> None:
     """Only a superuser can create such a trigger."""
-    run(
+    execute(
         near,
         "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END'",
         "CREATE EVENT TRIGGER guard ON sql_drop EXECUTE FUNCTION forbid()",
@@ -153,7 +142,7 @@ def test_event_trigger_that_forbids_drops_is_dropped_first(near: Engine) -> None
 
 
 def test_schema_of_another_role_is_left_alone(near: Engine) -> None:
-    run(
+    execute(
         near,
         "CREATE ROLE owner LOGIN PASSWORD 'owner'",
         "CREATE SCHEMA theirs CREATE TABLE t (id int)",
@@ -168,7 +157,7 @@ def test_schema_of_another_role_is_left_alone(near: Engine) -> None:
 
 
 def test_busy_connection_is_listed_and_nothing_is_dropped(configured: Engine) -> None:
-    run(configured, "CREATE TABLE precious AS SELECT 42 AS answer")
+    execute(configured, "CREATE TABLE precious AS SELECT 42 AS answer")
     url = configured.url.render_as_string(hide_password=False).replace("+psycopg", "")
     with psycopg.connect(url, application_name="long") as connection, ThreadPoolExecutor(1) as pool:
         connection.execute("LOCK TABLE precious IN ACCESS SHARE MODE")
@@ -216,7 +205,7 @@ def test_lock_that_is_not_free_in_time_is_reported_with_its_holder(configured: E
 
 
 def test_holder_of_another_role_is_named_without_its_statement(near: Engine) -> None:
-    run(
+    execute(
         near,
         "CREATE ROLE ordinary LOGIN PASSWORD 'ordinary'",
         f"ALTER DATABASE {near.url.database} OWNER TO ordinary",
@@ -234,7 +223,7 @@ def test_holder_of_another_role_is_named_without_its_statement(near: Engine) -> 
 
 
 def test_script_lists_what_it_dropped(configured: Engine, capsys: pytest.CaptureFixture[str]) -> None:
-    run(configured, "CREATE TABLE old_jobs (id int)")
+    execute(configured, "CREATE TABLE old_jobs (id int)")
 
     reset_by_script(configured)
 
@@ -302,7 +291,7 @@ def test_only_production_marks_a_database_that_it_did_not_create(empty_engine: E
 
 
 def test_a_start_does_not_mark_a_database_that_holds_other_tables(empty_engine: Engine) -> None:
-    run(empty_engine, "CREATE TABLE somebodys (id int)")
+    execute(empty_engine, "CREATE TABLE somebodys (id int)")
 
     init_db(empty_engine, environment="development")
 
@@ -312,7 +301,9 @@ def test_a_start_does_not_mark_a_database_that_holds_other_tables(empty_engine: 
 
 def test_start_continues_if_the_role_may_not_write_the_mark(empty_engine: Engine) -> None:
     init_db(empty_engine)
-    run(empty_engine, f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on')
+    execute(
+        empty_engine, f'ALTER DATABASE "{empty_engine.url.database}" SET default_transaction_read_only = on'
+    )
     empty_engine.dispose()
 
     assert init_db(empty_engine, environment="production").is_at_head
@@ -320,7 +311,7 @@ def test_start_continues_if_the_role_may_not_write_the_mark(empty_engine: Engine
 
 def test_local_database_marked_as_development_is_reset_without_confirmation(near: Engine) -> None:
     init_script.main([])
-    run(near, "CREATE TABLE old_jobs (id int)")
+    execute(near, "CREATE TABLE old_jobs (id int)")
 
     reset_script.main([])
 
@@ -328,7 +319,7 @@ def test_local_database_marked_as_development_is_reset_without_confirmation(near
 
 
 def test_database_without_a_mark_needs_its_name_typed_once(near: Engine) -> None:
-    run(near, "CREATE TABLE somebodys (id int)")
+    execute(near, "CREATE TABLE somebodys (id int)")
 
     said = refused()
 
@@ -355,7 +346,7 @@ def test_name_is_asked_at_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run(empty_engine, "CREATE TABLE somebodys (id int)")
+    execute(empty_engine, "CREATE TABLE somebodys (id int)")
     monkeypatch.setenv("DATABASE_URL", empty_engine.url.render_as_string(hide_password=False))
     ours, theirs = pty.openpty()
     try:
@@ -374,7 +365,7 @@ def test_name_is_asked_at_a_terminal(
 
 
 def test_nobody_is_asked_if_standard_input_is_closed(near: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(near, "CREATE TABLE somebodys (id int)")
+    execute(near, "CREATE TABLE somebodys (id int)")
     monkeypatch.setattr(sys, "stdin", None)  # Python's value for a closed standard input
 
     assert refused().startswith("Nothing was changed in ")

@@ -1,10 +1,7 @@
 """The scripts as commands: what they do, print and refuse."""
 
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +11,9 @@ from backend import migrations
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.scripts import healthcheck, init_db, serve
+from backend.tests.support import run_python
 
 SECRET = "do-not-print-this"
-
-
-def run(*command: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=os.environ | environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_init_says_where_it_came_from_and_that_it_is_done(
@@ -49,7 +35,7 @@ def bare_copy(tmp_path: Path) -> Path:
 
 
 def test_script_run_by_a_python_without_our_packages_says_what_to_do(bare_copy: Path) -> None:
-    done = run(sys.executable, "-I", "-S", str(bare_copy / "backend" / "scripts" / "init_db.py"))
+    done = run_python("-I", "-S", str(bare_copy / "backend" / "scripts" / "init_db.py"))
 
     assert done.returncode == 1
     assert "does not have this project's packages.\nRun `nox -s db_init`" in done.stderr
@@ -62,7 +48,7 @@ def test_script_run_by_a_python_without_our_packages_continues_in_the_environmen
     python.chmod(0o755)
     script = str(bare_copy / "backend" / "scripts" / "init_db.py")
 
-    done = run(sys.executable, "-I", "-S", script, "--help")
+    done = run_python("-I", "-S", script, "--help")
 
     assert done.stdout == f"in .venv: {script} --help\n"
 
@@ -108,7 +94,7 @@ def bare_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mistake_in_a_setting_is_plain_lines_and_exit_code_1(
     door: tuple[str, ...], bare_workers: None
 ) -> None:
-    done = run(sys.executable, *door, DATABASE_URL=f"postgres//u:{SECRET}@h/d", APP_ENV="prod")
+    done = run_python(*door, DATABASE_URL=f"postgres//u:{SECRET}@h/d", APP_ENV="prod")
 
     lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]
     assert done.returncode == 1
@@ -129,7 +115,7 @@ def test_database_that_does_not_answer_is_plain_lines(
     door: tuple[str, ...], code: int, unused_port: int, bare_workers: None
 ) -> None:
     url = f"postgresql://u:{SECRET}@127.0.0.1:{unused_port}/d"
-    done = run(sys.executable, *door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")
+    done = run_python(*door, DATABASE_URL=url, DATABASE_WAIT_SECONDS="0.3")
 
     said = done.stdout + done.stderr
     assert done.returncode == code

@@ -21,8 +21,8 @@ import pytest
 from backend.config import ROOT
 from backend.database import connect, init_db
 from backend.errors import UserError
+from backend.tests.support import wait_until
 from devtools.backup import dump, restore, swap
-from devtools.tests.support import wait_until
 from freshpg import Server, choose, database_url, find_clients, sqlalchemy_url
 
 CONTENT = """

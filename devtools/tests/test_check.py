@@ -6,7 +6,7 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from backend import migrations
 from backend.config import Settings, load_settings
@@ -15,14 +15,9 @@ from backend.main import create_app
 from backend.migrations.catalog import Thing
 from backend.migrations.drift import Difference
 from backend.startup import report_drift
+from backend.tests.support import execute
 from devtools.migrations import check
 from devtools.migrations.check import Comparison, compare, lines
-
-
-def change(engine: Engine, *changes: str) -> None:
-    with engine.begin() as connection:
-        for each in changes:
-            connection.execute(text(each))
 
 
 def settings_for(engine: Engine, **values: object) -> Settings:
@@ -39,7 +34,7 @@ def said_at_start(engine: Engine) -> list[str]:
 def test_start_in_development_logs_differences_in_two_lines(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    change(
+    execute(
         engine, *(f"CREATE TABLE old_{name} (id int)" for name in "abc"), "ALTER TABLE users ADD nick text"
     )
 
@@ -79,7 +74,7 @@ def test_start_elsewhere_does_not_compare(
 
 def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engine: Engine) -> None:
     role = f"reader_{secrets.token_hex(4)}"
-    change(
+    execute(
         engine, f"CREATE ROLE {role} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON alembic_version TO {role}"
     )
     reader = connect(engine.url.set(username=role, password="reader"))
@@ -87,7 +82,7 @@ def test_role_without_the_privilege_to_create_schemas_does_not_stop_a_start(engi
         assert said_at_start(reader) == []
     finally:
         reader.dispose()
-        change(engine, f"REVOKE ALL ON alembic_version FROM {role}", f"DROP ROLE {role}")
+        execute(engine, f"REVOKE ALL ON alembic_version FROM {role}", f"DROP ROLE {role}")
 
 
 def said(of: Comparison) -> list[str]:
@@ -97,7 +92,7 @@ def said(of: Comparison) -> list[str]:
 def test_check_reports_each_table_with_cures(engine: Engine) -> None:
     assert said(compare(engine, "the database x")) == ["The database x agrees with the models."]
 
-    change(engine, "CREATE TABLE old_jobs (id int)", "ALTER TABLE users DROP CONSTRAINT ck_users_role")
+    execute(engine, "CREATE TABLE old_jobs (id int)", "ALTER TABLE users DROP CONSTRAINT ck_users_role")
 
     assert said(compare(engine, "the database x")) == [
         "The database x and the models differ in 2 places:",
@@ -138,10 +133,10 @@ def test_database_that_is_behind_ahead_or_empty_is_reported_in_one_line(engine: 
     )
     assert behind[3].endswith("is in the models and not in the database: `nox -s db_init` first.")
 
-    change(engine, "UPDATE alembic_version SET version_num = 'from_the_future'")
+    execute(engine, "UPDATE alembic_version SET version_num = 'from_the_future'")
     assert "is at revision from_the_future, which this code does not know" in said(compare(engine, "x"))[0]
 
-    change(engine, "DELETE FROM alembic_version")
+    execute(engine, "DELETE FROM alembic_version")
     assert said(compare(engine, "the database x")) == [
         "The database x has no schema yet: `nox -s db_init` creates it."
     ]
@@ -152,7 +147,7 @@ def test_command_compares_the_migrations_and_the_database(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
-    change(engine, "CREATE TABLE old_jobs (id int)")
+    execute(engine, "CREATE TABLE old_jobs (id int)")
 
     code = check.main(["--json"])
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,7 +15,7 @@ from psycopg import sql
 from sqlalchemy import Engine, make_url, text
 
 from backend.config import ROOT, Settings, load_settings
-from backend.database import connect
+from backend.tests.support import query, run_python
 from devtools import database, psql
 from freshpg import Server, find_binaries, start_ephemeral
 
@@ -94,9 +93,9 @@ def test_embedded_database_is_created_for_dev_and_then_found_by_all(
 ) -> None:
     mine = settings(db_port=unused_port)
     with database.find_own(mine, create=True) as url:
-        write(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        query(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     with database.find_own(mine) as url:
-        assert read(url, "SELECT answer FROM kept") == 42
+        assert query(url, "SELECT answer FROM kept") == [(42,)]
 
     first, second = capsys.readouterr().err.splitlines()
     assert first == second
@@ -172,7 +171,7 @@ def test_script_runs_by_its_path_from_anywhere(
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     typed = ["--yes-drop", str(configured.url.database)] if script == "reset_db" else []
 
-    done = run(*options, str(ROOT / "backend" / "scripts" / f"{script}.py"), *typed, cwd=tmp_path)
+    done = run_python(*options, str(ROOT / "backend" / "scripts" / f"{script}.py"), *typed, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"Database: .*, as configured\.\n", done.stderr)
@@ -188,7 +187,7 @@ def test_script_run_by_its_path_finds_a_database_like_nox(
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("tests"))
     monkeypatch.setenv("DB_PORT", str(unused_port))
 
-    done = run(str(tmp_path / "backend" / "scripts" / "init_db.py"), cwd=tmp_path)
+    done = run_python(str(tmp_path / "backend" / "scripts" / "init_db.py"), cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("No database found; using a temporary one. Your data is unchanged.")
@@ -201,7 +200,7 @@ def test_mistake_in_a_setting_is_reported_in_one_line(
 ) -> None:
     monkeypatch.setenv("APP_ENV", "prod")
 
-    done = run("-m", *module)
+    done = run_python("-m", *module)
 
     assert done.returncode == 1
     assert done.stderr.startswith("APP_ENV is invalid: ")
@@ -223,25 +222,4 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("-m", "devtools.database", *arguments)
-
-
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def write(url: str, statement: str) -> None:
-    engine = connect(url)
-    with engine.begin() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
-
-
-def read(url: str, statement: str) -> object:
-    engine = connect(url)
-    with engine.connect() as connection:
-        value: object = connection.scalar(text(statement))
-    engine.dispose()
-    return value
+    return run_python("-m", "devtools.database", *arguments)

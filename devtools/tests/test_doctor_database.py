@@ -16,6 +16,7 @@ from sqlalchemy import URL, Engine, make_url, text
 from backend import migrations
 from backend.config import ROOT
 from backend.database import connect
+from backend.tests.support import execute
 from devtools.doctor import check_database
 from devtools.doctor.check_database import Source, check_clock, check_engine
 from devtools.doctor.docker_cli import Docker, Machine
@@ -27,12 +28,6 @@ SECRET = "do-not-print-this"
 
 def look(engine: Engine) -> dict[str, Finding]:
     return {each.name: each for each in check_engine(engine, Source.CONFIGURED)}
-
-
-def change(engine: Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 def test_database_at_head_is_ok(engine: Engine) -> None:
@@ -54,7 +49,7 @@ def test_schema_that_is_not_at_head_is_wrong(engine: Engine) -> None:
     with engine.begin() as connection:
         migrations.downgrade(connection, "-1")
     behind = look(engine)["schema"]
-    change(engine, "UPDATE alembic_version SET version_num = 'unheard_of'")
+    execute(engine, "UPDATE alembic_version SET version_num = 'unheard_of'")
     ahead = look(engine)["schema"]
 
     assert behind.state is ahead.state is State.WRONG
@@ -63,7 +58,7 @@ def test_schema_that_is_not_at_head_is_wrong(engine: Engine) -> None:
 
 
 def test_drift_is_wrong_and_names_the_first_three(engine: Engine) -> None:
-    change(engine, *(f"CREATE TABLE extra_{number} (a int)" for number in range(5)))
+    execute(engine, *(f"CREATE TABLE extra_{number} (a int)" for number in range(5)))
 
     found = look(engine)["drift"]
     assert found.state is State.WRONG
@@ -72,12 +67,12 @@ def test_drift_is_wrong_and_names_the_first_three(engine: Engine) -> None:
 
 
 def test_sessions_that_start_outside_utc_are_a_warning_whose_cure_works(engine: Engine) -> None:
-    change(engine, f"ALTER DATABASE \"{engine.url.database}\" SET timezone = 'Asia/Tokyo'")
+    execute(engine, f"ALTER DATABASE \"{engine.url.database}\" SET timezone = 'Asia/Tokyo'")
 
     found = look(engine)["utc"]
     assert found.state is State.WARNING
     assert "start in Asia/Tokyo, by database" in found.finding
-    change(engine, found.cure.partition(": ")[2])
+    execute(engine, found.cure.partition(": ")[2])
     assert look(engine)["utc"].state is State.OK
 
 
@@ -96,7 +91,7 @@ def test_collation_of_another_version_is_a_warning_whose_cure_works() -> None:
     # A server of its own, because the check looks at all databases of a server.
     with start_ephemeral() as server, psycopg.connect(server.url, autocommit=True) as session:
         engine = connect(sqlalchemy_url(server.url))
-        change(engine, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
+        execute(engine, "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = current_database()")
 
         found = look(engine)["collation"]
         assert found.state is State.WARNING

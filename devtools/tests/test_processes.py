@@ -20,7 +20,7 @@ from backend.database import init_db, schema_state
 from backend.migrations import environment_marker
 from backend.models.models import Base
 from backend.tests.loopback import WITHOUT_PROXY, free_port
-from devtools.tests.support import python, query, wait_until
+from backend.tests.support import query, run_python, wait_until
 
 
 @pytest.fixture
@@ -128,10 +128,7 @@ def test_workers_serve_behind_a_prefix_after_their_parent_has_migrated_the_datab
 
 def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() -> None:
     uvicorn = ("-m", "uvicorn", "--factory", "backend.main:create_app", "--port", "0", "--workers", "2")
-    done = subprocess.run(
-        python(*uvicorn), cwd=ROOT, env=os.environ | {"APP_ENV": "prod"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_python(*uvicorn, APP_ENV="prod")
 
     assert 1 <= done.stderr.count("APP_ENV is invalid") <= 2
     assert "Traceback" not in done.stderr
@@ -158,7 +155,7 @@ def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Eng
     with empty_engine.begin() as connection:
         connection.execute(text("CREATE TABLE precious AS SELECT 42 AS answer"))
     process = subprocess.Popen(
-        python("-c", RESET_AND_SAY_WHEN, f"{empty_url}?application_name=killed"),
+        [sys.executable, "-c", RESET_AND_SAY_WHEN, f"{empty_url}?application_name=killed"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None

@@ -1,6 +1,5 @@
 """`db_revision` writes a complete migration if the models changed, and does not touch the developer's database."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,9 +12,8 @@ from sqlalchemy import Engine, text
 from backend import migrations
 from backend.config import ROOT
 from backend.errors import UserError
+from backend.tests.support import run_python
 from devtools.migrations import revise
-
-from .support import NO_DOCKER, python
 
 COLUMNS = """
     kind: Mapped[str] = mapped_column(sqlalchemy.Enum("a", "it's", name="kind"), server_default="it's")
@@ -52,10 +50,7 @@ def change(project: Path, before: str, after: str) -> None:
 
 
 def run(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        python(*arguments), cwd=project, env=os.environ | NO_DOCKER | environment,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return run_python(*arguments, cwd=project, DOCKER_HOST="unix:///nonexistent", **environment)
 
 
 def revision(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

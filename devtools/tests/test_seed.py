@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from hashlib import sha256
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +14,7 @@ from sqlalchemy import Engine, text
 from backend.config import ROOT
 from backend.errors import UserError
 from backend.migrations import environment_marker
+from backend.tests.support import ask, execute
 from devtools import seed
 
 COUNTS = {
@@ -45,16 +45,6 @@ def refused(engine: Engine, *arguments: str) -> str:
     with pytest.raises(UserError) as caught:
         fill(engine, *arguments)
     return str(caught.value)
-
-
-def run(engine: Engine, statement: str) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql(statement)
-
-
-def ask(engine: Engine, query: str) -> Any:
-    with engine.connect() as connection:
-        return connection.scalar(text(query))
 
 
 def counts(engine: Engine) -> dict[str, int]:
@@ -137,7 +127,7 @@ def test_application_continues_after_the_last_id(target: Engine, client: TestCli
 
 
 def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: Engine) -> None:
-    run(target, "INSERT INTO companies (name) VALUES ('Mine')")
+    execute(target, "INSERT INTO companies (name) VALUES ('Mine')")
 
     said = refused(target, "--seed", "3")
 
@@ -150,7 +140,7 @@ def test_tables_with_rows_are_left_alone_unless_they_are_to_be_replaced(target: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_seeding_changes_nothing(target: Engine, number: signal.Signals) -> None:
-    run(target, "INSERT INTO companies (name) VALUES ('Mine')")
+    execute(target, "INSERT INTO companies (name) VALUES ('Mine')")
     name = str(target.url.database)
     seed = ("seed", "--scale", "500", "--replace", "--yes-seed", name)
     command = (sys.executable, "-m", "devtools.database", *seed)
@@ -170,12 +160,12 @@ def test_interrupted_seeding_changes_nothing(target: Engine, number: signal.Sign
 
 
 def test_lost_connection_is_reported_in_a_line(target: Engine) -> None:
-    run(
+    execute(
         target,
         "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS "
         "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END'",
     )
-    run(target, "CREATE TRIGGER die BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION die()")
+    execute(target, "CREATE TRIGGER die BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION die()")
 
     assert refused(target).startswith("Nothing was written: ")
 
@@ -190,7 +180,7 @@ def test_seeding_does_not_wait_long_for_a_lock(target: Engine, monkeypatch: pyte
 
 
 def test_schema_that_is_not_at_head_is_refused(target: Engine) -> None:
-    run(target, "UPDATE alembic_version SET version_num = 'other'")
+    execute(target, "UPDATE alembic_version SET version_num = 'other'")
 
     assert "is at revision other, the code at " in refused(target)
 
@@ -198,7 +188,7 @@ def test_schema_that_is_not_at_head_is_refused(target: Engine) -> None:
 def test_production_and_unmarked_databases_are_refused(
     target: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(target, "COMMENT ON TABLE alembic_version IS NULL")
+    execute(target, "COMMENT ON TABLE alembic_version IS NULL")
     with pytest.raises(UserError, match=r"Nothing was changed in (.|\n)*--yes-seed"):
         seed.main([])
     monkeypatch.setenv("APP_ENV", "production")

@@ -1,10 +1,7 @@
 """`nox -s utc_check` leaves a database unchanged, reports its findings, and can be repeated."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,10 +9,10 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, text
 
-from backend.config import ROOT
 from backend.database import connect
 from backend.errors import UserError
 from backend.tests.application import TOKEN, make_app
+from backend.tests.support import run_python
 from devtools.utc_check import command as utc_check
 from devtools.utc_check.cases import zone_values
 from devtools.utc_check.proof_report import Report
@@ -134,23 +131,13 @@ def test_unknown_path_proves_nothing(engine: Engine) -> None:
     assert (report.checks.total(), report.is_proved) == (0, False)
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env={**environment, "COLUMNS": "100"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_json_lists_the_checks(live: Engine) -> None:
     url = live.url.render_as_string(hide_password=False)
     options = ("--json", "--seed", "7", "--only", "copy/http", "--only", "session/new")
     # The proof needs no token, although the API does.
-    done = run("devtools.database", "utc", *options, DATABASE_URL=url, APP_ENV="production", API_TOKEN=TOKEN)
+    done = run_python(
+        "-m", "devtools.database", "utc", *options, DATABASE_URL=url, APP_ENV="production", API_TOKEN=TOKEN
+    )
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -161,8 +148,8 @@ def test_json_lists_the_checks(live: Engine) -> None:
 
 
 def test_proof_runs_on_an_ephemeral_server() -> None:
-    environment = os.environ | {"DOCKER_HOST": "unix:///nonexistent"}
-    done = run("devtools.database", "utc", "--ephemeral", "--only", "session", **environment)
+    options = ("--ephemeral", "--only", "session")
+    done = run_python("-m", "devtools.database", "utc", *options, DOCKER_HOST="unix:///nonexistent")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PROVED: 18 checks on 6 paths" in done.stdout
