@@ -27,6 +27,8 @@ def pytest_configure() -> None:
 def bare_environment() -> Iterator[None]:
     """Hide the developer's own settings: an empty value in the environment also hides the one in `.env`."""
     with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+            monkeypatch.delenv(name, raising=False)
         for name in Settings.model_fields:
             monkeypatch.setenv(name.upper(), "")
         yield

@@ -18,7 +18,7 @@ if f"{sys.version_info.major}.{sys.version_info.minor}" not in PYTHONS:
         f"Python 3.11 to 3.14 is needed; this is {sys.version.split()[0]}. Make .venv with one of those."
     )
 
-# If it is set, `python -m` does not find this directory's modules.
+# With PYTHONSAFEPATH, `python -m` would not find this directory's modules.
 os.environ.pop("PYTHONSAFEPATH", None)
 
 nox.needs_version = ">=2024.10"

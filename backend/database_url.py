@@ -39,7 +39,7 @@ def parse_url(text: str) -> URL:
             if name.isidentifier() and name not in known:
                 raise ValueError(f"has a parameter that libpq does not know ({name})") from None
         raise ValueError(f"is not a valid URL; it must look like {URL_SHAPE}") from None
-    if not parameters.get("dbname"):  # commands and messages need it, also if a service names one
+    if not parameters.get("dbname"):  # commands and messages need it, even if a service has one
         raise ValueError(f"has no database name; it must look like {URL_SHAPE}")
     return url_of({name: str(value) for name, value in parameters.items()})
 

@@ -67,8 +67,8 @@ def database_errors_reported(engine: Engine) -> Iterator[None]:
         yield
     except DBAPIError as error:
         words = str(error.orig).strip().partition("\n")[0]
-        words += "".join(getattr(error, "__notes__", []))
         message = f"The database at {describe(engine.url)} reported an error: {words}."
+        message = " ".join([message, *getattr(error, "__notes__", [])])
         if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
             message = f"Not done in {describe(engine.url)}: another connection holds a lock."
             with suppress(DBAPIError), engine.connect() as connection:

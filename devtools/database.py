@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import freshpg
@@ -147,7 +148,8 @@ def demonstrate(verb: str, rest: list[str], name: str) -> int:
     if verb != "init":
         run("init")
     with tempfile.TemporaryDirectory() as place:
-        names_file = "--drop-old" in rest or not all(word.startswith("-") for word in rest)
+        words = [word for before, word in pairwise(["", *rest]) if before != "--yes-drop"]
+        names_file = "--drop-old" in words or not all(word.startswith("-") for word in words)
         if verb in ("backup", "restore") and not names_file:
             file = f"{place}/backup.dump"
             if verb == "restore":

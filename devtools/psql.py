@@ -16,12 +16,13 @@ from backend.database_url import libpq_parameters
 from backend.errors import UserError
 from freshpg import PostgresUnavailable, find_binaries
 
+CONNECT_SECONDS = "5"
+"""A port may accept connections and never answer."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run psql with these arguments, and return its exit code."""
     settings = load_settings()
-    # A port may accept connections and never answer.
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     conninfo, environment = connection_words(settings.database_url)
     psql = find_psql(server_version(settings.database_url))
     # psql handles Ctrl-C itself. This is a handler and not SIG_IGN, because psql would inherit SIG_IGN.
@@ -35,15 +36,16 @@ def connection_words(url: URL) -> tuple[str, dict[str, str]]:
 
     The password is in the environment, because a list of processes would show it in the connection string.
     """
-    parameters = libpq_parameters(url)
+    parameters = {"connect_timeout": CONNECT_SECONDS} | libpq_parameters(url)
     password = parameters.pop("password", None)
     return make_conninfo(**parameters), {"PGPASSWORD": password} if password else {}
 
 
 def server_version(url: URL) -> int:
     """Return the server's major version, or 0 if the connection fails; psql then reports why."""
+    conninfo, _ = connection_words(url)
     try:
-        with psycopg.connect(make_conninfo(**libpq_parameters(url))) as connection:
+        with psycopg.connect(conninfo, password=url.password) as connection:
             return connection.info.server_version // 10000
     except psycopg.OperationalError:
         return 0

@@ -134,6 +134,6 @@ def test_upgrade_killed_at_any_moment_loses_nothing_and_the_next_one_finishes(ch
 
     # Data of 18 without the upgrade's mark could be somebody's work.
     in_volume(volume, "rm", f"/v/18/docker/{MARK}")
-    assert "`db_upgrade` did not copy" in checkout.run(*UPGRADE, check=False)
-    assert "not upgraded yet" in checkout.run(*UPGRADE, "--drop-old", check=False)
+    for options in ([], ["--drop-old"]):
+        assert "`db_upgrade` did not copy" in checkout.run(*UPGRADE, *options, check=False)
     assert "PG_VERSION" in in_volume(volume, "ls", "/v")

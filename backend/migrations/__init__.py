@@ -85,20 +85,21 @@ def _plain_errors(verb: str) -> Iterator[None]:
     except UserError:
         raise
     except DBAPIError as error:
-        error.add_note(_place_in_migration(error))
+        if place := _place_in_migration(error):
+            error.add_note(place)
         raise
     except Exception as error:  # a migration's file is code, which may raise anything
         first_line = str(error).partition("\n")[0]
-        words = f"{type(error).__name__}: {first_line}{_place_in_migration(error)}"
-        raise UserError(f"The migrations cannot {verb}: {words}.") from error
+        message = f"The migrations cannot {verb}: {type(error).__name__}: {first_line}."
+        raise UserError(f"{message} {_place_in_migration(error)}".rstrip()) from error
 
 
 def _place_in_migration(error: Exception) -> str:
-    """Return the migration's file and line where an error was raised, in brackets, or nothing."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [(Path(each.filename), each.lineno) for each in frames]
-    found = [f" ({path.name}, line {line})" for path, line in places if path.parent == _PLACE / "versions"]
-    return found[-1] if found else ""
+    """Return a sentence with the migration's file and line where an error was raised; empty if it was elsewhere."""
+    versions = (_PLACE / "versions").resolve()
+    frames = [(Path(each.filename), each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    found = [(path.name, line) for path, line in frames if path.parent.resolve() == versions]
+    return f"It was raised in {found[-1][0]}, line {found[-1][1]}." if found else ""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, MetaData, event, text
+from sqlalchemy.exc import CompileError, SQLAlchemyError
 
 VERSION_TABLE = "alembic_version"
 
@@ -82,6 +83,10 @@ def expected(connection: Connection, metadata: MetaData) -> Catalog:
             # With checkfirst, SQLAlchemy would find tables of the same names on the search path and skip these.
             metadata.create_all(connection, checkfirst=False)
             return read(connection, stand_in)
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # a column type's own methods may raise anything while it is compiled
+        raise CompileError(f"{type(error).__name__}: {error}") from error
     finally:
         connection.execution_options(schema_translate_map=options.get("schema_translate_map"))
         savepoint.rollback()

@@ -15,11 +15,11 @@ from backend.config import ROOT
 
 
 def run_python(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments to its end."""
+    """Run Python with these arguments to its end, with plain output of 100 columns."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=os.environ | environment,
+        env=os.environ | {"COLUMNS": "100"} | environment,
         capture_output=True,
         text=True,
         timeout=120,

@@ -67,7 +67,7 @@ CHANGES = {
 
 
 # This is one test, because every change can be corrected in the same database.
-def test_each_change_by_hand_is_reported_and_the_advice_corrects_it(engine: Engine) -> None:
+def test_each_change_by_hand_is_reported_and_the_drafted_statements_correct_it(engine: Engine) -> None:
     with engine.connect() as connection:
         expected = catalog.expected(connection, Base.metadata)
     for statement, report in CHANGES.items():

@@ -1,6 +1,5 @@
 """Every migration runs up, down and up again with rows in every table, and a failed one leaves nothing behind."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +154,7 @@ def test_two_heads_are_reported_in_one_line(engine: Engine, broken: Path) -> Non
         ('revision = "HEAD"\ndown_revision = None', " is present more than once"),
         (
             'revision = "a"\ndown_revision = "HEAD"\ndef upgrade(): {}["x"]',
-            r"^The migrations cannot run: KeyError: 'x' \(a\.py, line 3\)\.$",
+            r"^The migrations cannot run: KeyError: 'x'\. It was raised in a\.py, line 3\.$",
         ),
     ],
 )
@@ -182,7 +181,7 @@ def test_migration_that_fails_half_way_leaves_the_database_as_it_was(engine: Eng
         'op.execute("SELECT 1 / 0")',
     )
 
-    place = re.escape(f"division by zero ({broken.name}, line ")
+    place = rf"division by zero\. It was raised in {broken.name}, line \d+\.$"
     with pytest.raises(UserError, match=place), database_errors_reported(engine):
         init_db(engine)
 

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
             tools = find_tools(connection, settings)
             revision = migrations.current(connection)
     at = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    name = f"{prefix(settings.database_url.database)}{revision or 'no_revision'}-{at}.dump"
+    word = quote(revision or "no_revision", safe="").replace("-", "_")
+    name = f"{prefix(settings.database_url.database)}{word}-{at}.dump"
     path = (options.file or DIRECTORY / name).absolute()
     with writing(path) as file:
         tools.run("pg_dump", settings.database_url, "--format=custom", stdin=subprocess.DEVNULL, stdout=file)
@@ -50,7 +51,6 @@ def main(arguments: Sequence[str]) -> None:
 
 def newest(database: str | None) -> Path:
     """Return the newest backup of a database in the default directory, by the time in its name. Raises UserError."""
-    # A revision has no hyphen.
     name = re.compile(rf"{re.escape(prefix(database))}[^-]+-(\d{{8}}T\d{{6}}Z)\.dump")
     found = [(match[1], path) for path in DIRECTORY.glob("*.dump") if (match := name.fullmatch(path.name))]
     if not found:

@@ -89,8 +89,11 @@ def tools(binaries: Binaries) -> Tools:
 
 
 def remove(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
+    """Remove a directory, and its data if a link leads to them."""
+    data = (directory / "data").resolve()
+    if data.exists() and not data.is_relative_to(directory.resolve()):
+        shutil.rmtree(data)
+    shutil.rmtree(directory, ignore_errors=not directory.exists())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,11 +115,7 @@ def upgrade(place: Volume | Directory) -> None:
     if place.is_upgraded:
         say(f"{place.name} is already upgraded. {old}")
         return
-    if place.has_new:
-        raise UserError(
-            f"{place.name} holds data of PostgreSQL {place.major} that `db_upgrade` did not copy from {place.old}. "
-            f"Nothing was changed.\nIf you do not need the newer data, rename {place.new} and try again."
-        )
+    refuse_other_data(place)
     say(f"{place.name}: from PostgreSQL {place.old} to {place.major}.")
     place.make()
     say(f"{place.name} is upgraded. The old data are kept; {old}")
@@ -124,11 +123,21 @@ def upgrade(place: Volume | Directory) -> None:
 
 def drop(place: Volume | Directory) -> None:
     if not place.is_upgraded:
+        refuse_other_data(place)
         raise UserError(
-            f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was dropped."
+            f"{place.name} is not upgraded yet: run `nox -s db_upgrade` first. Nothing was changed."
         )
     place.drop()
     say(f"{place.name}: dropped the data of PostgreSQL {place.old}.")
+
+
+def refuse_other_data(place: Volume | Directory) -> None:
+    """Raise UserError if there are newer data that were not made from the old ones."""
+    if place.has_new:
+        raise UserError(
+            f"{place.name} holds data of PostgreSQL {place.major} that `db_upgrade` did not copy from {place.old}. "
+            f"Nothing was changed.\nIf you do not need the newer data, rename {place.new} and upgrade again."
+        )
 
 
 @contextmanager

@@ -22,10 +22,14 @@ NEW = "_new_by_db_restore"
 """The end of the name of a database that is being filled."""
 KEPT = "db_restore: kept from before a restore of "
 PAUSE = 0.02
-# A superuser may end any session; another role may end the sessions of the roles that it is a member of.
+# A superuser may end any session, and a member of pg_signal_backend those of everybody but superusers; another role may
+# end the sessions of the roles that it is a member of.
 END_SESSIONS = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = :name AND pid <> pg_backend_pid() AND pg_has_role(usesysid, 'USAGE')
+    WHERE datname = :name AND pid <> pg_backend_pid() AND (
+        pg_has_role(usesysid, 'USAGE')
+        OR pg_has_role('pg_signal_backend', 'USAGE') AND NOT (SELECT rolsuper FROM pg_roles WHERE oid = usesysid)
+    )
 """)
 # The column of the locale has one name in PostgreSQL 15 and 16, and another since 17.
 CREATE = text("""

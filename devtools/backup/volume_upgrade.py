@@ -24,7 +24,7 @@ ENDING_SECONDS = 10.0
 """How long to wait for what a killed upgrade left running."""
 DOWN = ("down", "--volumes")
 QUICKLY = ("--timeout", "10")
-"""After a failure only: a container that initialises its data ignores the signal to stop."""
+"""For containers of an upgrade that failed or was killed: one that initialises its data ignores the signal to stop."""
 COMPOSE = ("compose", "--project-directory", str(ROOT))
 # Prints a line for the old data, for the new data, and for the mark; it is empty if there are none.
 STATE = f'for each in PG_VERSION "$1/PG_VERSION" "$1/{MARK}"; do echo "$(cat "$each" 2>/dev/null)"; done'

@@ -1,5 +1,6 @@
 """Check the ports of the API and of Compose's database: whether they are free, or which process uses them."""
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,14 +34,16 @@ def check(machine: Machine) -> Iterator[Finding]:
 def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     """Check the port of a service of this checkout, `api` or `db`."""
     holder = _container(machine, port)
-    if holder is None and not is_held(port):
+    if holder is None and is_free(port):
         return ok(name, f"{port} is free.")
+    if holder is None and not is_held(port):
+        holder = Holder("a client's connection", "Try again in a minute")
     holder = (
         holder or _process(machine, port) or Holder("a process of another user", "Ask that user to stop it")
     )
     if holder.service == service:
         return ok(name, f"{port} is in use by {holder.what}, of this checkout.")
-    free = next(filter(_can_be_bound, range(port + 1, 65536)), port)
+    free = next(filter(is_free, range(port + 1, 65536)), port)
     cure = f"{holder.stop}, or set {name}='{free}' in {where(name)}."
     return wrong(name, f"{port} is in use by {holder.what}.", cure)
 
@@ -51,13 +54,16 @@ def is_held(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _can_be_bound(port: int) -> bool:
-    """Return whether a server can have the port, which a client's recent connection may prevent too."""
-    with socket.socket() as server, suppress(OSError):
+def is_free(port: int) -> bool:
+    """Return whether a server can bind the port; a client's connection can prevent that, although nothing listens."""
+    with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", port))
-        return True
-    return False
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError as error:
+            # This user may be refused a port that Docker can have.
+            return error.errno != errno.EADDRINUSE and not is_held(port)
+    return not is_held(port)
 
 
 def _container(machine: Machine, port: int) -> Holder | None:

@@ -145,7 +145,7 @@ def cure(difference: Difference, comparison: Comparison) -> str:
         return f"{draft}, then `nox -s db_init`"
     if is_extra and difference.thing.kind in ("table", "column", "schema", "materialized view"):
         return "add it to the models or drop it, or, if it is not yours, list it in `ignored_tables` of the models"
-    return "correct it by hand in `nox -s db_shell`, or run `nox -s db_reset`, which drops every row"
+    return "correct it by hand in `nox -s db_shell`; `-- --json` shows its definition"
 
 
 if __name__ == "__main__":

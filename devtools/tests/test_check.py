@@ -103,8 +103,8 @@ def test_check_reports_each_table_with_cures(engine: Engine) -> None:
         ),
         "users",
         (
-            "CHECK `ck_users_role` is in the models and not in the database: correct it by hand in `nox -s db_shell`, "
-            "or run `nox -s db_reset`, which drops every row."
+            "CHECK `ck_users_role` is in the models and not in the database: correct it by hand in `nox -s db_shell`; "
+            "`-- --json` shows its definition."
         ),
     ]
 

@@ -125,7 +125,10 @@ def test_temporary_server_is_used_if_there_is_no_database(
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["reset"], "dropped table public.companies"), (["restore", "--no-owner"], "Restored ")],
+    [
+        (["reset"], "dropped table public.companies"),
+        (["restore", "--yes-drop", "procore_integrator", "--no-owner"], "Restored "),
+    ],
 )
 def test_temporary_server_on_request_wins_over_the_configured_database(
     words: list[str], says: str, configured: Engine
@@ -150,6 +153,22 @@ def test_shell_is_psql_with_every_parameter_of_the_url(
     )
 
     assert done.stdout.split("\n") == ["zzz", "a b", str(configured.url.database), ""], done.stderr
+
+
+def test_shell_gives_up_on_a_port_that_never_answers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(psql, "CONNECT_SECONDS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/d"
+        monkeypatch.setenv("DATABASE_URL", url)
+        # If it waited for ever, the end of the port would end it.
+        end = threading.Timer(30, silent.close)
+        end.start()
+        assert psql.main(["-c", "SELECT 1"]) == 2
+        end.cancel()
+
+    assert "timeout expired" in capfd.readouterr().err
 
 
 def test_shell_uses_the_systems_psql_unless_it_is_older_than_the_server(

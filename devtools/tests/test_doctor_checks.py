@@ -286,6 +286,13 @@ def test_port_of_another_process_is_wrong_and_a_free_one_is_proposed(
     socket.create_server(("127.0.0.1", int(proposed[1]))).close()
 
 
+def test_port_of_a_clients_connection_is_wrong(unused_port: int) -> None:
+    found = check_port(WITHOUT_DOCKER, "DB_PORT", unused_port, "db")
+
+    assert (found.state, found.finding) == (WRONG, f"{unused_port} is in use by a client's connection.")
+    assert found.cure.startswith("Try again in a minute, or set DB_PORT=")
+
+
 def test_value_from_the_environment_is_to_be_changed_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from freshpg import Binaries, PostgresUnavailable, Server, embedded, find_binaries, start_ephemeral
+from freshpg import Binaries, PostgresUnavailable, embedded, find_binaries, start_ephemeral
 from freshpg.binaries import WHEEL
 from freshpg.embedded import cache_entry
 from freshpg.run_as import RunAs, possible_users
@@ -89,19 +89,15 @@ def test_a_temporary_server_serves_and_leaves_nothing(user: RunAs, strict_umask:
 def test_each_server_has_a_password_of_its_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(place))
     with start_ephemeral() as server:
-        refuse_other_passwords(server)
+        with tarfile.open(cache_entry(find_binaries())) as archive:
+            kept = archive.extractfile("password")
+            assert kept is not None
+            kept_password = kept.read().decode()
 
-
-def refuse_other_passwords(server: Server) -> None:
-    with tarfile.open(cache_entry(find_binaries())) as archive:
-        kept = archive.extractfile("password")
-        assert kept is not None
-        kept_password = kept.read().decode()
-
-    for password in ("", "postgres", kept_password):
-        with pytest.raises(psycopg.OperationalError, match="password"):
-            psycopg.connect(psycopg.conninfo.make_conninfo(server.url, password=password))
-    assert server.url.split("@")[0].rpartition(":")[2] not in repr(server)
+        for password in ("", "postgres", kept_password):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(psycopg.conninfo.make_conninfo(server.url, password=password))
+        assert server.url.split("@")[0].rpartition(":")[2] not in repr(server)
 
 
 def test_variables_for_libpq_and_the_locale_reach_neither_connection_nor_server(
@@ -247,6 +243,11 @@ def test_a_user_without_an_entry_in_passwd_can_start_a_server(place: Path) -> No
     result = run(OWNER)
 
     assert result.stdout.startswith("postgresql://"), result.stderr
+
+
+def test_port_is_outside_the_range_of_ephemeral_ports() -> None:
+    with start_ephemeral() as server:
+        assert 20000 <= int(str(psycopg.conninfo.conninfo_to_dict(server.url)["port"])) < 26000
 
 
 def test_port_that_another_process_takes_just_before_the_start_is_given_up(

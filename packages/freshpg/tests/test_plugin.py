@@ -9,7 +9,7 @@ import sqlalchemy  # noqa: F401 (imported here, so that runs in this process do 
 
 from freshpg import Server
 
-from .processes import CONFTEST, Run, accepts_tcp
+from .processes import CONFTEST, Run, accepts_tcp, query
 
 COMMITTING = """
 @pytest.mark.parametrize("number", range(4))
@@ -112,6 +112,32 @@ def test_further_databases_are_dropped_after_the_test(run: Run, databases: list[
         """
     )
     result.assert_outcomes(passed=2)
+
+
+def test_further_database_that_cannot_be_dropped_does_not_prevent_the_reset(
+    run: Run, embedded: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A superuser is connected to it, and the tests' role may not end that session."""
+    query(embedded.url, "create role modest login createdb password 'modest'")
+    monkeypatch.setenv("SUPERUSER", embedded.url)
+    result = run(
+        """
+        held = []
+
+        def test_it(postgres_url, postgres_new_database):
+            run(postgres_url, "insert into things (name) values ('a')")
+            name = psycopg.conninfo.conninfo_to_dict(postgres_new_database(empty=True))["dbname"]
+            held.append(psycopg.connect(os.environ["SUPERUSER"], dbname=name))
+
+        def test_after(postgres_url):
+            held[0].close()
+            assert run(postgres_url, "table things") == []
+        """,
+        postgres=f"postgresql://modest:modest@{embedded.url.partition('@')[2]}",
+    )
+    query(embedded.url, "drop role modest")
+
+    result.assert_outcomes(passed=2, errors=1)
 
 
 FORGETS = """

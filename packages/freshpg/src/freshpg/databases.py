@@ -29,7 +29,7 @@ _ORPHANS = """
 """
 _END: LiteralString = """
     select count(pg_terminate_backend(pid)) from pg_stat_activity
-     where datname = %s and backend_type = 'client backend' and pg_has_role(usesysid, 'usage')
+     where datname = %s and backend_type = 'client backend'
 """
 
 

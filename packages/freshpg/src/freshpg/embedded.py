@@ -173,8 +173,9 @@ def runnable(binaries: Binaries, run_as: RunAs, programs: Path) -> Binaries:
 
 def free_port(wanted: int = 0) -> int:
     """Return the wanted port if it is free on 127.0.0.1, else another one."""
-    # Not from the range from which the kernel takes clients' ports, or a client could have it after a stop.
-    for port in (wanted, *(20000 + secrets.randbelow(6000) for _ in range(_PORT_ATTEMPTS)), 0):
+    # Outside the range of ephemeral ports: there, a client could take the port while the server is stopped.
+    outside = (20000 + secrets.randbelow(6000) for _ in range(_PORT_ATTEMPTS))
+    for port in (*filter(None, [wanted]), *outside, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

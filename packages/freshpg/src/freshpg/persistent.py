@@ -90,14 +90,15 @@ def _take(directory: Path) -> int | None:
     """Take the lock that means that the server runs; return its descriptor, or None if it is taken."""
     try:
         lock = os.open(directory / "running", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:  # it belongs to another user, or is read-only
+        raise PostgresUnavailable(
+            f"Cannot write to {directory}: {error.strerror}; use another directory."
+        ) from None
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return None
-    except OSError as error:
-        raise PostgresUnavailable(
-            f"Cannot use {directory}: {error.strerror}; use another directory."
-        ) from None
     return lock
 
 
@@ -109,7 +110,7 @@ def _binaries(directory: Path) -> Binaries:
 
 def _start(directory: Path, binaries: Binaries, run_as: RunAs, lock: int) -> Server:
     _check(directory, binaries, run_as)
-    data = directory / "data"
+    data = (directory / "data").resolve()
     supervisor = Supervisor(lock=lock)
     try:
         programs = runnable(binaries, run_as, data.with_name("programs"))

@@ -186,8 +186,8 @@ class Run:
                 self._replace()
             elif left_open:
                 self._disconnected()
-        further, self._further = self._further, []
-        for name in further:
+        while self._further:
+            name = self._further.pop()
             if keep:
                 self.databases.keep(name, test)
             else:
