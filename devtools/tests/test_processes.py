@@ -176,3 +176,19 @@ def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Eng
         assert schema_state(connection).is_at_head
         assert environment_marker.read(connection) == "development"
     assert tables - {"precious"} == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_ten_processes_that_start_together_succeed_and_one_migrates(empty_engine: Engine) -> None:
+    url = empty_engine.url.render_as_string(hide_password=False)
+    command = (sys.executable, "-m", "backend.scripts.init_db")
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"DATABASE_URL": url},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(10)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[0] for process in started]
+
+    assert [process.returncode for process in started] == [0] * 10, said
+    assert sorted("from nothing to" in each for each in said) == [False] * 9 + [True], said
