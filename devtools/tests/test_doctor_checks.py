@@ -101,7 +101,7 @@ def test_docker_that_hangs_is_abandoned(
     tmp_path: Path, fake_docker: FakeDocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_docker({"context": "x\n"}, otherwise="exec sleep 30")
-    monkeypatch.setattr(docker_cli, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(docker_cli, "ANSWER_SECONDS", 3)
 
     assert examine(tmp_path) == Machine(tmp_path, Docker("x", "x"))
 
