@@ -51,4 +51,4 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> N
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # any condition is polled, because not all of them have an event to wait for

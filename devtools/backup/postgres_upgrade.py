@@ -80,7 +80,7 @@ def in_use(directory: Path) -> bool:
     """Tell whether a server runs in this directory, after waiting for the server of a killed command to end."""
     deadline = time.monotonic() + ENDING_SECONDS
     while (is_running := running(directory) is not None) and time.monotonic() < deadline:
-        time.sleep(0.1)  # flock() has no timeout
+        time.sleep(0.1)  # polled, because flock() has no timeout
     return is_running
 
 

@@ -71,7 +71,7 @@ class Volume:
                 raise UserError(
                     f"{self.volume} is in use by {', '.join(users)}: stop it first. Nothing was changed."
                 )
-            time.sleep(0.2)  # `docker wait` knows no container that is created later
+            time.sleep(0.2)  # polled: `docker wait` knows no container that is created later
 
     def drop(self) -> None:
         self.script(DROP, self.new.partition("/")[0])

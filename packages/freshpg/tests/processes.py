@@ -90,7 +90,7 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> N
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # any condition is polled, because not all of them have an event to wait for
 
 
 def wait_for_death(server: Server) -> str:
@@ -116,6 +116,6 @@ def open_directory() -> Iterator[Path]:
     """Lend a directory that every account can enter; pytest's `tmp_path` is this user's alone."""
     memory = Path("/dev/shm")  # noqa: S108 (the directory there has a random name)
     has_room = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
-    with tempfile.TemporaryDirectory(dir=memory if has_room else "/var/tmp") as name:  # noqa: S108 (likewise)
+    with tempfile.TemporaryDirectory(dir=memory if has_room else "/var/tmp") as name:  # noqa: S108 (random too)
         Path(name).chmod(0o755)
         yield Path(name)

@@ -128,7 +128,7 @@ def test_the_directory_is_in_use_until_initdb_ends_even_if_its_owner_was_killed(
         wait_until((directory / "data.making" / "base").exists, "initdb works")
         os.killpg(process.pid, signal.SIGSTOP)
         process.kill()
-    # The supervisor holds the lock too, and goes meanwhile; its end is not visible from here.
+    # A pause, in which the supervisor goes, which holds the lock too: it is nobody's child here, so nothing can wait.
     time.sleep(0.5)
     assert running(directory) is not None
     os.killpg(process.pid, signal.SIGCONT)

@@ -262,4 +262,4 @@ def _temporary_base(run_as: RunAs) -> Path:
         if memory.is_mount() and shutil.disk_usage(memory).free >= _ROOM_BYTES and os.access(memory, os.W_OK):
             return memory
     # A private TMPDIR is no place for another account.
-    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (ours, with a random name)
+    return Path(tempfile.gettempdir() if run_as.uid is None else "/var/tmp").resolve()  # noqa: S108 (the directory made there is ours and has a random name)
