@@ -181,7 +181,7 @@ def test_programs_that_the_server_cannot_reach_are_copied(user: RunAs, tmp_path:
     "fault", ["truncated", "empty", "incomplete", "open to others", "another user's", "read-only"]
 )
 def test_a_cache_that_cannot_be_used_fails_nothing(
-    monkeypatch: pytest.MonkeyPatch, place: Path, fault: str
+    monkeypatch: pytest.MonkeyPatch, place: Path, tmp_path: Path, fault: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     entry = cache_entry(find_binaries())
@@ -199,7 +199,9 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
         entry.write_bytes(bytes(1024))
     elif fault == "incomplete":
         # It can be extracted, and the server does not start.
-        subprocess.run(["tar", "--delete", "-f", entry, "data/global/pg_control"], check=True)
+        subprocess.run(["tar", "-x", "-f", entry, "-C", tmp_path], check=True)
+        (tmp_path / "data" / "global" / "pg_control").unlink()
+        subprocess.run(["tar", "-c", "-f", entry, "-C", tmp_path, "data", "password"], check=True)
     elif fault == "open to others":
         entry.chmod(0o644)
     elif fault == "another user's":
