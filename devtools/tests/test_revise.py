@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -95,25 +95,30 @@ def test_change_of_the_models_becomes_a_migration(project: Path, empty_engine: E
     assert versions(project) - before == {path}
 
 
+def write_migration(project: Path, name: str, parent: str) -> None:
+    (project / "backend" / "migrations" / "versions" / f"{name}.py").write_text(
+        f'revision = "{name}"\ndown_revision = "{parent}"\ndef upgrade(): pass\ndef downgrade(): pass\n'
+    )
+
+
 def test_existing_file_is_never_overwritten(project: Path) -> None:
-    assert revision(project, "-m", "fill x", "--blank").returncode == 0
-    [path] = (path for path in versions(project) if path.name.endswith("_fill_x.py"))
-    path.write_text(path.read_text() + "# what I had written\n")
+    # The date in a name is that of UTC, and may change during the test.
+    now = datetime.now(UTC)
+    today, tomorrow = (f"{day:%Y_%m_%d}_fill_x" for day in (now, now + timedelta(days=1)))
+    write_migration(project, today, migrations.head())
+    write_migration(project, tomorrow, today)
+    before = {path: path.read_bytes() for path in versions(project)}
 
-    again = revision(project, "-m", "fill x", "--blank")
+    done = revision(project, "-m", "fill x", "--blank")
 
-    assert again.returncode == 1
-    assert f"Nothing was written: {path.name} already exists, so choose another message." in again.stderr
-    assert path.read_text().endswith("# what I had written\n")
+    assert done.returncode == 1
+    assert re.search(r"Nothing was written: \w+_fill_x\.py already exists, so choose another", done.stderr)
+    assert {path: path.read_bytes() for path in versions(project)} == before
 
 
 def test_two_heads_are_refused_and_can_be_merged(project: Path) -> None:
     for name in "ab":
-        path = project / "backend" / "migrations" / "versions" / f"2027_01_01_{name}.py"
-        path.write_text(
-            f'revision = "{name}"\ndown_revision = "{migrations.head()}"\n'
-            "def upgrade(): pass\ndef downgrade(): pass\n"
-        )
+        write_migration(project, name, migrations.head())
 
     refused = revision(project, "-m", "x")
     assert (refused.returncode, refused.stdout) == (1, "")
