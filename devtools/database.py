@@ -122,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     rest = [argument for argument in options.rest if argument != "--ephemeral"]
-    if "--help" in rest:
+    # psql's -h names a host.
+    if "--help" in rest or ("-h" in rest and options.verb != "shell"):
         note("Every command also accepts --ephemeral: use a temporary server.")
         return run(options.verb, rest)
     settings, why = load_settings(), "Using a temporary database"

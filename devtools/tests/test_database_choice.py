@@ -240,5 +240,19 @@ def test_misspelt_option_is_refused_on_an_ephemeral_server_too() -> None:
     assert "unrecognized arguments: --yes-dorp" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_is_printed_without_looking_for_a_database(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APP_ENV", "prod")  # reading the settings would fail
+
+    with pytest.raises(SystemExit, match="0"):
+        database.main(["seed", option])
+
+    said = capsys.readouterr()
+    assert said.out.startswith("usage: nox -s db_seed -- ")
+    assert said.err == "Every command also accepts --ephemeral: use a temporary server.\n"
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return run_python("-m", "devtools.database", *arguments)
