@@ -26,7 +26,8 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
 ROOT = Path(__file__).parent
-VENV = ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
+# An empty value must not make the checkout itself the environment, which is cleared.
+VENV = ROOT / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"
 WORKERS = str(min(4, os.cpu_count() or 1))
