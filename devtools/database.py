@@ -8,10 +8,9 @@ necessary. If none exists, `dev` creates the embedded one, and the db_ commands 
 import argparse
 import os
 import socket
-import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +22,6 @@ from devtools.command_line import enter, note
 from freshpg import without_libpq_variables
 
 DIRECTORY = ROOT / ".dev" / "postgres-18"
-ANSWER_SECONDS = 5.0
-"""How long to wait for an answer on DB_PORT; a container may be busy."""
 
 VERBS = {
     "init": "backend.scripts.init_db",
@@ -89,25 +86,16 @@ def reason_to_use(settings: Settings) -> str | None:
     if settings.is_database_configured:
         return "as configured"
     # A server that is starting, or that refuses our password or database, counts too.
-    if answer_to_ssl_request(settings.db_port) in (b"S", b"N", b""):
+    if is_listening(settings.db_port):
         return f"Compose's, on DB_PORT {settings.db_port}"
     return None
 
 
-def answer_to_ssl_request(port: int) -> bytes | None:
-    """Return the first byte that a server on 127.0.0.1 answers to PostgreSQL's SSLRequest, None without an answer.
-
-    PostgreSQL answers S or N, and Docker's proxy ends the connection while the container's server is still starting.
-    """
-    with (
-        suppress(OSError),
-        socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection,
-    ):
-        with suppress(ConnectionResetError):
-            connection.sendall(struct.pack("!ii", 8, 80877103))
-            return connection.recv(1)
-        return b""
-    return None
+def is_listening(port: int) -> bool:
+    """Return whether a server listens on 127.0.0.1; Docker's proxy does before the container's server has started."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

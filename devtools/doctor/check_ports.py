@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from backend.config import load_settings
+from devtools.database import is_listening
 from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, ok, where, wrong
 
@@ -36,7 +37,7 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     holder = _container(machine, port)
     if holder is None and is_free(port):
         return ok(name, f"{port} is free.")
-    if holder is None and not is_held(port):
+    if holder is None and not is_listening(port):
         holder = Holder("a client's connection", "Try again in a minute")
     holder = (
         holder or _process(machine, port) or Holder("a process of another user", "Ask that user to stop it")
@@ -48,12 +49,6 @@ def check_port(machine: Machine, name: str, port: int, service: str) -> Finding:
     return wrong(name, f"{port} is in use by {holder.what}.", cure)
 
 
-def is_held(port: int) -> bool:
-    with socket.socket() as client:
-        client.settimeout(1)
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 def is_free(port: int) -> bool:
     """Return whether a server can bind the port; a client's connection can prevent that, although nothing listens."""
     with socket.socket() as server:
@@ -62,8 +57,8 @@ def is_free(port: int) -> bool:
             server.bind(("127.0.0.1", port))
         except OSError as error:
             # This user may be refused a port that Docker can have.
-            return error.errno != errno.EADDRINUSE and not is_held(port)
-    return not is_held(port)
+            return error.errno != errno.EADDRINUSE and not is_listening(port)
+    return not is_listening(port)
 
 
 def _container(machine: Machine, port: int) -> Holder | None:

@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psycopg
@@ -66,25 +65,10 @@ def test_composes_database_is_used_if_it_answers_whatever_its_password_and_libpq
 
 def test_composes_database_that_is_still_starting_is_not_passed_over() -> None:
     """Otherwise `docker compose up -d db && nox -s dev` would work on another database."""
-    with socket.create_server(("127.0.0.1", 0)) as starting:
-        port = starting.getsockname()[1]
-
-        def end_connection() -> None:  # like Docker's proxy
-            starting.accept()[0].close()
-
-        threading.Thread(target=end_connection).start()
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        port = proxy.getsockname()[1]
 
         assert database.reason_to_use(settings(db_port=port)) == f"Compose's, on DB_PORT {port}"
-
-
-def test_another_program_on_composes_port_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "ANSWER_SECONDS", 0.5)
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        serving = threading.Thread(target=other.handle_request)
-        serving.start()
-
-        assert database.reason_to_use(settings(db_port=other.server_port)) is None
-        serving.join()
 
 
 def test_embedded_database_is_created_for_dev_and_then_found_by_all(
