@@ -236,7 +236,7 @@ def main(arguments: Sequence[str]) -> None:
     verb = "replace" if options.replace else "write"
     action = DestructiveAction(verb, "db_seed", "--yes-seed", arguments, what)
     began = time.perf_counter()
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
         written = write(engine, options)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
-from backend.config import Settings
 from backend.database import connect
 from backend.errors import UserError
 from backend.startup import database_errors_reported
@@ -29,9 +28,9 @@ def enter(main: Callable[[], int | None]) -> NoReturn:
 
 
 @contextmanager
-def engine_for(settings: Settings) -> Iterator[Engine]:
-    """Yield an engine on the configured database. Errors of the database become a short UserError."""
-    engine = connect(settings.database_url)
+def engine_for(url: str | URL) -> Iterator[Engine]:
+    """Yield an engine on the database. Errors of the database become a short UserError."""
+    engine = connect(url)
     try:
         with database_errors_reported(engine):
             yield engine

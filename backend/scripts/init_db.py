@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Bring the schema of the configured database to head, by Alembic's migrations.",
     ).parse_args(arguments)
     settings = load_settings()
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         before = start_database(engine, settings, report=say)
     name = describe(settings.database_url)
     if before.is_at_head:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = load_settings()
     refuse_production(settings, "a production database is never reset. Nothing was dropped.")
     action = DestructiveAction("drop", "db_reset", "--yes-drop", arguments)
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
         dropped = reset_db(engine, environment=settings.app_env)

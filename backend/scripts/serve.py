@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = settings_for(options)
     refuse_taken_port(options.host, settings.api_port)
     logging.config.dictConfig(LOGGING)
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         start_database(engine, settings)
     # When everything is finished, uvicorn raises the signal that stopped it again; that is not a failure.
     signal.signal(signal.SIGTERM, lambda *_: None)

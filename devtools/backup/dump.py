@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help=default)
     options = parser.parse_args(arguments)
     settings = load_settings()
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         with engine.connect() as connection:
             tools = find_tools(connection, settings)

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     verb, what = "replace", "the database"
     if options.drop_old:
         verb, what = "drop", "the databases that earlier restores kept"
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         action = DestructiveAction(verb, "db_restore", "--yes-drop", arguments, what)
         refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)

@@ -17,11 +17,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from backend import migrations
 from backend.config import load_settings
-from backend.database import SchemaState, connect, init_db, schema_state
+from backend.database import SchemaState, init_db, schema_state
 from backend.errors import UserError
 from backend.migrations.drift import Difference, differences
-from backend.scripts.console import say
-from backend.startup import database_errors_reported, describe, wait_for_database
+from backend.scripts.console import engine_for, say
+from backend.startup import describe, wait_for_database
 from devtools.command_line import enter, note
 from devtools.database import find_own, temporary
 
@@ -82,14 +82,11 @@ def migrated_engine(reason: str) -> Iterator[Engine]:
 @contextmanager
 def engine_with_errors_reported(url: str) -> Iterator[Engine]:
     """Yield an engine. Raises UserError if PostgreSQL refuses a statement, or SQLAlchemy the models."""
-    engine = connect(url)
     try:
-        with database_errors_reported(engine):
+        with engine_for(url) as engine:
             yield engine
     except SQLAlchemyError as error:
         raise UserError(f"The models cannot be created: {str(error).splitlines()[0]}") from error
-    finally:
-        engine.dispose()
 
 
 def compare(engine: Engine, of: str, in_migrations: Sequence[Difference] = ()) -> Comparison:

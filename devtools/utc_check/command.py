@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_settings()
     # The application needs no token, because only this process calls it. In a test, its start does not look for drift.
     open_settings = settings.model_copy(update={"api_token": None, "app_env": AppEnv.TEST})
-    with engine_for(settings) as engine:
+    with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         try:
             report = verify(
