@@ -18,17 +18,14 @@ _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\\n]+))?", r
 def check(machine: Machine) -> Iterator[Finding]:
     yield ok("python", f"Python {sys.version.split()[0]}.")
     # The same path as in noxfile.py.
-    place = machine.root / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
+    name = os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv"
+    place = machine.root / name
     if not (place / "bin" / "python").exists():
-        yield warning(
-            "packages", f"There is no {place.name} yet, or its Python does not exist any more.", MAKE
-        )
+        yield warning("packages", f"There is no {name} yet, or its Python does not exist any more.", MAKE)
     elif place.resolve() != Path(sys.prefix).resolve():
-        yield warning(
-            "packages", f"This Python is in {sys.prefix}, not in {place.name}.", "Use `nox -s doctor`."
-        )
+        yield warning("packages", f"This Python is in {sys.prefix}, not in {name}.", "Use `nox -s doctor`.")
     else:
-        yield compare((machine.root / LOCK).read_text(encoding="utf-8"), place.name)
+        yield compare((machine.root / LOCK).read_text(encoding="utf-8"), name)
 
 
 def compare(lock: str, environment: str) -> Finding:
