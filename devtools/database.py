@@ -44,7 +44,11 @@ def find_own(settings: Settings, *, create: bool = False) -> Iterator[str]:
         if (why := reason_to_use(settings)) is not None:
             note(f"Database: {describe(settings.database_url)}, {why}.")
             yield settings.database_url.render_as_string(hide_password=False)
-        elif create or DIRECTORY.exists():
+            return
+        if (old := older_data()) is not None and not DIRECTORY.exists():
+            place, new = os.path.relpath(old), os.path.relpath(DIRECTORY)
+            note(f"{place} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {new}.")
+        if create or DIRECTORY.exists():
             with embedded(settings) as url:
                 yield url
         else:
@@ -65,10 +69,6 @@ def temporary(reason: str, name: str) -> Iterator[str]:
 def embedded(settings: Settings) -> Iterator[str]:
     """Yield the URL of the database in `.dev`; its server is started unless another command already runs it."""
     place = os.path.relpath(DIRECTORY)
-    if (old := older_data()) is not None and not DIRECTORY.exists():
-        note(
-            f"{os.path.relpath(old)} holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to {place}."
-        )
     shared = ", managed by another running command" if freshpg.running(DIRECTORY) else ""
     with freshpg.start_persistent(DIRECTORY) as server:
         note(f"Database: {settings.postgres_db} in {place}, PostgreSQL {server.version}, embedded{shared}.")

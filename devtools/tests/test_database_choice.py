@@ -95,11 +95,14 @@ def test_temporary_server_is_used_if_there_is_no_database(
     monkeypatch.setenv("DB_PORT", str(unused_port))
     for name in ("DATABASE_URL", "APP_ENV"):
         monkeypatch.setenv(name, "")
+    no_directory.with_name("postgres-17").mkdir(parents=True)
 
     assert database.main(["shell", "-Atc", "SELECT count(*) FROM companies"]) == 0
 
     said = capfd.readouterr()
-    assert said.err.startswith(
+    older, announced = said.err.splitlines()[:2]
+    assert "postgres-17 holds data of an older PostgreSQL: `nox -s db_upgrade` moves it to " in older
+    assert announced.startswith(
         "No database found; using a temporary one. Your data is unchanged. PostgreSQL 18."
     )
     assert said.out.endswith("\n0\n")
