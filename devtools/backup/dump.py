@@ -77,8 +77,9 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if os.path.lexists(path):
-            raise UserError(f"{shown(path)} exists already; choose another name.")
+        for each in (path, partial):  # a killed backup leaves a partial file
+            if os.path.lexists(each):
+                raise UserError(f"{shown(each)} exists already; choose another name, or delete it.")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             try:
                 yield file
