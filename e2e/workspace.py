@@ -1,11 +1,9 @@
 """A checkout that the devcontainer command opens in its dev container, like an editor."""
 
-import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from .checkout import ROOT, Checkout, copy_checkout
 
@@ -42,24 +40,18 @@ class Workspace:
             for each in (path, *path.rglob("*")):
                 os.chown(each, uid, uid, follow_symlinks=False)
 
-    def up(self, *options: str) -> dict[str, Any]:
-        """Open the workspace and return what the command reports, with its containerId."""
-        said = self.checkout.run(devcontainer_cli(), "up", "--workspace-folder", ".", *options, seconds=1200)
-        result: dict[str, Any] = json.loads(said.rstrip().splitlines()[-1])
-        assert result["outcome"] == "success", said
-        return result
+    def up(self, *options: str) -> None:
+        """Open the workspace."""
+        self.checkout.run(devcontainer_cli(), "up", "--workspace-folder", ".", *options, seconds=1200)
 
-    def run(self, *command: str, check: bool = True, seconds: float = 900) -> str:
+    def run(self, *command: str) -> str:
         """Run a command inside the container, like a terminal of the editor."""
-        begin = (devcontainer_cli(), "exec", "--workspace-folder", ".")
-        return self.checkout.run(*begin, *command, check=check, seconds=seconds)
-
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        return self.checkout.run(*COMPOSE, *arguments, check=check)
+        return self.checkout.run(devcontainer_cli(), "exec", "--workspace-folder", ".", *command)
 
     def close(self) -> None:
         """Remove containers, volumes, networks and images, including untagged images from a rebuild."""
-        self.compose("down", "--volumes", "--rmi", "local", "--timeout", "5", check=False)
+        down = ("down", "--volumes", "--rmi", "local", "--timeout", "5")
+        self.checkout.run(*COMPOSE, *down, check=False)
         label = f"label=com.docker.compose.project={self.project}"
         if images := self.checkout.run("docker", "images", "--quiet", "--filter", label).split():
             self.checkout.run("docker", "rmi", "--force", *images, check=False)
