@@ -13,7 +13,7 @@ from itertools import count
 import psycopg
 import pytest
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from backend import migrations
@@ -180,6 +180,27 @@ def test_busy_connection_is_listed_and_nothing_is_dropped(configured: Engine) ->
     assert "pg_terminate_backend(PID)" in said
     assert ask(configured, "SELECT answer FROM precious") == 42
     assert ask(configured, "SELECT count(*) FROM companies") == 0
+
+
+def test_reset_that_fails_after_the_drops_changes_nothing(
+    configured: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is injected where the schema would be created again."""
+
+    def fail(connection: Connection) -> None:
+        assert connection.scalar(text("SELECT to_regclass('precious') IS NULL"))
+        raise KeyboardInterrupt
+
+    execute(configured, "CREATE TABLE precious AS SELECT 42 AS answer")
+    monkeypatch.setattr(migrations, "upgrade", fail)
+
+    with pytest.raises(KeyboardInterrupt):
+        reset_db(configured)
+
+    assert ask(configured, "SELECT answer FROM precious") == 42
+    with configured.connect() as connection:
+        assert schema_state(connection).is_at_head
+        assert environment_marker.read(connection) == "development"
 
 
 def wait_for(engine: Engine, query: str, expected: object) -> None:

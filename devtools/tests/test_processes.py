@@ -1,4 +1,4 @@
-"""The application's processes: reload after a saved file, signals, several workers, and a killed reset."""
+"""The application's processes: reload after a saved file, signals, and several workers."""
 
 import contextlib
 import os
@@ -6,21 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from backend.config import ROOT
-from backend.database import init_db, schema_state
-from backend.migrations import environment_marker
-from backend.models.models import Base
 from backend.tests.loopback import WITHOUT_PROXY, free_port
-from backend.tests.support import query, run_python, wait_until
+from backend.tests.support import run_python, wait_until
 
 
 @pytest.fixture
@@ -132,50 +128,6 @@ def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() ->
 
     assert 1 <= done.stderr.count("APP_ENV is invalid") <= 2
     assert "Traceback" not in done.stderr
-
-
-RESET_AND_SAY_WHEN = """
-import sys
-from backend.database import connect, reset_db
-from backend import migrations
-migrations.head()
-import alembic.command
-engine = connect(sys.argv[1])
-with engine.connect():
-    pass
-print("ready", flush=True)
-sys.stdin.readline()
-reset_db(engine)
-"""
-
-
-@pytest.mark.parametrize("milliseconds", [15, 60])
-def test_killed_reset_leaves_all_or_nothing(milliseconds: int, empty_engine: Engine, empty_url: str) -> None:
-    init_db(empty_engine, environment="development")
-    with empty_engine.begin() as connection:
-        connection.execute(text("CREATE TABLE precious AS SELECT 42 AS answer"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", RESET_AND_SAY_WHEN, f"{empty_url}?application_name=killed"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdin, process.stdout:
-        assert process.stdout.readline() == "ready\n"
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        time.sleep(milliseconds / 1000)
-        process.kill()
-        process.wait()
-
-    # The server process notices only when it next sends something to the client.
-    rest = "SELECT FROM pg_stat_activity WHERE application_name = 'killed' AND datname = current_database()"
-    wait_until(lambda: query(empty_url, rest) == [], "the end of the killed client's connection")
-    with empty_engine.connect() as connection:
-        tables = set(connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")))
-        assert schema_state(connection).is_at_head
-        assert environment_marker.read(connection) == "development"
-    assert tables - {"precious"} == {*Base.metadata.tables, "alembic_version"}
 
 
 def test_ten_processes_that_start_together_succeed_and_one_migrates(empty_engine: Engine) -> None:
