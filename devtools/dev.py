@@ -11,7 +11,7 @@ from devtools.database import find_own
 def main() -> None:
     """Serve until Ctrl-C, then stop the database server if it was started for this. Takes the arguments of `serve`."""
     arguments = ["--reload", *sys.argv[1:]]
-    options = serve.parse(arguments)
+    options = serve.parse(arguments, "nox -s dev --")
     settings = serve.settings_for(options)
     serve.refuse_taken_port(options.host, settings.api_port)
     with find_own(settings, create=True) as url:

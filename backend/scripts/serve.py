@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None, program: str = "serve") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="serve", description="Bring the configured database's schema to head, and serve the API."
+        prog=program, description="Bring the database's schema to head, and serve the API."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
