@@ -150,11 +150,7 @@ def test_the_death_of_a_server_is_described_in_one_line() -> None:
     assert not data.parent.exists()
 
 
-def test_a_server_that_does_not_start_is_reported_with_its_log(
-    monkeypatch: pytest.MonkeyPatch, place: Path
-) -> None:
-    # A failed start removes the cache's entry, which other tests read.
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+def test_a_server_that_does_not_start_is_reported_with_its_log() -> None:
     with pytest.raises(
         PostgresUnavailable, match=r"ended with exit status 1\. Its log ends:\n.*no_such_setting"
     ):
@@ -198,7 +194,6 @@ def test_a_cache_that_cannot_be_used_fails_nothing(
         # Two blocks of zeros are an empty archive, which can be extracted.
         entry.write_bytes(bytes(1024))
     elif fault == "incomplete":
-        # It can be extracted, and the server does not start.
         subprocess.run(["tar", "-x", "-f", entry, "-C", tmp_path], check=True)
         (tmp_path / "data" / "global" / "pg_control").unlink()
         subprocess.run(["tar", "-c", "-f", entry, "-C", tmp_path, "data", "password"], check=True)

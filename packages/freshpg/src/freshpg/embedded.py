@@ -52,19 +52,6 @@ def start_ephemeral(
     `name=value`.
     """
     binaries, run_as = binaries or find_binaries(), run_as or preferred_user()
-    entry = cache_entry(binaries)
-    is_cached = os.access(entry, os.R_OK)
-    try:
-        return _start_ephemeral(binaries, run_as, settings, entry)
-    except PostgresUnavailable:
-        if not is_cached:
-            raise
-    with suppress(OSError):
-        entry.unlink()  # perhaps it is damaged
-    return _start_ephemeral(binaries, run_as, settings, entry)
-
-
-def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str], entry: Path) -> Server:
     name = f"freshpg-{secrets.token_hex(8)}"
     directory = _temporary_base(run_as) / name
     # Not next to the data: programs often may not run from a file system in memory.
@@ -77,7 +64,7 @@ def _start_ephemeral(binaries: Binaries, run_as: RunAs, settings: Sequence[str],
             # mkdir's own mode is subject to the umask.
             directory.chmod(0o711)
         binaries = runnable(binaries, run_as, programs)
-        _make_data(binaries, run_as, directory, entry)
+        _make_data(binaries, run_as, directory)
         server = start(supervisor, binaries, run_as, directory, settings=(*TEST_SETTINGS, *settings))
         _change_password(server)
     except BaseException as error:
@@ -208,9 +195,9 @@ def cache_entry(binaries: Binaries) -> Path:
     return cache / "freshpg-data" / f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.tar"
 
 
-def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) -> None:
+def _make_data(binaries: Binaries, run_as: RunAs, directory: Path) -> None:
     """Make `directory`/data and its password, from the cache's entry if possible."""
-    data = directory / "data"
+    data, entry = directory / "data", cache_entry(binaries)
     with suppress(OSError, subprocess.CalledProcessError), entry.open("rb") as archive:
         found = os.fstat(archive.fileno())
         # A user who can write to a data directory decides what its server runs.
@@ -218,7 +205,8 @@ def _make_data(binaries: Binaries, run_as: RunAs, directory: Path, entry: Path) 
             # -o: the files belong to the user who extracts them.
             _tar("-x", "-o", "-f", "-", "-C", directory, archive=archive)
             run_as.give(data)
-            return
+            if (data / "global" / "pg_control").exists():  # an empty file is a whole archive, too
+                return
     shutil.rmtree(data, ignore_errors=True)
     initialise(binaries, run_as, directory, data, initdb_arguments(binaries.major, temporary=True))
     with suppress(OSError, subprocess.CalledProcessError):
