@@ -35,8 +35,6 @@ _NO_TEST_RUNS = (
     "help",
     "version",
 )
-_CHAIN = 20
-"""So many links of an exception's causes are followed; the chain may lead back into itself."""
 _MISSING_EXTENSION = frozenset({"58P01", "0A000"})
 """undefined_file and feature_not_supported: a CREATE EXTENSION without its files fails with one of them."""
 _EXTENSION_HINT = (
@@ -220,7 +218,9 @@ def _failure_lines(run: Run, server: Server, error: BaseException | None, *, kee
         lines.append(
             "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
         )
-    if server.kind == "embedded" and _MISSING_EXTENSION.intersection(_sqlstates(error)):
+    # SQLAlchemy and Django raise their own errors from the driver's; psycopg and asyncpg name the code alike.
+    states = {getattr(each, "sqlstate", None) for each in (error, getattr(error, "__cause__", None))}
+    if server.kind == "embedded" and states & _MISSING_EXTENSION:
         lines.append(_EXTENSION_HINT)
     return lines
 
@@ -254,14 +254,3 @@ def _closing_lines(run: Run, server: Server) -> Iterator[str]:
         yield f"The server keeps running; {end} ends it." if end else "They stay until you drop them."
     boot = f", started in {run.boot_seconds:.2f} s" if server.kind != "given" else ""
     yield f"PostgreSQL {server.version}, {server.kind}{boot}"
-
-
-def _sqlstates(error: BaseException | None) -> Iterator[str]:
-    for _ in range(_CHAIN):
-        if error is None:
-            return
-        # psycopg and asyncpg name the code so; SQLAlchemy and Django raise their own errors from the driver's.
-        state = getattr(error, "sqlstate", None)
-        if isinstance(state, str):
-            yield state
-        error = error.__cause__ or error.__context__
