@@ -67,15 +67,10 @@ class Databases:
 
     def drop_all(self) -> None:
         """Drop every database of this run that is not kept; raise psycopg.Error if one cannot be dropped."""
-        kept, failure = self.kept(), None
+        kept = self.kept()
         for name in self._names():
             if name not in kept:
-                try:
-                    self.drop(name)
-                except psycopg.Error as error:
-                    failure = error
-        if failure is not None:
-            raise failure
+                self.drop(name)
 
     def drop_foreign(self, names: Iterable[str]) -> list[str]:
         """Drop databases that are not of this run; return the names of those that were dropped."""
