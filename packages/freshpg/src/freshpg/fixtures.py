@@ -69,10 +69,8 @@ def postgres_engine(
             f"asynchronous engine belongs to one event loop: make it in a fixture of your own, of postgres_url.",
             pytrace=False,
         )
-    run = pytestconfig.stash[RUN]
-    run.on_disconnect.append(engine.dispose)
+    pytestconfig.stash[RUN].on_disconnect = engine.dispose
     yield engine
-    run.on_disconnect.remove(engine.dispose)
     engine.dispose()
 
 

@@ -52,7 +52,7 @@ class Run:
         self.boot_seconds = 0.0
         self.notes: list[str] = []
         """Lines for people about anything unexpected."""
-        self.on_disconnect: list[Callable[[], object]] = []
+        self.on_disconnect: Callable[[], object] = lambda: None
         """Called after connections to the worker's database were ended."""
         # Removed, because a program that a test starts is no worker.
         handed = os.environ.pop(_HANDED, None) if _WORKER in os.environ else None
@@ -185,7 +185,7 @@ class Run:
             if outcome.must_be_replaced:
                 self._replace()
             elif left_open:
-                self._disconnected()
+                self.on_disconnect()
         while self._further:
             name = self._further.pop()
             if keep:
@@ -199,7 +199,7 @@ class Run:
     def _replace(self, *, kept_for: str = "") -> None:
         assert self._reset is not None  # noqa: S101 (there is a database)
         self._reset.close()
-        self._disconnected()
+        self.on_disconnect()
         if kept_for:
             kept_name = f"{self._name}_kept{next(self._numbers)}"
             self.databases.rename(self._name, kept_name)
@@ -208,10 +208,6 @@ class Run:
             self.databases.drop(self._name)
         self.databases.create(self._name, f"{self.databases.prefix}template")
         self._reset = Reset(self.url)
-
-    def _disconnected(self) -> None:
-        for forget in self.on_disconnect:
-            forget()
 
     def end(self) -> None:
         """Drop what the run made on a given server, or stop the server if it is ours and nothing is kept."""
