@@ -9,6 +9,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 
 import psycopg
 import pytest
@@ -38,7 +39,6 @@ class Run:
         self._config = config
         self._options = options
         self._environment = ExitStack()
-        self._choice: Choice | None = None
         self._databases: Databases | None = None
         self._reset: Reset | None = None
         self._run_id = secrets.token_hex(5)  # plugins seed `random`, and two runs would meet under one name
@@ -69,24 +69,23 @@ class Run:
         values = {"url": server.url, "kind": server.kind, "version": server.version, "run_id": self._run_id}
         self._set(_HANDED, json.dumps(values))
 
-    @property
+    @cached_property
     def choice(self) -> Choice:
         """The choice of a server. Raises pytest.UsageError if there is none."""
-        if self._choice is None:
-            request, variable = self._options.postgres, os.environ.get(URL_VARIABLE)
-            try:
-                self._choice = choose(
-                    request or variable or "auto",
-                    image=self._options.postgres_image,
-                    to_create=True,
-                    settings=self._config.getini(SETTINGS),
-                    named_by="--postgres" if request or not variable else URL_VARIABLE,
-                )
-            except PostgresUnavailable as error:
-                raise pytest.UsageError(str(error)) from None
-            if self._choice.kind != "given":
-                self._environment.enter_context(without_libpq_variables())
-        return self._choice
+        request, variable = self._options.postgres, os.environ.get(URL_VARIABLE)
+        try:
+            choice = choose(
+                request or variable or "auto",
+                image=self._options.postgres_image,
+                to_create=True,
+                settings=self._config.getini(SETTINGS),
+                named_by="--postgres" if request or not variable else URL_VARIABLE,
+            )
+        except PostgresUnavailable as error:
+            raise pytest.UsageError(str(error)) from None
+        if choice.kind != "given":
+            self._environment.enter_context(without_libpq_variables())
+        return choice
 
     @property
     def server(self) -> Server:
