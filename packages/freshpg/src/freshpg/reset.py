@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from .libpq import CONNECT_SECONDS, NO_TIMEOUTS
+from .libpq import NO_TIMEOUTS, connect
 from .reset_functions import OTHERS, compose
 
 LOCK_SECONDS = 1
@@ -37,9 +37,7 @@ class Reset:
     """Resets one database, which has to be as the template is when this is made."""
 
     def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="freshpg"
-        )
+        self._connection = connect(url)
         execute = self._connection.execute
         execute(NO_TIMEOUTS)
         execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
