@@ -154,10 +154,12 @@ def test_the_data_of_another_user_are_refused(directory: Path) -> None:
         start_persistent(directory)
 
 
-def test_a_directory_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(PostgresUnavailable, match=r"^Cannot create .*/file/kept: Not a directory\.$"):
+    with pytest.raises(
+        PostgresUnavailable, match=r"^Cannot write to .*/file/kept: Not a directory; use .*\.$"
+    ):
         start_persistent(tmp_path / "file" / "kept")
 
 

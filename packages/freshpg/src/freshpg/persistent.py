@@ -39,7 +39,6 @@ def start_persistent(
     Raises PostgresUnavailable, within seconds if the server runs and does not accept connections.
     """
     directory = directory.absolute()
-    _make(directory)
     deadline = time.monotonic() + ANSWER_SECONDS
     while (lock := _take(directory)) is None:
         server = _server(directory)
@@ -76,19 +75,13 @@ def running(directory: Path) -> Server | None:
     return None
 
 
-def _make(directory: Path) -> None:
+def _take(directory: Path) -> int | None:
+    """Create the directory, and take the lock that means that the server runs; return None if it is taken."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not any(directory.iterdir()):
             # Nothing in a directory that is only ours is to be committed.
             (directory / ".gitignore").write_text("*\n", encoding="utf-8")
-    except OSError as error:
-        raise PostgresUnavailable(f"Cannot create {directory}: {error.strerror}.") from None
-
-
-def _take(directory: Path) -> int | None:
-    """Take the lock that means that the server runs; return its descriptor, or None if it is taken."""
-    try:
         lock = os.open(directory / "running", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:  # it belongs to another user, or is read-only
         raise PostgresUnavailable(
