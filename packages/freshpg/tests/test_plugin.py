@@ -160,6 +160,8 @@ def test_open_transaction_fails_its_own_test_by_name(run: Run) -> None:
     result.stdout.fnmatch_lines(
         ["*ERROR at teardown of test_forgets*", "The test left a transaction open*insert into things*"]
     )
+    # It was reset before this was reported.
+    result.stdout.no_fnmatch_line("psql *")
 
 
 def test_open_transaction_can_be_a_warning(run: Run) -> None:

@@ -191,9 +191,9 @@ def pytest_runtest_makereport(
     elif not item.stash.get(_FAILED, False):
         item.stash[_FAILED] = True
         error = call.excinfo.value if call.excinfo is not None else None
-        keep = report.when != "teardown" and item.config.getoption("--keep-database")
-        lines = _failure_lines(item.config.stash[RUN], server, error, keep=keep)
-        if lines:
+        # After the teardown the database is reset already; the end of the run says how to open one that is kept.
+        is_gone = report.when == "teardown" or item.config.getoption("--keep-database")
+        if lines := _failure_lines([] if is_gone else item.config.stash[RUN].in_use(), server, error):
             report.sections.append(("PostgreSQL", "\n".join(lines)))
     return report
 
@@ -211,9 +211,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-def _failure_lines(run: Run, server: Server, error: BaseException | None, *, keep: bool) -> list[str]:
-    """Return how to open the databases of a failed test, unless the end of the run says it, and what may help."""
-    lines = [] if keep else [_psql(server, name) for name in run.in_use()]
+def _failure_lines(databases: list[str], server: Server, error: BaseException | None) -> list[str]:
+    """Return how to open the databases of a failed test, and what may help."""
+    lines = [_psql(server, name) for name in databases]
     if lines:
         lines.append(
             "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
