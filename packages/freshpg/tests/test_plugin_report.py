@@ -26,6 +26,17 @@ def test_failed_test_shows_how_to_open_its_database_without_a_password(run: Run,
     assert password not in result.stdout.str()
 
 
+@pytest.mark.parametrize("option", ["--pdb", "--trace"])
+def test_debugger_shows_how_to_open_the_database(
+    run: Run, pytester: pytest.Pytester, embedded: Server, option: str
+) -> None:
+    run("def test_it(postgres_url): assert 0\n")
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--postgres", embedded.url, option)
+    result = pytester.run(*command, stdin=b"c\n")
+
+    result.stdout.fnmatch_lines(["psql 'user=postgres dbname=test_*_main *", "(Pdb)*"])
+
+
 def test_kept_databases_are_as_the_tests_left_them(run: Run, embedded: Server) -> None:
     result = run(
         """

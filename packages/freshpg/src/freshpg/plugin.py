@@ -198,6 +198,14 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_enter_pdb(config: pytest.Config) -> None:
+    """Say how to open the databases of the test that the debugger looks at."""
+    run, reporter = config.stash[RUN], config.get_terminal_writer()
+    if run.started is not None:
+        for name in run.in_use():
+            reporter.line(_psql(run.started, name))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     run = config.stash[RUN]
     server = run.started
