@@ -246,6 +246,15 @@ def test_nothing_is_looked_for_if_no_test_runs(run: Run, option: str) -> None:
             listener.accept()
 
 
+def test_plugin_that_is_named_instead_of_found_loads_without_a_warning(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = run("def test_it(postgres_url): pass\n", "-p", "freshpg.plugin", apart=True)
+
+    result.assert_outcomes(passed=1)
+
+
 def test_wrong_value_of_postgres_leftovers_is_refused(run: Run) -> None:
     result = run("def test_it(): pass\n", ini="postgres_leftovers = ignore", apart=True)
 

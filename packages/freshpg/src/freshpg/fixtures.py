@@ -13,8 +13,6 @@ from .server import Server
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
-
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> Server:

@@ -16,13 +16,15 @@ from psycopg import conninfo, pq
 if pytest.version_tuple < (8, 4):
     raise pytest.UsageError(f"freshpg needs pytest 8.4 or newer; this is {pytest.__version__}.")
 
-from .fixtures import FIXTURES
 from .libpq import database_url, last_line, place_of
 from .run_state import ENVIRONMENT, RUN, SETTINGS, URL_VARIABLE, Run
 from .server import Server
 from .server_selection import DEFAULT_IMAGE
 
+# Named and not imported: pytest warns of a plugin that is imported before it can rewrite it.
 pytest_plugins = [f"{__package__}.fixtures"]
+
+_FIXTURES = frozenset({"postgres_server", "postgres_url", "postgres_engine", "postgres_new_database"})
 
 _LEFTOVERS = "postgres_leftovers"
 _NO_TEST_RUNS = (
@@ -155,7 +157,7 @@ def _may_have_used(item: pytest.Item) -> bool:
     """Tell whether the test may have used a database: by a fixture that it asks for, directly or not."""
     names: list[str] = getattr(item, "fixturenames", [])
     # What has `request` may ask for fixtures by name while it runs.
-    return not FIXTURES.isdisjoint(names) or "request" in names
+    return not _FIXTURES.isdisjoint(names) or "request" in names
 
 
 def _reset(item: pytest.Item, run: Run) -> None:
