@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PostgresUnavailable as error:
         _tell(str(error))
         return os.EX_UNAVAILABLE
+    except KeyboardInterrupt:  # before the command runs
+        return 128 + signal.SIGINT
 
 
 def _run(options: argparse.Namespace) -> int:
