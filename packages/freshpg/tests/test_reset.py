@@ -267,6 +267,28 @@ def test_rows_that_refer_to_the_templates_are_taken_with_care(role_url: str, emb
     assert outcome.must_be_replaced or contents == [(1, 0)]
 
 
+def test_trigger_that_always_fires_writes_nothing_during_the_reset(role_url: str, embedded: Server) -> None:
+    url = ensure_database(role_url, "audited")
+    query(url, "create table audit (id int); create table t (id int)")
+    query(
+        url,
+        """
+        create function note() returns trigger language plpgsql
+            as $$ begin insert into audit values (1); return old; end $$;
+        create trigger note after delete on t for each row execute function note();
+        alter table t enable always trigger note;
+        """,
+    )
+    reset = Reset(url)
+    query(url, "insert into t values (1)")
+    outcome = reset()
+    reset.close()
+
+    contents = query(url, "select (select count(*) from t), (select count(*) from audit)")
+    query(embedded.url, "drop database audited with (force)")
+    assert (outcome.must_be_replaced, contents) == (False, [(0, 0)])
+
+
 def test_databases_of_the_server_are_reported(url: str, reset: Reset) -> None:
     databases = reset().databases
     assert psycopg.conninfo.conninfo_to_dict(url)["dbname"] in databases

@@ -42,14 +42,15 @@ class Reset:
         execute(NO_TIMEOUTS)
         execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
         execute("set plan_cache_mode to force_generic_plan")
-        self._may_delete = True
+        # A trigger that is enabled ALWAYS fires in a replica, too, and might write; TRUNCATE fires none of DELETE's.
+        may_delete = self._one("select not exists (select from pg_trigger where tgenabled = 'A')")[0]
         try:
             execute("set session_replication_role to replica")
         except psycopg.errors.InsufficientPrivilege:
-            self._may_delete = False
+            may_delete = False
         self._seen = 0
         self._database: int = self._one("select oid from pg_database where datname = current_database()")[0]
-        execute(compose(self._connection, self._database, may_delete=self._may_delete))
+        execute(compose(self._connection, self._database, may_delete=may_delete))
         self._known = self._one("select pg_snapshot_xmax(pg_current_snapshot())::xid::text")[0]
         self._rows = self._one("select pg_temp.freshpg_rows(%s::text::xid)", self._known)[0]
         self._remember_catalogs()
