@@ -95,7 +95,8 @@ def is_listening(port: int) -> bool:
     """Return whether a server listens on 127.0.0.1; Docker's proxy does before the container's server has started."""
     with socket.socket() as client:
         client.settimeout(1)
-        return client.connect_ex(("127.0.0.1", port)) == 0
+        # A client that happens to be given this very port connects to itself.
+        return client.connect_ex(("127.0.0.1", port)) == 0 and client.getsockname() != client.getpeername()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,8 +24,8 @@ def sandbox_schema(url: URL) -> Iterator[str]:
     """Create the schema, and drop it at the end. Runs in the same database take turns."""
     drop = f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE".encode()
     with plain_connection(url) as owner:
-        owner.execute("SELECT pg_advisory_lock(hashtext(%s))", [SCHEMA])
         owner.execute("SET lock_timeout = '10s'")
+        owner.execute("SELECT pg_advisory_lock(hashtext(%s))", [SCHEMA])
         owner.execute(drop)
         owner.execute(f"CREATE SCHEMA {SCHEMA}".encode())
         try:
