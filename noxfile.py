@@ -7,6 +7,7 @@ the lock.
 import hashlib
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -124,6 +125,8 @@ def db_seed(session: nox.Session) -> None:
 @nox.session
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
+    # Ctrl-C cancels a statement in psql; nox would end psql 40 s later. Not SIG_IGN, which psql would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
     module(session, "devtools.database", "shell")
 
 
