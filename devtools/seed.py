@@ -238,7 +238,7 @@ def main(arguments: Sequence[str]) -> None:
     began = time.perf_counter()
     with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        refuse_unless_ours(engine, settings, action, typed_name=options.yes_seed)
+        refuse_unless_ours(engine, action, typed_name=options.yes_seed)
         written = write(engine, options)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"VACUUM (ANALYZE, SKIP_LOCKED) {ALL}"))

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     action = DestructiveAction("drop", "db_reset", "--yes-drop", arguments)
     with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
-        refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
+        refuse_unless_ours(engine, action, typed_name=options.yes_drop)
         dropped = reset_db(engine, environment=settings.app_env)
     for name in dropped:
         say(f"  dropped {name}")

@@ -50,9 +50,7 @@ def refuse_production(settings: Settings, sentence: str) -> None:
         raise UserError(f"APP_ENV is production: {sentence}")
 
 
-def refuse_unless_ours(
-    engine: Engine, settings: Settings, action: DestructiveAction, *, typed_name: str | None
-) -> None:
+def refuse_unless_ours(engine: Engine, action: DestructiveAction, *, typed_name: str | None) -> None:
     """Raise UserError unless the database is local and marked as development or test, or its name was typed.
 
     A database that is marked as production is always refused. At a terminal, the user is asked for the name.
@@ -64,7 +62,7 @@ def refuse_unless_ours(
         mark = environment_marker.read(connection)
         found = [thing for thing, _ in drop_all.contents(connection)]
         local = is_local(info.host, info.hostaddr)
-    place = describe(settings.database_url)
+    place = describe(engine.url)
     if mark == AppEnv.PRODUCTION:
         raise UserError(
             f"Nothing was changed in {place}: it is marked as production, regardless of APP_ENV.\n"

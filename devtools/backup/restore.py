@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     with engine_for(settings.database_url) as engine:
         wait_for_database(engine, settings.database_wait_seconds, report=say)
         action = DestructiveAction(verb, "db_restore", "--yes-drop", arguments, what)
-        refuse_unless_ours(engine, settings, action, typed_name=options.yes_drop)
+        refuse_unless_ours(engine, action, typed_name=options.yes_drop)
         drop_old(settings.database_url) if options.drop_old else restore(options, settings)
 
 
