@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Dialect, FetchedValue, Identity, Text, func
+from sqlalchemy import CheckConstraint, Dialect, FetchedValue, Identity, Text, func
 from sqlalchemy.orm import mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -13,7 +13,7 @@ Enumeration = TypeVar("Enumeration", bound=StrEnum)
 JsonObject = dict[str, Any]
 
 # ALWAYS refuses explicit keys: the sequence would not skip them, and a later insert would fail.
-PrimaryKey = Annotated[int, mapped_column(BigInteger, Identity(always=True), primary_key=True)]
+PrimaryKey = Annotated[int, mapped_column(Identity(always=True), primary_key=True)]
 
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now())]
 
