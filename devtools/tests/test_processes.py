@@ -1,7 +1,8 @@
-"""The application's processes: reload after a saved file, signals, and several workers."""
+"""Processes: reload after a saved file, several workers, and what signals do to the application and the shell."""
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from sqlalchemy import Engine
 
 from backend.config import ROOT
 from backend.tests.loopback import WITHOUT_PROXY, free_port
-from backend.tests.support import run_python, wait_until
+from backend.tests.support import query, run_python, wait_until
 
 
 @pytest.fixture
@@ -128,6 +129,30 @@ def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() ->
 
     assert 1 <= done.stderr.count("APP_ENV is invalid") <= 2
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_in_the_shell_cancels_statements_and_ends_nothing_else(empty_url: str) -> None:
+    ours, theirs = pty.openpty()
+    # With nox's own environment, so that nothing is installed.
+    variables = {"DATABASE_URL": empty_url, "UV_PROJECT_ENVIRONMENT": sys.prefix}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nox", "-s", "db_shell"], cwd=ROOT, env=os.environ | variables,
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    sleeping = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60);'"
+    try:
+        for _ in range(3):  # by itself, nox would end at the second or the third
+            os.write(ours, b"SELECT pg_sleep(60);\n")
+            wait_until(lambda: query(empty_url, sleeping) != [], "a statement that takes long")
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+            wait_until(lambda: query(empty_url, sleeping) == [], "its end")
+        os.write(ours, b"\\q\n")
+        assert process.wait(30) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_ten_processes_that_start_together_succeed_and_one_migrates(empty_engine: Engine) -> None:
