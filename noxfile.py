@@ -53,8 +53,10 @@ def prepare(session: nox.Session) -> None:
     """Create the environment if it does not exist, and update it if the lock has changed."""
     if not PYTHON.exists():
         session.log(f"Creating {VENV.name} with Python {sys.version.split()[0]}")
-        make = [UV, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable] if UV else None
-        session.run(*(make or [sys.executable, "-m", "venv", "--clear"]), str(VENV), external=True)
+        make = [UV, "venv", "--quiet", "--seed", "--python", sys.executable] if UV else None
+        # Only what was an environment is cleared: $UV_PROJECT_ENVIRONMENT may name any directory.
+        clear = ["--clear"] if (VENV / "pyvenv.cfg").exists() else []
+        session.run(*(make or [sys.executable, "-m", "venv"]), *clear, str(VENV), external=True)
     stamp = VENV / ".lock-digest"
     inputs = (LOCK, ROOT / PACKAGE / "pyproject.toml")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()

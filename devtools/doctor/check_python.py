@@ -11,7 +11,7 @@ from devtools.doctor.docker_cli import Machine
 from devtools.doctor.finding import Finding, few, ok, warning, wrong
 
 LOCK = "requirements/development.txt"
-MAKE = "`nox -s tests` creates it, like every other session that uses it."
+MAKE = "`nox -s tests` installs the environment, like every other session that uses it."
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*([^\\\n]+))?", re.MULTILINE)
 
 

@@ -56,7 +56,7 @@ def test_doctor_without_an_environment_says_how_to_create_one_and_changes_nothin
         "warning  environment/packages: There is no .venv yet, or its Python does not exist any more." in page
     )
     assert "unknown  database/check: This Python lacks the project's packages." in page
-    assert page.endswith("`nox -s tests` creates it, like every other session that uses it.\n")
+    assert page.endswith("`nox -s tests` installs the environment, like every other session that uses it.\n")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
