@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, text
 
 from backend.database import connect
 from backend.errors import UserError
@@ -16,9 +16,10 @@ from backend.tests.support import run_python
 from devtools.utc_check import command as utc_check
 from devtools.utc_check.cases import zone_values
 from devtools.utc_check.proof_report import Report
-from devtools.utc_check.sandbox_schema import SCHEMA, confined, plain_connection, sandbox_schema
+from devtools.utc_check.sandbox_schema import COMMENT, PREFIX, confined, plain_connection, sandbox_schema
 from devtools.utc_check.verification import verify
 
+SCHEMAS = text("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, :prefix) ORDER BY 1")
 # This query shows every write: rows have a transaction id and a place, and even a rolled back insert moves a sequence.
 STATE = text("""
 SELECT (SELECT array_agg((c.xmin, c.ctid, c)::text) FROM companies AS c),
@@ -46,9 +47,9 @@ def state(engine: Engine) -> tuple[Any, ...]:
         return tuple(connection.execute(STATE).one())
 
 
-def has_schema(engine: Engine) -> bool:
+def schemas(engine: Engine) -> list[str]:
     with engine.connect() as connection:
-        return SCHEMA in inspect(connection).get_schema_names()
+        return list(connection.scalars(SCHEMAS, {"prefix": PREFIX}))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_live_database_is_not_changed(live: Engine) -> None:
     assert report.failures == []
     assert report.is_proved
     assert state(live) == before
-    assert not has_schema(live)
+    assert schemas(live) == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
@@ -76,22 +77,21 @@ def test_schema_is_dropped_when_the_proof_is_interrupted_or_the_application_does
     before = state(live)
 
     def fail(_: Engine) -> FastAPI:
-        assert has_schema(live)
+        assert len(schemas(live)) == 1
         raise error
 
     with pytest.raises(error):
         prove(live, make_app=fail)
 
-    assert not has_schema(live)
-    assert state(live) == before
+    assert (schemas(live), state(live)) == ([], before)
 
 
-def test_schema_that_a_killed_run_left_behind_does_not_stop_the_next(live: Engine) -> None:
+def test_schema_of_a_killed_run_is_dropped_and_that_of_a_running_one_is_not(live: Engine) -> None:
     with live.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}; CREATE TABLE {SCHEMA}.companies ()")
-
-    assert prove(live, only=["session"]).is_proved
-    assert not has_schema(live)
+        connection.exec_driver_sql(f"CREATE SCHEMA {PREFIX}somebodys; CREATE SCHEMA {PREFIX}left")
+        connection.exec_driver_sql(f"COMMENT ON SCHEMA {PREFIX}left IS '{COMMENT}'")
+    with sandbox_schema(live.url) as running, sandbox_schema(live.url) as new:
+        assert schemas(live) == sorted([running, new, f"{PREFIX}somebodys"])
 
 
 def test_engine_of_the_proof_sees_only_its_schema_and_refuses_autocommit(live: Engine) -> None:
@@ -112,7 +112,7 @@ def test_read_only_database_is_reported_in_two_lines(live: Engine, monkeypatch: 
         name = live.url.database
         connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
 
-    with pytest.raises(UserError, match=r"cannot execute DROP SCHEMA .*\nIt needs the primary server"):
+    with pytest.raises(UserError, match=r"cannot execute CREATE SCHEMA .*\nIt needs the primary server"):
         utc_check.main([])
     with plain_connection(live.url) as connection_:  # so that the fixture can reset this database
         connection_.execute("SET default_transaction_read_only = off")

@@ -1,5 +1,6 @@
 """The separate schema of the proof, which is always dropped, the connections to it, and the tables that are tried."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,23 +16,32 @@ from backend.database_url import libpq_parameters
 from backend.models.models import Company, JobQueue
 from backend.utc import UtcDateTime
 
-SCHEMA = "nox_utc_check"
-"""A run that is killed leaves it behind, and the next run drops it."""
+# A schema that a killed run left behind has this name and this comment, and nobody holds its lock.
+PREFIX = "utc_check_"
+COMMENT = "nox -s utc_check works in this schema and drops it at the end."
 
 
 @contextmanager
 def sandbox_schema(url: URL) -> Iterator[str]:
-    """Create the schema, and drop it at the end. Runs in the same database take turns."""
-    drop = f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE".encode()
+    """Create a schema, and drop it at the end. Schemas that killed runs left behind are dropped too."""
+    schema = f"{PREFIX}{secrets.token_hex(6)}"
     with plain_connection(url) as owner:
         owner.execute("SET lock_timeout = '10s'")
-        owner.execute("SELECT pg_advisory_lock(hashtext(%s))", [SCHEMA])
-        owner.execute(drop)
-        owner.execute(f"CREATE SCHEMA {SCHEMA}".encode())
+        for (left,) in owner.execute(
+            "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s) "
+            "AND obj_description(oid, 'pg_namespace') = %s AND pg_has_role(nspowner, 'MEMBER')",
+            [PREFIX, COMMENT],
+        ).fetchall():
+            if owner.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [left]).fetchone() == (True,):
+                owner.execute(f"DROP SCHEMA IF EXISTS {left} CASCADE".encode())
+        owner.execute("SELECT pg_advisory_lock(hashtext(%s))", [schema])
+        with owner.transaction():
+            owner.execute(f"CREATE SCHEMA {schema}".encode())
+            owner.execute(f"COMMENT ON SCHEMA {schema} IS '{COMMENT}'".encode())
         try:
-            yield SCHEMA
+            yield schema
         finally:
-            owner.execute(drop)
+            owner.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
 
 
 @contextmanager
