@@ -128,8 +128,11 @@ def db_seed(session: nox.Session) -> None:
 def db_shell(session: nox.Session) -> None:
     """Open psql on the database (-- -c 'SELECT 1' and psql's other options)."""
     # Ctrl-C cancels a statement in psql; nox would end psql 40 s later. Not SIG_IGN, which psql would inherit.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    module(session, "devtools.database", "shell")
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        module(session, "devtools.database", "shell")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @nox.session

@@ -6,6 +6,7 @@ necessary. If none exists, `dev` creates the embedded one, and the db_ commands 
 """
 
 import argparse
+import errno
 import os
 import socket
 import tempfile
@@ -95,8 +96,9 @@ def is_listening(port: int) -> bool:
     """Return whether a server listens on 127.0.0.1; Docker's proxy does before the container's server has started."""
     with socket.socket() as client:
         client.settimeout(1)
-        # A client that happens to be given this very port connects to itself.
-        return client.connect_ex(("127.0.0.1", port)) == 0 and client.getsockname() != client.getpeername()
+        # A server may end the connection at once; and a client that is given this very port connects to itself.
+        is_answered = client.connect_ex(("127.0.0.1", port)) in (0, errno.ECONNRESET)
+        return is_answered and client.getsockname()[1] != port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
@@ -41,9 +42,7 @@ def connection_words(url: URL) -> tuple[str, dict[str, str]]:
 
 def find_psql() -> str:
     """Find the system's psql, or else the embedded server's, which has no line editing. Raises UserError."""
-    if (system := shutil.which("psql")) is not None:
-        return system
-    try:
-        return find_binaries().program("psql")
-    except PostgresUnavailable:
-        raise UserError("psql is not installed: install PostgreSQL's client programs.") from None
+    with suppress(PostgresUnavailable):
+        if found := shutil.which("psql") or shutil.which(find_binaries().program("psql")):
+            return found
+    raise UserError("psql is not installed: install PostgreSQL's client programs.")

@@ -77,9 +77,10 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        for each in (path, partial):  # a killed backup leaves a partial file
+        # A killed backup leaves a partial file.
+        for each, cure in ((path, ""), (partial, ", or delete it if no backup is running")):
             if os.path.lexists(each):
-                raise UserError(f"{shown(each)} exists already; choose another name, or delete it.")
+                raise UserError(f"{shown(each)} exists already; choose another name{cure}.")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             try:
                 yield file

@@ -141,10 +141,15 @@ def test_backup_is_one_private_file_that_pg_restore_reads(
 def test_backup_that_fails_leaves_no_file_and_replaces_none(
     ours: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine.dump").write_text("precious")
-    with pytest.raises(UserError, match="exists already"):
-        dump.main([str(tmp_path / "mine.dump")])
-    assert (tmp_path / "mine.dump").read_text() == "precious"
+    for name, cure in (
+        ("mine.dump", "choose another name."),
+        ("mine.dump.partial", "if no backup is running."),
+    ):
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(UserError, match=f"/{name} exists already; .*{cure}$"):
+            dump.main([str(tmp_path / "mine.dump")])
+        assert (tmp_path / name).read_text() == "precious"
+        (tmp_path / name).unlink()
 
     role = f"reader_{secrets.token_hex(4)}"
     monkeypatch.setenv("DATABASE_URL", ours.made_by(role))

@@ -131,15 +131,20 @@ def test_worker_of_uvicorn_with_a_mistake_in_a_setting_is_not_started_again() ->
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_in_the_shell_cancels_statements_and_ends_nothing_else(empty_url: str) -> None:
+def test_ctrl_c_in_the_shell_cancels_statements_and_ends_nothing_else(empty_url: str, tmp_path: Path) -> None:
+    # In this environment as it is, of which nothing is to be installed.
+    (tmp_path / "noxfile.py").write_text("import noxfile\nnoxfile.prepare = lambda session: None\n")
+    variables = {"DATABASE_URL": empty_url, "UV_PROJECT_ENVIRONMENT": sys.prefix, "PYTHONPATH": str(ROOT)}
+    variables |= {"PSQL_HISTORY": os.devnull, "PSQLRC": os.devnull}
     ours, theirs = pty.openpty()
-    # With nox's own environment, so that nothing is installed.
-    variables = {"DATABASE_URL": empty_url, "UV_PROJECT_ENVIRONMENT": sys.prefix}
     process = subprocess.Popen(
-        [sys.executable, "-m", "nox", "-s", "db_shell"], cwd=ROOT, env=os.environ | variables,
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        [sys.executable, "-m", "nox", "-f", tmp_path / "noxfile.py", "-s", "db_shell"],
+        cwd=ROOT, env=os.environ | variables, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
     )  # fmt: skip
-    sleeping = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60);'"
+    sleeping = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+        "AND state = 'active' AND query = 'SELECT pg_sleep(60);'"
+    )
     try:
         for _ in range(3):  # by itself, nox would end at the second or the third
             os.write(ours, b"SELECT pg_sleep(60);\n")

@@ -37,6 +37,25 @@ def test_debugger_shows_how_to_open_the_database(
     result.stdout.fnmatch_lines(["psql 'user=postgres dbname=test_*_main *", "(Pdb)*"])
 
 
+def test_debugger_does_not_show_a_database_that_is_reset(
+    run: Run, pytester: pytest.Pytester, embedded: Server
+) -> None:
+    run(
+        """
+        import psycopg
+        left = []
+        def test_it(postgres_url):
+            left.append(psycopg.connect(postgres_url))
+            left[0].execute("select 1")
+        """
+    )
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--postgres", embedded.url, "--pdb")
+    result = pytester.run(*command, stdin=b"c\n")
+
+    result.stdout.fnmatch_lines(["*left a transaction open*", "(Pdb)*"])
+    result.stdout.no_fnmatch_line("psql *")
+
+
 def test_kept_databases_are_as_the_tests_left_them(run: Run, embedded: Server) -> None:
     result = run(
         """

@@ -142,6 +142,13 @@ def pytest_fixture_setup(
     return result
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # A test may be run again, by pytest-rerunfailures.
+    item.stash[_FAILED] = False
+    item.config.stash[RUN].is_reset = False
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """Reset after all fixtures of the test are torn down, for they may write too."""
@@ -177,9 +184,6 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if call.when == "setup":
-        # A test may be run again, by pytest-rerunfailures.
-        item.stash[_FAILED] = False
     server = item.config.stash[RUN].started
     if not report.failed or server is None or not _may_have_used(item):
         return report
@@ -193,19 +197,19 @@ def pytest_runtest_makereport(
     elif not item.stash.get(_FAILED, False):
         item.stash[_FAILED] = True
         error = call.excinfo.value if call.excinfo is not None else None
-        # After the teardown the database is reset already; the end of the run says how to open one that is kept.
-        is_gone = report.when == "teardown" or item.config.getoption("--keep-database")
-        if lines := _failure_lines([] if is_gone else item.config.stash[RUN].in_use(), server, error):
+        # The end of the run says how to open a database that is kept.
+        databases = [] if item.config.getoption("--keep-database") else item.config.stash[RUN].in_use()
+        if lines := _failure_lines(databases, server, error):
             report.sections.append(("PostgreSQL", "\n".join(lines)))
     return report
 
 
 def pytest_enter_pdb(config: pytest.Config) -> None:
     """Say how to open the databases of the test that the debugger looks at."""
-    run, reporter = config.stash[RUN], config.get_terminal_writer()
-    if run.started is not None:
+    run, reporter = config.stash[RUN], config.pluginmanager.get_plugin("terminalreporter")
+    if run.started is not None and reporter is not None:
         for name in run.in_use():
-            reporter.line(_psql(run.started, name))
+            reporter.write_line(_psql(run.started, name))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

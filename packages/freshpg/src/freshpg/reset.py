@@ -42,8 +42,11 @@ class Reset:
         execute(NO_TIMEOUTS)
         execute(sql.SQL("set lock_timeout to '{}s'").format(LOCK_SECONDS))
         execute("set plan_cache_mode to force_generic_plan")
-        # A trigger that is enabled ALWAYS fires in a replica, too, and might write; TRUNCATE fires none of DELETE's.
-        may_delete = self._one("select not exists (select from pg_trigger where tgenabled = 'A')")[0]
+        # What is enabled ALWAYS or for a REPLICA might write during the deletes; TRUNCATE fires none of that.
+        may_delete = not self._one(
+            "select exists (select from pg_trigger where tgenabled in ('A', 'R')) "
+            "or exists (select from pg_rewrite where ev_enabled in ('A', 'R'))"
+        )[0]
         try:
             execute("set session_replication_role to replica")
         except psycopg.errors.InsufficientPrivilege:

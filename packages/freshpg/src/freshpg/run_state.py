@@ -52,6 +52,8 @@ class Run:
         self.boot_seconds = 0.0
         self.notes: list[str] = []
         """Lines for people about anything unexpected."""
+        self.is_reset = False
+        """Whether `after_test` was called for the test that runs."""
         self.on_disconnect: Callable[[], object] = lambda: None
         """Called after connections to the worker's database were ended."""
         # Removed, because a program that a test starts is no worker.
@@ -154,8 +156,8 @@ class Run:
         self._environment.enter_context(pytest.MonkeyPatch.context()).setenv(name, value)
 
     def in_use(self) -> list[str]:
-        """Return the names of the databases of the test that runs."""
-        return ([] if self._reset is None else [self._name]) + self._further
+        """Return the names of the databases of the test that runs, unless they are reset already."""
+        return ([] if self._reset is None or self.is_reset else [self._name]) + self._further
 
     def expect_databases(self) -> None:
         """Take the databases that the server has now as no test's."""
@@ -173,6 +175,7 @@ class Run:
         Returns the transactions that the test had left open, in words. Raises psycopg.Error if the server is gone.
         """
         left_open: list[str] = []
+        self.is_reset = True
         if self._reset is None:
             found = self.databases.all() if self._drops_foreign else frozenset()
         elif keep:
