@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests"]
 
 ROOT = Path(__file__).parent
-# An empty value must not make the checkout itself the environment, which is cleared.
+# An empty value is an absent one: the checkout itself is no environment.
 VENV = ROOT / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
 PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "requirements" / "development.txt"

@@ -40,13 +40,17 @@ def role_url(request: pytest.FixtureRequest, embedded: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def url(role_url: str, embedded: Server) -> Iterator[str]:
+def empty_url(role_url: str, embedded: Server) -> Iterator[str]:
     name = f"reset_{time.monotonic_ns()}"
-    url = ensure_database(role_url, name)
-    query(url, SCHEMA)
-    yield url
+    yield ensure_database(role_url, name)
     # An ordinary role may not use FORCE while autovacuum works in the database.
     query(embedded.url, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    query(empty_url, SCHEMA)
+    return empty_url
 
 
 @pytest.fixture
@@ -235,36 +239,40 @@ def test_end_of_the_resets_own_connection_makes_the_database_be_replaced(url: st
     assert reset().must_be_replaced
 
 
-def test_row_security_hides_no_rows_from_the_reset(role_url: str, embedded: Server) -> None:
-    url = ensure_database(role_url, "hidden")
-    query(
-        url,
-        "create table t (id int); alter table t enable row level security; alter table t force row level security",
-    )
-    query(url, "create policy write on t for insert with check (true)")
+def reset_after(url: str, schema: str, row: str) -> bool:
+    """Make a schema, insert a row and reset; return whether the database has to be replaced."""
+    query(url, schema)
     reset = Reset(url)
-    query(url, "insert into t values (1)")
-    reset()
-    reset.close()
-
-    query(url, "alter table t no force row level security")
-    assert query(url, "select count(*) from t") == [(0,)]
-    query(embedded.url, "drop database hidden with (force)")
-
-
-def test_rows_that_refer_to_the_templates_are_taken_with_care(role_url: str, embedded: Server) -> None:
-    """A parent that is empty in the template, referred to by rows of it that refer to nothing yet."""
-    url = ensure_database(role_url, "careful")
-    query(url, "create table p (id int primary key); create table c (id int, p int references p)")
-    query(url, "insert into c values (1, null)")
-    reset = Reset(url)
-    query(url, "insert into p values (1)")
+    query(url, row)
     outcome = reset()
     reset.close()
+    return outcome.must_be_replaced
 
-    contents = query(url, "select (select count(*) from c), (select count(*) from p)")
-    query(embedded.url, "drop database careful with (force)")
-    assert outcome.must_be_replaced or contents == [(1, 0)]
+
+def test_row_security_hides_no_rows_from_the_reset(empty_url: str) -> None:
+    hidden = """
+        create table t (id int);
+        alter table t enable row level security;
+        alter table t force row level security;
+        create policy write on t for insert with check (true);
+    """
+    reset_after(empty_url, hidden, "insert into t values (1)")
+
+    query(empty_url, "alter table t no force row level security")
+    assert query(empty_url, "select count(*) from t") == [(0,)]
+
+
+def test_rows_that_refer_to_the_templates_are_taken_with_care(empty_url: str) -> None:
+    """A parent that is empty in the template, referred to by rows of it that refer to nothing yet."""
+    filled = """
+        create table p (id int primary key);
+        create table c (id int, p int references p);
+        insert into c values (1, null);
+    """
+    must_be_replaced = reset_after(empty_url, filled, "insert into p values (1)")
+
+    contents = query(empty_url, "select (select count(*) from c), (select count(*) from p)")
+    assert must_be_replaced or contents == [(1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -276,21 +284,18 @@ def test_rows_that_refer_to_the_templates_are_taken_with_care(role_url: str, emb
         "create rule note as on delete to t do also insert into audit select 1; alter table t enable always rule note",
     ],
 )
-def test_nothing_that_fires_during_the_reset_leaves_rows(
-    role_url: str, embedded: Server, writes: str
-) -> None:
-    url = ensure_database(role_url, "audited")
-    query(url, "create table audit (id int); create table t (id int)")
-    body = "begin insert into audit values (1); return null; end"
-    query(url, f"create function note() returns trigger language plpgsql as $${body}$$; {writes}")
-    reset = Reset(url)
-    query(url, "insert into t values (1)")
-    outcome = reset()
-    reset.close()
+def test_nothing_that_fires_during_the_reset_leaves_rows(empty_url: str, writes: str) -> None:
+    audited = f"""
+        create table audit (id int);
+        create table t (id int);
+        create function note() returns trigger language plpgsql
+            as $$ begin insert into audit values (1); return null; end $$;
+        {writes};
+    """
+    must_be_replaced = reset_after(empty_url, audited, "insert into t values (1)")
 
-    contents = query(url, "select (select count(*) from t), (select count(*) from audit)")
-    query(embedded.url, "drop database audited with (force)")
-    assert outcome.must_be_replaced or contents == [(0, 0)]
+    contents = query(empty_url, "select (select count(*) from t), (select count(*) from audit)")
+    assert must_be_replaced or contents == [(0, 0)]
 
 
 def test_databases_of_the_server_are_reported(url: str, reset: Reset) -> None:

@@ -37,7 +37,7 @@ _NO_TEST_RUNS = (
     "help",
     "version",
 )
-_MISSING_EXTENSION = frozenset({"58P01", "0A000"})
+_MISSING_EXTENSION = ("58P01", "0A000")
 """undefined_file and feature_not_supported: a CREATE EXTENSION without its files fails with one of them."""
 _EXTENSION_HINT = (
     "If a CREATE EXTENSION failed: the embedded PostgreSQL comes without some extensions (uuid-ossp, pgcrypto, xml2, "
@@ -233,8 +233,9 @@ def _failure_lines(databases: list[str], server: Server, error: BaseException | 
             "After the test the database is reset, and at the end of the run it is gone; --keep-database keeps it."
         )
     # SQLAlchemy and Django raise their own errors from the driver's; psycopg and asyncpg name the code alike.
-    states = {getattr(each, "sqlstate", None) for each in (error, getattr(error, "__cause__", None))}
-    if server.kind == "embedded" and states & _MISSING_EXTENSION:
+    errors = (error, getattr(error, "__cause__", None))
+    is_missing = any(getattr(each, "sqlstate", None) in _MISSING_EXTENSION for each in errors)
+    if server.kind == "embedded" and is_missing:
         lines.append(_EXTENSION_HINT)
     return lines
 
